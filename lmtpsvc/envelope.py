@@ -1,0 +1,134 @@
+"""
+Who sends what to whom: the values that travel through every layer.
+
+All are frozen and compare by value.  Text is ``str``: ASCII, or UTF-8 decoded where the client
+asked for SMTPUTF8 (RFC 6531).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import field, frozen
+
+_dot_string = re.compile(
+    r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+"
+    r"(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+)*\Z"
+).match
+
+NO_PARAMETERS: Final[Mapping[str, Any]] = {}
+
+
+@frozen
+class Address:
+    """
+    A mailbox as RFC 5321 §4.1.2 names it: ``local@domain``.
+
+    *local* is the meaning of the local part, quotes and backslashes undone (``"a b"@x`` has the
+    local part ``a b``), its case kept (RFC 5321 §2.4).  *domain* is in lower case; an address
+    literal keeps its brackets; it is empty for the bare ``<Postmaster>`` only.
+    """
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        """
+        The address as it may stand between ``<`` and ``>``, quoted where it must be.
+        """
+        local = self.local
+        if _dot_string(local) is None:
+            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{local}@{self.domain}" if self.domain else local
+
+
+@frozen
+class Sender:
+    """
+    What MAIL said (RFC 5321 §4.1.1.2).
+
+    *address* is None for the null reverse-path ``<>``.  *parameters* has the ESMTP parameters by
+    keyword, in upper case, each as its extension reads it: ``SIZE`` an int, ``BODY`` a str,
+    ``SMTPUTF8`` True.
+    """
+
+    address: Address | None
+    parameters: Mapping[str, Any] = field(default=NO_PARAMETERS, hash=False)
+
+    def __str__(self) -> str:
+        return "" if self.address is None else str(self.address)
+
+    @property
+    def size(self) -> int | None:
+        """
+        Octets that the client declared (RFC 1870), if it did.
+        """
+        return self.parameters.get("SIZE")
+
+    @property
+    def smtputf8(self) -> bool:
+        """
+        The client asked for SMTPUTF8 (RFC 6531 §3.4).
+        """
+        return "SMTPUTF8" in self.parameters
+
+
+@frozen
+class Recipient:
+    """
+    What one RCPT said (RFC 5321 §4.1.1.3).  *parameters* as in Sender.
+    """
+
+    address: Address
+    parameters: Mapping[str, Any] = field(default=NO_PARAMETERS, hash=False)
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+@frozen
+class Mailbox:
+    """
+    A place where mail is to go: what a recipient's address means here.
+
+    *user* and *domain* say whose it is; *detail* is what stood behind the recipient delimiter
+    (``ann+lists``: user ``ann``, detail ``lists``), or empty.  *home*, *uid* and *gid* are there if
+    the directory knows them.  *attributes* is what else the directory knows, by names that a
+    backend documents.
+    """
+
+    user: str
+    domain: str
+    detail: str = ""
+    home: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    attributes: Mapping[str, str] = field(default=NO_PARAMETERS, hash=False)
+
+    def __str__(self) -> str:
+        user = f"{self.user}+{self.detail}" if self.detail else self.user
+        return f"{user}@{self.domain}" if self.domain else user
+
+
+@frozen
+class Client:
+    """
+    Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket; *name* is what it
+    said with LHLO.
+    """
+
+    host: str
+    name: str = ""
+
+
+@frozen
+class Envelope:
+    """
+    One mail transaction: sender, accepted recipients in RCPT order, and the client.
+    """
+
+    sender: Sender
+    recipients: tuple[Recipient, ...]
+    client: Client

@@ -1,0 +1,179 @@
+"""
+Everything that somebody who writes a backend or a directory needs to know.
+
+A **backend** is where mail comes to rest, a **directory** knows who lives here.  Each is made by a
+**factory**, a plugin that turns the words of the command line (``maildir:/srv/mail``) into one.
+
+All methods run in the reactor thread and must not block it.  Where a Deferred is asked for, a
+coroutine (``async def``) will do.  To refuse somebody, fail with
+`lmtpsvc.errors.TemporaryFailure` or `lmtpsvc.errors.PermanentFailure`: its reply is what the
+client reads.  Any other exception is taken for a defect: it is logged with its traceback, and the
+client reads ``451 4.3.0``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import BinaryIO, Literal, NamedTuple
+
+from attrs import frozen
+from zope.interface import Attribute, Interface
+
+from .envelope import Envelope, Mailbox
+
+#: How lines end: ``"\r\n"`` as on the wire, ``"\n"`` as in files.
+LineEnding = Literal["\r\n", "\n"]
+
+
+class Sizes(NamedTuple):
+    """
+    How large a message is, in octets.
+    """
+
+    #: What `IMessage.open` yields.
+    physical: int
+    #: The same if every line ended with CRLF: what IMAP calls RFC822.SIZE.
+    virtual: int
+
+
+@frozen
+class Capabilities:
+    """
+    What a backend tells about itself, once, when the service starts.
+
+    *line_ending* is the form that it stores, so that a large message is spooled in that form and
+    needs no conversion.  *spool_directory* is where it wants large messages to be spooled: on its
+    own file system it can take the spooled file itself with a hard link (`IMessage.path`).
+    """
+
+    line_ending: LineEnding = "\r\n"
+    spool_directory: str | None = None
+
+
+class IMessage(Interface):
+    """
+    A whole message, received and spooled: read-only, and shared by all its recipients.
+
+    It starts with the trace headers (``Return-Path``, ``Received``, and ``Delivered-To`` where it
+    may).  It may be used from any thread, until the last Deferred that `IBackend.deliver` returned
+    has fired.
+    """
+
+    id: str = Attribute("The transaction id: in Received, in the reply and in the log.")
+    envelope: Envelope = Attribute("Sender, accepted recipients and client.")
+    digest: str = Attribute(
+        "SHA-256 of the text as the client sent it (dots unstuffed, trace headers left out), in hex."
+    )
+    deadline: float = Attribute(
+        "When the recipients still open will be answered 451, in seconds of reactor.seconds()."
+    )
+    path: str | None = Attribute(
+        "A file that holds exactly what open() yields with the line ending of the backend's"
+        " capabilities, or None for a message in memory.  Link it, following symbolic links, or"
+        " read it; never write to it."
+    )
+
+    def open(line_ending: LineEnding = "\r\n") -> BinaryIO:
+        """
+        Return the message as a new binary file, at its beginning; close it after use.
+
+        With ``"\\r\\n"``, the octets are those that the client sent, bare CR and LF included.  With
+        ``"\\n"``, each CRLF is an LF.
+        """
+
+    def sizes(line_ending: LineEnding = "\r\n") -> Sizes:
+        """
+        Return how many octets `open` yields.
+        """
+
+
+class IBackend(Interface):
+    """
+    A place where mail comes to rest.
+    """
+
+    capabilities: Capabilities = Attribute("What the service should know about this backend.")
+
+    def verify(mailbox: Mailbox) -> Awaitable[None] | None:
+        """
+        Say, at RCPT time, whether mail for *mailbox* would be taken.
+
+        Returns None (yes), or a Deferred or coroutine that ends with None.
+
+        Fails:
+            PermanentFailure: There can be no such mailbox.
+            TemporaryFailure: It cannot be known now.
+        """
+
+    def deliver(message: IMessage, mailboxes: Sequence[Mailbox]) -> Sequence[Awaitable[None]]:
+        """
+        Store *message*, and return one Deferred or coroutine per mailbox, in their order.
+
+        Each fires with None once the message would survive a power cut, not before: the client
+        then forgets its copy.  They may fire in any order, and should fire as early as they can:
+        a reply leaves as soon as it and those of all recipients before it are known
+        (RFC 2033 §4.2).
+
+        To cancel one means: if you have not committed, do not, and fail with CancelledError; if
+        you have begun to, finish, and fire as if nothing had been said.  (A Deferred's own cancel()
+        does the former; `lmtpsvc.commitment.Commitment` does both.)
+
+        Fails:
+            TemporaryFailure, PermanentFailure: The reply this recipient gets.
+        """
+
+
+class IDirectory(Interface):
+    """
+    Knows who lives here.
+    """
+
+    def resolve(mailbox: Mailbox) -> Awaitable[Sequence[Mailbox]] | Sequence[Mailbox]:
+        """
+        Return where mail for *mailbox* goes: itself, more often than not, or what it is an alias
+        of; with what is known about each filled in.
+
+        *mailbox* is what the address says, the local part folded and split at the recipient
+        delimiter as the operator wants it.
+
+        Fails:
+            PermanentFailure: Nobody of that name lives here (`lmtpsvc.replies.NO_SUCH_USER`).
+            TemporaryFailure: It cannot be known now.
+        """
+
+
+class IBackendFactory(Interface):
+    """
+    Makes a backend from the words of the command line; a plugin (`twisted.plugin.IPlugin`).
+    """
+
+    name: str = Attribute("What stands before the first colon: ``maildir``.")
+    synopsis: str = Attribute("All words, on one line: ``maildir:TEMPLATE[:option=value]``.")
+    help: str = Attribute("What it does and what each word means, in a few lines of text.")
+
+    def build(reactor: object, *words: str, **options: str) -> IBackend:
+        """
+        Make the backend from what stands between the colons; ``key=value`` words are *options*.
+
+        It must not change anything on disk that a later error would leave behind, and must find
+        every mistake that can be found now.  If what it returns provides
+        `twisted.application.service.IService`, it is started and stopped with the service.
+
+        Raises:
+            ValueError: The words are wrong; the text, one line, is shown to the operator.
+        """
+
+
+class IDirectoryFactory(Interface):
+    """
+    Makes a directory from the words of the command line; a plugin (`twisted.plugin.IPlugin`).
+    """
+
+    name: str = Attribute("What stands before the first colon: ``file``.")
+    synopsis: str = Attribute("All words, on one line: ``file:PATH``.")
+    help: str = Attribute("What it does and what each word means, in a few lines of text.")
+
+    def build(reactor: object, *words: str, **options: str) -> IDirectory:
+        """
+        As `IBackendFactory.build`, for a directory.
+        """

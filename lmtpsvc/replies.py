@@ -1,0 +1,140 @@
+"""
+Reply, and every reply this service sends of its own accord, by name.
+
+One place for the words a client reads: whoever wants to know what is said when, reads this file.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import field, frozen
+
+# RFC 5321 §4.2 textstring: HT and printable ASCII.  HT is left out because nobody needs it.
+_one_line = re.compile(r"[ -~]*\Z").match
+
+#: RFC 5321 §4.5.3.1.5: a reply line is at most 512 octets, with code and CRLF; what stands before
+#: the text takes at most 16 (``"250 2.999.999 "`` and CRLF).
+MAX_TEXT = 496
+
+
+@frozen
+class Reply:
+    """
+    One complete answer to one command.
+
+    The class digit lives in *code* alone; *status* adds subject and detail.  So the two codes
+    cannot disagree, which RFC 2034 §4 forbids.  *text* is a single printable line: nothing that a
+    backend says can put a second reply on the wire.
+
+    Raises:
+        ValueError: *code* is not 200 to 599, or *text* is not one printable ASCII line of at most
+            496 octets.
+    """
+
+    code: int
+    text: str
+    status: tuple[int, int] | None = None
+    #: The line as it goes out, CRLF included (RFC 5321 §4.2), made once: replies are constants.
+    wire: bytes = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        code, text, status = self.code, self.text, self.status
+        if not 200 <= code <= 599:
+            raise ValueError(f"not a reply code: {code}")
+        if len(text) > MAX_TEXT or _one_line(text) is None:
+            raise ValueError(f"not one printable line of at most {MAX_TEXT} octets: {text!r}")
+        if status is None:
+            line = f"{code} {text}\r\n"
+        else:
+            line = f"{code} {code // 100}.{status[0]}.{status[1]} {text}\r\n"
+        object.__setattr__(self, "wire", line.encode("ascii"))
+
+    @property
+    def is_success(self) -> bool:
+        """
+        A Positive Completion reply (RFC 2033 §4).
+        """
+        return self.code < 300
+
+    def __str__(self) -> str:
+        return self.wire[:-2].decode("ascii")
+
+
+# ── greetings and farewells ──────────────────────────────────────────────────────────────────────
+
+def greeting(hostname: str) -> Reply:
+    """
+    The first line a client sees.  RFC 2034 §4 keeps enhanced codes out of it.
+    """
+    return Reply(220, f"{hostname} LMTP lmtpsvc ready")
+
+
+def goodbye(hostname: str) -> Reply:
+    """
+    The answer to QUIT.
+    """
+    return Reply(221, f"{hostname} closing connection", (0, 0))
+
+
+# RFC 5321 §3.8: 421 may come at any time, and the connection closes behind it.
+SHUTTING_DOWN = Reply(421, "Service is shutting down, try again later", (3, 2))
+IDLE_TOO_LONG = Reply(421, "Nothing heard for too long, closing connection", (4, 2))
+TOO_MANY_ERRORS = Reply(421, "Too many errors, closing connection", (7, 0))
+TOO_MANY_CONNECTIONS = Reply(421, "Too many connections, try again later", (3, 2))
+
+# ── commands ─────────────────────────────────────────────────────────────────────────────────────
+
+OK = Reply(250, "OK", (0, 0))
+SENDER_OK = Reply(250, "Sender OK", (1, 0))
+RECIPIENT_OK = Reply(250, "Recipient OK", (1, 5))
+START_TEXT = Reply(354, "Start mail input; end with <CRLF>.<CRLF>")
+CANNOT_VERIFY = Reply(252, "Cannot VRFY, but try RCPT and see", (1, 5))
+
+UNKNOWN_COMMAND = Reply(500, "Command unrecognized", (5, 2))
+SAY_LHLO = Reply(500, "This is LMTP (RFC 2033): say LHLO, not HELO or EHLO", (5, 1))
+LINE_TOO_LONG = Reply(500, "Line too long", (5, 2))
+LINE_ENDING = Reply(500, "A command line ends with CR LF and has no other CR, LF or NUL", (5, 2))
+NOT_ASCII = Reply(500, "Octets above 127 are not allowed here", (5, 2))
+SYNTAX = Reply(501, "Syntax error in parameters", (5, 4))
+NO_PARAMETERS = Reply(501, "No parameters are allowed here", (5, 4))
+BAD_HELLO = Reply(501, "Syntax: LHLO domain", (5, 4))
+BAD_MAIL = Reply(501, "Syntax: MAIL FROM:<address> [parameters]", (5, 4))
+BAD_RCPT = Reply(501, "Syntax: RCPT TO:<address> [parameters]", (5, 4))
+BAD_SENDER = Reply(501, "Bad sender address syntax", (1, 7))
+BAD_RECIPIENT = Reply(501, "Bad recipient address syntax", (1, 3))
+NEED_UTF8 = Reply(553, "A non-ASCII address needs the SMTPUTF8 parameter on MAIL", (6, 7))
+UNKNOWN_PARAMETER = Reply(555, "Parameter not recognized or not implemented", (5, 4))
+BAD_PARAMETER = Reply(501, "Bad value of a parameter", (5, 4))
+REPEATED_PARAMETER = Reply(501, "Parameter given twice", (5, 4))
+NOT_IMPLEMENTED = Reply(502, "Command not implemented", (5, 1))
+
+LHLO_FIRST = Reply(503, "LHLO first", (5, 1))
+MAIL_FIRST = Reply(503, "MAIL first", (5, 1))
+NESTED_MAIL = Reply(503, "A transaction is open already; RSET ends it", (5, 1))
+NO_RECIPIENTS = Reply(503, "No valid recipients", (5, 1))
+BAD_SEQUENCE = Reply(503, "Bad sequence of commands", (5, 1))
+TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", (5, 3))
+TOO_LARGE = Reply(552, "Message larger than the limit", (3, 4))
+
+# ── recipients ───────────────────────────────────────────────────────────────────────────────────
+
+DELIVERED = Reply(250, "Delivered", (0, 0))
+NO_SUCH_USER = Reply(550, "No such user", (1, 1))
+BAD_MAILBOX = Reply(553, "This address cannot be a mailbox here", (1, 3))
+INTERNAL_ERROR = Reply(451, "Internal error, try again later", (3, 0))
+CANNOT_LOOK_UP = Reply(451, "User look-up failed, try again later", (3, 0))
+OUT_OF_TIME = Reply(451, "Delivery took too long, try again later", (4, 7))
+NO_SPACE = Reply(452, "No room for mail, try again later", (3, 1))
+
+
+def delivered(transaction_id: str, address: str) -> Reply:
+    """
+    The 250 for one recipient; *transaction_id* stands in Received and in the log too.
+
+    An *address* that a reply must not carry (RFC 6531 §3.5 keeps UTF-8 out) is left out.
+    """
+    text = f"<{address}> {transaction_id} Delivered"
+    if len(text) > MAX_TEXT or _one_line(text) is None:
+        text = f"{transaction_id} Delivered"
+    return Reply(250, text, (0, 0))

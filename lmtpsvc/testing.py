@@ -1,0 +1,60 @@
+"""
+What a plugin author needs to test a backend without a server: a message, ready-made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from typing import BinaryIO
+
+from attrs import field, frozen
+from zope.interface import implementer
+
+from .envelope import Address, Client, Envelope, Recipient, Sender
+from .interfaces import IMessage, LineEnding, Sizes
+
+
+def envelope(*recipients: str, sender: str = "sender@example.net") -> Envelope:
+    """
+    An envelope for *recipients*, each ``local@domain``, from a client on this machine.
+    """
+
+    def address(text: str) -> Address:
+        local, _, domain = text.rpartition("@")
+        return Address(local, domain)
+
+    return Envelope(
+        Sender(address(sender) if sender else None),
+        tuple(Recipient(address(text)) for text in recipients),
+        Client("127.0.0.1", "client.example.net"),
+    )
+
+
+@implementer(IMessage)
+@frozen
+class MemoryMessage:
+    """
+    A message from *text*, octets with CRLF line endings, that comes with no trace headers.
+    """
+
+    text: bytes
+    id: str = "0123456789abcdef"
+    envelope: Envelope = field(factory=lambda: envelope("ann@example.org"))
+    deadline: float = 240.0
+    path: str | None = None
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+    def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
+        return BytesIO(self._as(line_ending))
+
+    def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
+        stored = self._as(line_ending)
+        bare = stored.count(b"\n") - stored.count(b"\r\n")
+        return Sizes(len(stored), len(stored) + bare)
+
+    def _as(self, line_ending: LineEnding) -> bytes:
+        return self.text if line_ending == "\r\n" else self.text.replace(b"\r\n", b"\n")
