@@ -1,0 +1,171 @@
+"""
+What MAIL and RCPT say: a path and parameters (RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.1.11).
+
+The same few senders and recipients come again and again, each time with another SIZE.  So paths
+are remembered, without their parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from unicodedata import normalize
+
+from .. import replies
+from ..envelope import NO_PARAMETERS, Address
+from ..replies import Reply
+from . import grammar
+from .commands import CommandError
+
+# Up to the ">" that closes the path: one in quotes does not.  Neither "<" nor ">" may stand
+# anywhere else, not even in a General-address-literal, where the RFC would allow it.
+_up_to_bracket = re.compile(
+    rb'[^"<>]*<[^"<>]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"<>]*)*>', re.DOTALL
+).match
+
+
+def parse_mail(argument: bytes) -> tuple[Address | None, Mapping[str, str | None]]:
+    """
+    Read what follows ``MAIL`` and a space: ``FROM:<ann@example.org> SIZE=1000``.
+
+    Returns the address, None for the null reverse-path ``<>``; and the parameters, by keyword in
+    upper case, None for one without a value.  Neither may be changed.  Anything may be UTF-8:
+    whether SMTPUTF8 (RFC 6531) was asked for is not looked at.
+
+    Raises:
+        CommandError: With the reply to send.
+    """
+    match = _up_to_bracket(argument)
+    if match is None:
+        raise CommandError(replies.BAD_MAIL)
+    said = match[0]
+    address = _reverse_path(said)
+    if len(said) == len(argument):
+        return address, NO_PARAMETERS
+    return address, _parameters(argument[len(said) :], replies.BAD_MAIL)
+
+
+def parse_rcpt(argument: bytes) -> tuple[Address, Mapping[str, str | None]]:
+    """
+    Read what follows ``RCPT`` and a space: ``TO:<ann@example.org> NOTIFY=NEVER``.
+
+    ``<Postmaster>``, in any case and without a domain, is ``Address("postmaster", "")``.  All else
+    is as in `parse_mail`.
+    """
+    match = _up_to_bracket(argument)
+    if match is None:
+        raise CommandError(replies.BAD_RCPT)
+    said = match[0]
+    address = _forward_path(said)
+    if len(said) == len(argument):
+        return address, NO_PARAMETERS
+    return address, _parameters(argument[len(said) :], replies.BAD_RCPT)
+
+
+@lru_cache(maxsize=1024)
+def _reverse_path(said: bytes) -> Address | None:
+    """
+    ``FROM:<...>`` (RFC 5321 §4.1.1.2).
+    """
+    path = _path(said, b"FROM:", replies.BAD_MAIL)
+    return _address(path, replies.BAD_SENDER) if path else None
+
+
+@lru_cache(maxsize=1024)
+def _forward_path(said: bytes) -> Address:
+    """
+    ``TO:<...>`` (RFC 5321 §4.1.1.3).
+    """
+    path = _path(said, b"TO:", replies.BAD_RCPT)
+    if path.lower() == b"postmaster":
+        return Address("postmaster", "")
+    return _address(path, replies.BAD_RECIPIENT)
+
+
+def _path(said: bytes, keyword: bytes, shape: Reply) -> bytes:
+    """
+    What stands between the brackets of *said*.
+    """
+    start = len(keyword)
+    if said[:start].upper() != keyword:
+        raise CommandError(shape)
+    # RFC 5321 §4.1.1.2 has no space behind the colon.  Many clients do.
+    if said[start : start + 1] == b" ":
+        start += 1
+    if said[start : start + 1] != b"<":
+        raise CommandError(shape)
+    return said[start + 1 : -1]
+
+
+def _address(path: bytes, bad: Reply) -> Address:
+    """
+    The mailbox that *path* names; *bad* is what to say if it names none.
+    """
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        raise CommandError(bad) from None
+    match = grammar.match_path(text)
+    if match is None or not (text.isascii() or grammar.is_printable(text)):
+        raise CommandError(bad)
+    local, quoted, domain, literal = match.groups()
+    if local is None:
+        local = grammar.unquote(quoted)
+    domain = _domain(domain) if literal is None else _literal(literal)
+    if (
+        domain is None
+        or len(domain.encode()) > grammar.MAX_DOMAIN
+        or len(local.encode()) > grammar.MAX_LOCAL_PART
+    ):
+        raise CommandError(bad)
+    # RFC 5321 §2.4: local parts keep their case.
+    return Address(local, domain)
+
+
+def _domain(said: str) -> str | None:
+    """
+    The one way to write the domain *said*; None if there is none.
+    """
+    domain = said.lower()
+    if said.isascii():
+        return domain
+    # RFC 5891 §5.2: a U-label is in NFC.  Some characters turn into ASCII on the way there, even
+    # into ";" and "`": so look once more.
+    domain = normalize("NFC", domain)
+    return domain if grammar.match_domain(domain) else None
+
+
+def _literal(said: str) -> str | None:
+    return said.lower() if grammar.is_address_literal(said) else None
+
+
+def _parameters(said: bytes, shape: Reply) -> Mapping[str, str | None]:
+    """
+    Read ``" SIZE=1000 SMTPUTF8"``, all that follows a path.
+
+    RFC 5321 §4.1.1.11 has one space between two parameters; more do no harm.
+    """
+    if said[:1] != b" ":
+        raise CommandError(shape)
+    try:
+        text = said.decode()
+    except UnicodeDecodeError:
+        raise CommandError(replies.BAD_PARAMETER) from None
+    if not (text.isascii() or grammar.is_printable(text)):
+        raise CommandError(replies.BAD_PARAMETER)
+    parameters: dict[str, str | None] = {}
+    for parameter in text.split(" "):
+        if not parameter:
+            continue
+        keyword, equals, value = parameter.partition("=")
+        if grammar.match_keyword(keyword) is None:
+            raise CommandError(replies.SYNTAX)
+        if equals and grammar.match_value(value) is None:
+            raise CommandError(replies.BAD_PARAMETER)
+        keyword = keyword.upper()
+        if keyword in parameters:
+            raise CommandError(replies.REPEATED_PARAMETER)
+        parameters[keyword] = value if equals else None
+    return MappingProxyType(parameters)
