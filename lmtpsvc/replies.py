@@ -61,6 +61,37 @@ class Reply:
         return self.wire[:-2].decode("ascii")
 
 
+@frozen
+class MultilineReply:
+    """
+    One answer of several lines, as LHLO and HELP have (RFC 5321 §4.2.1).
+
+    *status* stands on every line (RFC 2034 §4), and is None for LHLO, which that section exempts.
+
+    Raises:
+        ValueError: As for Reply; or there is no line.
+    """
+
+    code: int
+    lines: tuple[str, ...]
+    status: tuple[int, int] | None = None
+    wire: bytes = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.lines:
+            raise ValueError("a reply has at least one line")
+        *others, last = (Reply(self.code, line, self.status).wire for line in self.lines)
+        continued = [line[:3] + b"-" + line[4:] for line in others]
+        object.__setattr__(self, "wire", b"".join([*continued, last]))
+
+    @property
+    def is_success(self) -> bool:
+        """
+        A Positive Completion reply (RFC 2033 §4).
+        """
+        return self.code < 300
+
+
 # ── greetings and farewells ──────────────────────────────────────────────────────────────────────
 
 def greeting(hostname: str) -> Reply:
@@ -90,6 +121,15 @@ SENDER_OK = Reply(250, "Sender OK", (1, 0))
 RECIPIENT_OK = Reply(250, "Recipient OK", (1, 5))
 START_TEXT = Reply(354, "Start mail input; end with <CRLF>.<CRLF>")
 CANNOT_VERIFY = Reply(252, "Cannot VRFY, but try RCPT and see", (1, 5))
+
+HELP = MultilineReply(
+    214,
+    (
+        "LMTP, RFC 2033: LHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
+        "After the text comes one reply for each accepted recipient, in their order",
+    ),
+    (0, 0),
+)
 
 UNKNOWN_COMMAND = Reply(500, "Command unrecognized", (5, 2))
 SAY_LHLO = Reply(500, "This is LMTP (RFC 2033): say LHLO, not HELO or EHLO", (5, 1))

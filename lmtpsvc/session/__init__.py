@@ -1,0 +1,3 @@
+"""
+Who may say what, when: the LMTP conversation without sockets, clock or Deferreds.
+"""

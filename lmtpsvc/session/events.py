@@ -1,0 +1,59 @@
+"""
+What a conversation tells the application.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from ..envelope import Recipient, Sender
+from .reply_queue import Slot
+
+
+@define(eq=False)
+class RecipientOffered:
+    """
+    A RCPT, to be answered with `ServerSession.answer_recipient`, at once or later, in any order.
+    """
+
+    recipient: Recipient
+    slot: Slot = field(repr=False)
+
+
+@define(eq=False)
+class TextBegun:
+    """
+    The text of a message for *accepted*, at least one, in RCPT order, is about to come.
+    """
+
+    sender: Sender
+    accepted: tuple[RecipientOffered, ...]
+
+
+@define(eq=False)
+class TextReceived:
+    """
+    Some more of the text, dots unstuffed (RFC 5321 §4.5.2).
+    """
+
+    octets: bytes
+
+
+@define(eq=False)
+class TextDiscarded:
+    """
+    The text grew too large: no more of it will be told, and the recipients have been answered.
+    """
+
+
+@define(eq=False)
+class MessageReceived:
+    """
+    The text is complete: answer each of *slots*, one per accepted recipient in RCPT order, with
+    `ServerSession.answer_message`, at once or later, in any order.
+    """
+
+    slots: tuple[Slot, ...]
+
+
+Event = RecipientOffered | TextBegun | TextReceived | TextDiscarded | MessageReceived

@@ -1,0 +1,99 @@
+"""
+ReplyQueue: each reply waits until all earlier ones are known.
+
+Commands are answered in the order in which they came (RFC 2920 §3.2), and the end of the text by
+one reply per accepted recipient, in RCPT order (RFC 2033 §4.2).  Look-ups and deliveries finish in
+any order.  This file is where the two meet: a slot is a place in the line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+
+class Answer(Protocol):
+    """
+    What a slot can be answered with: a Reply, or one of several lines.
+    """
+
+    @property
+    def wire(self) -> bytes: ...
+
+    @property
+    def is_success(self) -> bool: ...
+
+
+class Slot:
+    """
+    A place in the line, to be answered exactly once.
+    """
+
+    __slots__ = ("reply",)
+
+    def __init__(self) -> None:
+        self.reply: Answer | None = None
+
+    def answer(self, reply: Answer) -> None:
+        """
+        Settle it.
+
+        Raises:
+            RuntimeError: It was settled before: a second reply would put the client out of step.
+        """
+        if self.reply is not None:
+            raise RuntimeError(f"answered twice: {self.reply}, then {reply}")
+        self.reply = reply
+
+
+class ReplyQueue:
+    """
+    The line.  ``len`` tells how many replies have not been drained yet.
+    """
+
+    __slots__ = ("_ready", "_slots")
+
+    def __init__(self) -> None:
+        self._ready: list[bytes] = []
+        self._slots: deque[Slot] = deque()
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._slots)
+
+    @property
+    def outstanding(self) -> int:
+        """
+        How many places are waiting for a reply, their own or that of one before them.
+        """
+        return len(self._slots)
+
+    def put(self, reply: Answer) -> None:
+        """
+        Add a reply that is known already.
+        """
+        if self._slots:
+            self.reserve().answer(reply)
+        else:
+            self._ready.append(reply.wire)
+
+    def reserve(self) -> Slot:
+        """
+        Add a place whose reply comes later.
+        """
+        slot = Slot()
+        self._slots.append(slot)
+        return slot
+
+    def drain(self) -> bytes:
+        """
+        Take the answered replies at the head of the line.
+        """
+        ready, slots = self._ready, self._slots
+        while slots and (reply := slots[0].reply) is not None:
+            ready.append(reply.wire)
+            slots.popleft()
+        if not ready:
+            return b""
+        octets = ready[0] if len(ready) == 1 else b"".join(ready)
+        ready.clear()
+        return octets

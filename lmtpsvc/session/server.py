@@ -1,0 +1,416 @@
+"""
+ServerSession: one LMTP conversation (RFC 2033), seen from the server.
+
+Octets go in with `receive`, events come out of `next_event`, the application answers them, and
+`data_to_send` says what to write.  There is no I/O, no clock and no Deferred here, so a whole
+conversation can be played in a test, cut into packets anywhere.
+
+A command is taken in four steps, always in this order: may it come (`states`), is it well formed
+(`wire`), is there room (`limits`), then act.  What goes wrong is raised as CommandError and answered
+in one place.
+
+Commands are read ahead of slow answers (RFC 2920) with three exceptions.  DATA waits until every
+RCPT before it is answered, because only then is it known whether there is somebody to deliver to.
+Nothing is read while a message is being delivered.  And nothing is read while very many replies are
+outstanding: `is_blocked` then tells the application to stop reading.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from .. import replies
+from ..envelope import Sender
+from ..limits import Limits
+from ..replies import Reply
+from ..wire.commands import CommandError
+from ..wire.lines import parse_hello, split_verb
+from ..wire.paths import parse_mail, parse_rcpt
+from ..wire.text import TextDecoder
+from .events import (
+    Event,
+    MessageReceived,
+    RecipientOffered,
+    TextBegun,
+    TextDiscarded,
+    TextReceived,
+)
+from .extensions import Extensions, VerbAction
+from .reply_queue import Answer, ReplyQueue, Slot
+from .states import State, Verb, advance
+
+#: So many replies may be outstanding before commands are left unread.
+MAX_OUTSTANDING = 1000
+
+
+class ServerSession:
+    """
+    One conversation, from the greeting on.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_buffer",
+        "_capabilities",
+        "_decoder",
+        "_discarding",
+        "_errors",
+        "_events",
+        "_extensions",
+        "_farewell",
+        "_hostname",
+        "_limits",
+        "_offers",
+        "_pending",
+        "_position",
+        "_replies",
+        "_sender",
+        "_skipping",
+        "_state",
+        "_text_size",
+        "_undelivered",
+        "_waiting",
+        "client_name",
+    )
+
+    def __init__(self, hostname: str, limits: Limits, extensions: Extensions) -> None:
+        self._hostname, self._limits, self._extensions = hostname, limits, extensions
+        self._replies = ReplyQueue()
+        self._replies.put(replies.greeting(hostname))
+        self._state = State.NEW
+        #: What the client called itself with LHLO, or empty.
+        self.client_name = ""
+        self._buffer, self._position = b"", 0
+        self._skipping = False
+        self._errors = 0
+        self._events: deque[Event] = deque()
+        # A DATA is unread because RCPTs before it are not answered.
+        self._waiting = False
+        self._farewell: Reply | None = None
+        self._sender: Sender | None = None
+        # Offers of this transaction that were not refused, in RCPT order; a dict for its quick
+        # removal.
+        self._offers: dict[RecipientOffered, None] = {}
+        self._pending = 0
+        self._decoder: TextDecoder | None = None
+        self._text_size = 0
+        self._discarding = False
+        self._undelivered = 0
+
+    # ── the application's side ───────────────────────────────────────────────────────────────────
+
+    @property
+    def state(self) -> State:
+        """
+        How far the conversation has come.
+        """
+        return self._state
+
+    @property
+    def closed(self) -> bool:
+        """
+        Everything has been said: send what is left, and close the connection.
+        """
+        return self._state is State.CLOSED and not self._replies
+
+    @property
+    def in_transaction(self) -> bool:
+        """
+        The text of a message is coming, or is being delivered.
+        """
+        return self._state is State.TEXT or self._state is State.DELIVERING
+
+    @property
+    def is_blocked(self) -> bool:
+        """
+        Nothing is read until something is answered: stop receiving.
+        """
+        return (
+            self._state is State.DELIVERING
+            or self._waiting
+            or self._replies.outstanding >= MAX_OUTSTANDING
+        )
+
+    def receive(self, octets: bytes) -> None:
+        """
+        Take what the client sent, cut anywhere.
+        """
+        if self._state is State.CLOSED:
+            return
+        if self._position < len(self._buffer):
+            self._buffer = self._buffer[self._position :] + octets
+        else:
+            self._buffer = octets
+        self._position = 0
+
+    def next_event(self) -> Event | None:
+        """
+        Return what there is for the application to do, or None if more octets or answers must come
+        first.
+        """
+        events = self._events
+        while not events:
+            state = self._state
+            if state is State.TEXT:
+                if not self._take_text():
+                    return None
+            elif state is State.DELIVERING or state is State.CLOSED:
+                return None
+            elif not self._take_command():
+                return None
+        return events.popleft()
+
+    def answer_recipient(self, offer: RecipientOffered, reply: Reply) -> None:
+        """
+        Settle a RCPT.
+        """
+        offer.slot.answer(reply)
+        if offer in self._offers:
+            self._pending -= 1
+            if not reply.is_success:
+                del self._offers[offer]
+            elif self._state is State.SENDER:
+                self._state = advance(self._state, Verb.RCPT)
+
+    def answer_message(self, slot: Slot, reply: Reply) -> None:
+        """
+        Settle one recipient of a complete message.
+        """
+        slot.answer(reply)
+        self._undelivered -= 1
+        if self._undelivered == 0:
+            self._end_transaction()
+
+    def data_to_send(self) -> bytes:
+        """
+        Take the replies whose turn has come.
+        """
+        return self._replies.drain()
+
+    def close(self, farewell: Reply) -> None:
+        """
+        End the conversation with *farewell*, a 421 (RFC 5321 §3.8).
+
+        A message that is being delivered gets its replies first.  Text that is not complete is
+        dropped, and nothing that the client said after it is read.
+        """
+        if self._state is State.DELIVERING:
+            self._farewell = self._farewell or farewell
+        elif self._state is not State.CLOSED:
+            self._say_farewell(farewell)
+
+    def finish(self, farewell: Reply) -> None:
+        """
+        End the conversation with *farewell* as soon as no transaction is under way.
+        """
+        if self.in_transaction:
+            self._farewell = self._farewell or farewell
+        else:
+            self.close(farewell)
+
+    # ── what extensions may use ──────────────────────────────────────────────────────────────────
+
+    def reply(self, reply: Answer) -> None:
+        """
+        Answer the present command.
+        """
+        self._replies.put(reply)
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────
+
+    def _take_command(self) -> bool:
+        """
+        Carry out the next command; False if there is none yet, or if it has to wait.
+        """
+        if self._replies.outstanding >= MAX_OUTSTANDING:
+            return False
+        buffer, start = self._buffer, self._position
+        end = buffer.find(b"\n", start)
+        if end < 0:
+            self._hold_partial_line()
+            return False
+        self._position = end + 1
+        if self._skipping:
+            self._skipping = False
+            self._refuse(replies.LINE_TOO_LONG)
+            return True
+        try:
+            if end + 1 - start > self._limits.command_line:
+                raise CommandError(replies.LINE_TOO_LONG)
+            if buffer[end - 1 : end] != b"\r" or end == start:
+                raise CommandError(replies.LINE_ENDING)
+            verb, argument = split_verb(buffer[start : end - 1])
+            self._waiting = verb == b"DATA" and self._pending > 0
+            if self._waiting:
+                self._position = start
+                return False
+            action = _ACTIONS.get(verb) or self._extensions.verbs.get(verb)
+            if action is None:
+                raise CommandError(replies.UNKNOWN_COMMAND)
+            action(self, argument)
+        except CommandError as error:
+            self._refuse(error.reply)
+        return True
+
+    def _hold_partial_line(self) -> None:
+        """
+        Keep the beginning of a line, but never more than a line may be long.
+        """
+        if len(self._buffer) - self._position >= self._limits.command_line:
+            self._skipping = True
+        if self._skipping:
+            self._buffer, self._position = b"", 0
+
+    def _refuse(self, reply: Reply) -> None:
+        self._replies.put(reply)
+        # What the client cannot know beforehand is no error of its own: limits, and who lives here.
+        if reply.code < 510 or reply is replies.UNKNOWN_PARAMETER:
+            self._errors += 1
+            if self._errors >= self._limits.errors:
+                self._say_farewell(replies.TOO_MANY_ERRORS)
+
+    def _lhlo(self, argument: bytes) -> None:
+        after = advance(self._state, Verb.LHLO)
+        self.client_name = parse_hello(argument)
+        self._forget_transaction()
+        self._state = after
+        self._replies.put(self._extensions.capabilities(self._hostname))
+
+    def _wrong_hello(self, _argument: bytes) -> None:
+        # RFC 2033 §4.1: never a 2yz, so that a misconfigured client is noticed.
+        raise CommandError(replies.SAY_LHLO)
+
+    def _mail(self, argument: bytes) -> None:
+        after = advance(self._state, Verb.MAIL)
+        address, parameters = parse_mail(argument)
+        self._sender = self._extensions.sender(address, parameters)
+        self._state = after
+        self._replies.put(replies.SENDER_OK)
+
+    def _rcpt(self, argument: bytes) -> None:
+        """
+        Offer one recipient to the application.
+
+        The state moves when the answer comes, and only if it is yes: so DATA after nothing but
+        refusals is refused by the table (RFC 2033 §4.2).
+        """
+        advance(self._state, Verb.RCPT)
+        address, parameters = parse_rcpt(argument)
+        sender = self._sender
+        assert sender is not None, "the state says that MAIL was accepted"
+        recipient = self._extensions.recipient(sender, address, parameters)
+        if len(self._offers) >= self._limits.recipients:
+            raise CommandError(replies.TOO_MANY_RECIPIENTS)
+        offer = RecipientOffered(recipient, self._replies.reserve())
+        self._offers[offer] = None
+        self._pending += 1
+        self._events.append(offer)
+
+    def _data(self, argument: bytes) -> None:
+        after = advance(self._state, Verb.DATA)
+        if argument:
+            raise CommandError(replies.NO_PARAMETERS)
+        assert self._sender is not None, "the state says that MAIL was accepted"
+        self._state = after
+        self._decoder = TextDecoder()
+        self._text_size = 0
+        self._discarding = False
+        self._events.append(TextBegun(self._sender, tuple(self._offers)))
+        self._replies.put(replies.START_TEXT)
+
+    def _rset(self, argument: bytes) -> None:
+        if argument:
+            raise CommandError(replies.NO_PARAMETERS)
+        self._state = advance(self._state, Verb.RSET)
+        self._forget_transaction()
+        self._replies.put(replies.OK)
+
+    def _noop(self, _argument: bytes) -> None:
+        self._replies.put(replies.OK)
+
+    def _vrfy(self, argument: bytes) -> None:
+        if not argument:
+            raise CommandError(replies.SYNTAX)
+        self._replies.put(replies.CANNOT_VERIFY)
+
+    def _help(self, _argument: bytes) -> None:
+        self._replies.put(replies.HELP)
+
+    def _quit(self, argument: bytes) -> None:
+        if argument:
+            raise CommandError(replies.NO_PARAMETERS)
+        self._say_farewell(replies.goodbye(self._hostname))
+
+    # ── text ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_text(self) -> bool:
+        """
+        Take what is there of the text; False if there is nothing.
+        """
+        unread = self._buffer[self._position :] if self._position else self._buffer
+        if not unread:
+            return False
+        assert self._decoder is not None, "the state says that DATA was accepted"
+        text, rest = self._decoder.feed(unread)
+        self._buffer, self._position = rest or b"", 0
+        self._text_size += len(text)
+        if not self._discarding:
+            if self._text_size > self._limits.message_size:
+                self._discarding = True
+                self._events.append(TextDiscarded())
+            elif text:
+                self._events.append(TextReceived(text))
+        if rest is not None:
+            self._end_text()
+        return True
+
+    def _end_text(self) -> None:
+        """
+        Owe each accepted recipient one reply (RFC 2033 §4.2).
+        """
+        self._decoder = None
+        if self._discarding:
+            for _ in self._offers:
+                self._replies.put(replies.TOO_LARGE)
+            self._end_transaction()
+            return
+        slots = tuple(self._replies.reserve() for _ in self._offers)
+        self._undelivered = len(slots)
+        self._state = State.DELIVERING
+        self._events.append(MessageReceived(slots))
+
+    # ── endings ──────────────────────────────────────────────────────────────────────────────────
+
+    def _end_transaction(self) -> None:
+        self._forget_transaction()
+        self._state = State.READY
+        if self._farewell is not None:
+            self._say_farewell(self._farewell)
+
+    def _forget_transaction(self) -> None:
+        self._sender = None
+        self._offers = {}
+        self._pending = 0
+
+    def _say_farewell(self, reply: Reply) -> None:
+        self._forget_transaction()
+        self._replies.put(reply)
+        self._state = State.CLOSED
+        self._buffer, self._position = b"", 0
+        self._waiting = False
+
+
+_ACTIONS: Mapping[bytes, VerbAction] = {
+    b"LHLO": ServerSession._lhlo,
+    b"HELO": ServerSession._wrong_hello,
+    b"EHLO": ServerSession._wrong_hello,
+    b"MAIL": ServerSession._mail,
+    b"RCPT": ServerSession._rcpt,
+    b"DATA": ServerSession._data,
+    b"RSET": ServerSession._rset,
+    b"NOOP": ServerSession._noop,
+    b"VRFY": ServerSession._vrfy,
+    b"HELP": ServerSession._help,
+    b"QUIT": ServerSession._quit,
+}

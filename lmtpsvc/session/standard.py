@@ -1,0 +1,115 @@
+"""
+The extensions that every LMTP server should have (RFC 2033 §5), and SIZE and SMTPUTF8.
+"""
+
+from __future__ import annotations
+
+from .. import replies
+from ..envelope import Recipient, Sender
+from ..limits import Limits
+from ..wire.commands import CommandError
+from .extensions import Extension, Extensions
+
+
+class Pipelining(Extension):
+    """
+    RFC 2920.  The session takes commands as they come: there is nothing to add.
+    """
+
+    keyword = "PIPELINING"
+
+
+class EnhancedStatusCodes(Extension):
+    """
+    RFC 2034.  Every reply that may carry a code does: see `lmtpsvc.replies`.
+    """
+
+    keyword = "ENHANCEDSTATUSCODES"
+
+
+class EightBitMime(Extension):
+    """
+    RFC 6152.  The text is octets to us, whatever BODY says.
+    """
+
+    keyword = "8BITMIME"
+
+    def __init__(self) -> None:
+        self.mail_parameters = {"BODY": self._body}
+
+    @staticmethod
+    def _body(value: str | None) -> str:
+        body = (value or "").upper()
+        if body not in {"7BIT", "8BITMIME"}:
+            raise CommandError(replies.BAD_PARAMETER)
+        return body
+
+
+class Size(Extension):
+    """
+    RFC 1870: the limit is announced, and a larger message is refused at MAIL.
+    """
+
+    keyword = "SIZE"
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.mail_parameters = {"SIZE": self._size}
+
+    def announcement(self) -> str:
+        return f"SIZE {self._limit}"
+
+    def _size(self, value: str | None) -> int:
+        # RFC 1870 §3: one to twenty digits.
+        if value is None or not (value.isascii() and value.isdigit() and len(value) <= 20):
+            raise CommandError(replies.BAD_PARAMETER)
+        size = int(value)
+        if size > self._limit:
+            raise CommandError(replies.TOO_LARGE)
+        return size
+
+
+class SmtpUtf8(Extension):
+    """
+    RFC 6531: addresses in UTF-8, for clients that asked at MAIL.
+    """
+
+    keyword = "SMTPUTF8"
+
+    def __init__(self) -> None:
+        self.mail_parameters = {"SMTPUTF8": self._flag}
+
+    @staticmethod
+    def _flag(value: str | None) -> bool:
+        if value is not None:
+            raise CommandError(replies.BAD_PARAMETER)
+        return True
+
+    def check_sender(self, sender: Sender) -> None:
+        address = sender.address
+        if address is None or (address.local.isascii() and address.domain.isascii()):
+            return
+        if not sender.smtputf8:
+            raise CommandError(replies.NEED_UTF8)
+
+    def check_recipient(self, sender: Sender, recipient: Recipient) -> None:
+        address = recipient.address
+        if address.local.isascii() and address.domain.isascii():
+            return
+        if not sender.smtputf8:
+            raise CommandError(replies.NEED_UTF8)
+
+
+def standard_extensions(limits: Limits) -> Extensions:
+    """
+    The registry of a service with nothing added.
+    """
+    return Extensions(
+        [
+            Pipelining(),
+            EnhancedStatusCodes(),
+            EightBitMime(),
+            Size(limits.message_size),
+            SmtpUtf8(),
+        ]
+    )
