@@ -1,0 +1,107 @@
+"""
+What tests in every folder may ask for: peers, and the results of Deferreds.
+
+Test folders are no packages, so that shared code is a fixture here, never an import.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import settings
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+TESTS = Path(__file__).parent
+
+# A busy machine is no defect.  In CI everybody gets the same examples: a change that breaks nothing
+# must not fail by chance there; at home each run looks somewhere new.
+settings.register_profile("home", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "home")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Mark what stands in ``interop/`` and ``faults/`` as such.
+    """
+    for item in items:
+        for name in ("interop", "faults"):
+            if (TESTS / name) in item.path.parents:
+                item.add_marker(name)
+
+
+# ── what a machine may lack ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def unavailable() -> Callable[[str], NoReturn]:
+    """
+    Skip the test because this machine lacks *what*; with LMTPSVC_REQUIRE_PEERS=1, fail it.
+
+    CI sets the variable, so that a test that never runs cannot look like one that passes.
+    """
+
+    def unavailable(what: str) -> NoReturn:
+        if os.environ.get("LMTPSVC_REQUIRE_PEERS") == "1":
+            pytest.fail(
+                f"{what} is missing, and LMTPSVC_REQUIRE_PEERS=1 asks for it", pytrace=False
+            )
+        pytest.skip(f"{what} is missing")
+
+    return unavailable
+
+
+@pytest.fixture(scope="session")
+def peer(unavailable: Callable[[str], NoReturn]) -> Callable[[str], Path]:
+    """
+    Find a program by name or absolute path: ``peer("swaks")``; else `unavailable`.
+    """
+
+    def peer(name: str) -> Path:
+        # Servers stand in sbin, which is not on everybody's PATH.
+        path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+        found = shutil.which(name, path=path)
+        return Path(found) if found is not None else unavailable(name)
+
+    return peer
+
+
+# ── Deferreds ────────────────────────────────────────────────────────────────────────────────────
+
+#: Trial's own words for the results of Deferreds; they do not need its runner.
+_trial = SynchronousTestCase()
+
+
+def _deferred(result: Awaitable[Any]) -> Deferred[Any]:
+    return result if isinstance(result, Deferred) else ensureDeferred(result)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def success_of() -> Callable[[Awaitable[Any]], Any]:
+    """
+    ``success_of(d)``: the result that *d*, a Deferred or coroutine, has already got.
+    """
+    return lambda result: _trial.successResultOf(_deferred(result))
+
+
+@pytest.fixture(scope="session")
+def failure_of() -> Callable[..., Failure]:
+    """
+    ``failure_of(d, Type, ...)``: the Failure, of one of the types if given, that *d* has got.
+    """
+    return lambda result, *types: _trial.failureResultOf(_deferred(result), *types)
+
+
+@pytest.fixture(scope="session")
+def no_result() -> Callable[[Deferred[Any]], None]:
+    """
+    ``no_result(d)``: *d* has not fired yet.
+    """
+    return _trial.assertNoResult
