@@ -1,0 +1,35 @@
+"""
+Work that may block, and where it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.threads import deferToThreadPool
+
+Result = TypeVar("Result")
+
+
+class InThread(Protocol):
+    """
+    Calls a function outside of the reactor thread.
+
+    The Deferred fires, in the reactor thread, with what it returned or raised.
+    """
+
+    def __call__(self, function: Callable[[], Result], /) -> Deferred[Result]: ...
+
+
+def in_pool_of(reactor: IReactorThreads) -> InThread:
+    """
+    In the thread pool of *reactor*, which is not asked for before the first call.
+    """
+
+    def in_pool(function: Callable[[], Result], /) -> Deferred[Result]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function)
+
+    return in_pool

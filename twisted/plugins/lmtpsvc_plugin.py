@@ -1,0 +1,14 @@
+"""
+Names, and nothing else: the ``twistd lmtp`` command and the plugins that come with it.
+
+`twistd` imports this file whatever it is asked, so that nothing imported here may install a
+reactor.
+"""
+
+from twisted.application.service import ServiceMaker
+
+from lmtpsvc.directory.anyone import AnyFactory
+
+lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
+
+any_directory = AnyFactory()
