@@ -116,11 +116,12 @@ class Mailbox:
 class Client:
     """
     Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket; *name* is what it
-    said with LHLO.
+    said with LHLO; *tls* tells whether the connection is encrypted.
     """
 
     host: str
     name: str = ""
+    tls: bool = False
 
 
 @frozen

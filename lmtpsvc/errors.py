@@ -7,8 +7,10 @@ is a defect of ours or of a plugin: it is logged whole, answered 451, and its te
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
+from . import replies
 from .replies import Reply
 
 
@@ -62,3 +64,27 @@ def refusal(reply: Reply) -> DeliveryError:
     """
     kind = TemporaryFailure if reply.code < 500 else PermanentFailure
     return kind(reply.text, reply.status or (0, 0), reply.code)
+
+
+def from_os_error(error: OSError, mailbox_full: Reply = replies.MAILBOX_FULL) -> DeliveryError:
+    """
+    Choose the reply for a file system error (codes: RFC 3463 §3.3, §3.4); log the error yourself.
+
+    Anything unforeseen is temporary: a lost mount or a slip of the administrator is no reason to
+    return mail to its sender.
+    """
+    match error.errno:
+        case errno.EDQUOT:
+            return refusal(mailbox_full)
+        case errno.ENOSPC | errno.EROFS:
+            # ENOSPC is also what the lack of inodes is called.
+            return refusal(replies.NO_SPACE)
+        case errno.EFBIG:
+            # No file here may be that large, tomorrow neither.
+            return refusal(replies.TOO_LARGE)
+        case errno.ENAMETOOLONG:
+            return refusal(replies.BAD_MAILBOX)
+        case errno.EACCES | errno.EPERM | errno.ELOOP | errno.ENOTDIR:
+            return refusal(replies.MAILBOX_UNAVAILABLE)
+        case _:
+            return refusal(replies.CANNOT_STORE)

@@ -31,6 +31,8 @@ class Limits:
     errors: int = 20
     #: Seconds that a client may say nothing (RFC 5321 §4.5.3.2.7 asks for 300 at least).
     idle_seconds: float = 600.0
+    #: Seconds that finding out about one recipient may take.
+    lookup_seconds: float = 60.0
     #: Seconds from the end of the text to the moment when open deliveries are cancelled.
     delivery_seconds: float = 240.0
     #: Further seconds for those that had begun to commit.

@@ -166,6 +166,11 @@ INTERNAL_ERROR = Reply(451, "Internal error, try again later", (3, 0))
 CANNOT_LOOK_UP = Reply(451, "User look-up failed, try again later", (3, 0))
 OUT_OF_TIME = Reply(451, "Delivery took too long, try again later", (4, 7))
 NO_SPACE = Reply(452, "No room for mail, try again later", (3, 1))
+MAILBOX_FULL = Reply(452, "Mailbox full", (2, 2))
+# The same, where the operator wants the message returned at once.
+MAILBOX_FULL_FOR_GOOD = Reply(552, "Mailbox full", (2, 2))
+MAILBOX_UNAVAILABLE = Reply(451, "Mailbox unavailable, try again later", (2, 0))
+CANNOT_STORE = Reply(451, "Mail cannot be stored now, try again later", (3, 0))
 
 
 def delivered(transaction_id: str, address: str) -> Reply:

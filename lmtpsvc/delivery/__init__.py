@@ -1,0 +1,3 @@
+"""
+One transaction: spool, trace headers, routing, dispatch.
+"""

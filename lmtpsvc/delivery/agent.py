@@ -1,0 +1,68 @@
+"""
+DeliveryAgent: what a connection needs in order to deliver.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from ..envelope import Address, Envelope, Mailbox
+from ..interfaces import IBackend
+from ..limits import Limits
+from .routing import Routing
+from .spool import Spool, SpoolSettings
+from .trace import DeliveredTo, trace_headers
+from .transaction import Accepted, Transaction
+
+
+@frozen
+class DeliveryAgent:
+    """
+    Looks up recipients and begins transactions; one for the whole service.
+    """
+
+    routing: Routing
+    backend: IBackend
+    clock: IReactorTime
+    hostname: str
+    limits: Limits
+    spool: SpoolSettings
+    delivered_to: DeliveredTo = "single"
+
+    def resolve(self, address: Address) -> Deferred[tuple[Mailbox, ...]]:
+        """
+        See `Routing.resolve`.
+        """
+        return self.routing.resolve(address)
+
+    def begin(
+        self,
+        envelope: Envelope,
+        accepted: Sequence[Accepted],
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> Transaction:
+        """
+        Begin a transaction, for at least one recipient.  *pause* and *resume* are called when no
+        more text should come for now, and when it may again.
+        """
+        transaction_id = os.urandom(8).hex()
+        head = trace_headers(
+            envelope, transaction_id, self.hostname, time.time(), self.delivered_to
+        )
+        return Transaction(
+            transaction_id,
+            envelope,
+            accepted,
+            Spool(self.spool, head, pause, resume),
+            self.backend,
+            self.clock,
+            self.limits,
+            headed=self.delivered_to == "always",
+        )

@@ -1,0 +1,188 @@
+"""
+Where the octets of a message are: in memory, or in a spooled file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import weakref
+from typing import BinaryIO, Protocol
+
+from ..interfaces import LineEnding, Sizes
+from .line_endings import LineFeeds, Tally, sizes_of
+
+
+class Content(Protocol):
+    """
+    A whole message; see `lmtpsvc.interfaces.IMessage` for what each member means.
+    """
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def path(self) -> str | None: ...
+
+    def open(self, line_ending: LineEnding) -> BinaryIO: ...
+
+    def sizes(self, line_ending: LineEnding) -> Sizes: ...
+
+
+class MemoryContent:
+    """
+    Trace headers and text, with CRLF, in memory.
+
+    Digest, sizes and LF form are made when they are asked for, and once.  Two threads that ask at
+    the same time both make them, which is harmless.
+    """
+
+    path = None
+
+    def __init__(self, head: bytes, text: bytes) -> None:
+        self._head, self._text = head, text
+        self._octets: dict[LineEnding, bytes] = {"\r\n": head + text}
+        self._sizes: dict[LineEnding, Sizes] = {}
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self._text).hexdigest()
+
+    def open(self, line_ending: LineEnding) -> BinaryIO:
+        return io.BytesIO(self._as(line_ending))
+
+    def sizes(self, line_ending: LineEnding) -> Sizes:
+        sizes = self._sizes.get(line_ending)
+        if sizes is None:
+            sizes = self._sizes[line_ending] = sizes_of(self._as(line_ending))
+        return sizes
+
+    def _as(self, line_ending: LineEnding) -> bytes:
+        octets = self._octets.get(line_ending)
+        if octets is None:
+            octets = self._octets["\n"] = self._octets["\r\n"].replace(b"\r\n", b"\n")
+        return octets
+
+
+class FileContent:
+    """
+    A spooled file in one form of line endings, read in any.
+
+    The file goes when nobody has this object any more.  That is not when the last reply leaves: a
+    delivery that was cancelled may still be reading in a thread, and ``/proc/self/fd/7`` must not
+    have become another file by then.
+    """
+
+    def __init__(
+        self, fd: int, path: str, line_ending: LineEnding, sizes: Sizes, digest: str
+    ) -> None:
+        self.path: str | None = path
+        self.digest = digest
+        self._line_ending: LineEnding = line_ending
+        self._sizes = {line_ending: sizes}
+        weakref.finalize(self, os.close, fd)
+
+    def open(self, line_ending: LineEnding) -> BinaryIO:
+        assert self.path is not None
+        stored = open(self.path, "rb")  # noqa: SIM115 - the caller closes it
+        if line_ending == self._line_ending:
+            return stored
+        return io.BufferedReader(_Converted(stored, line_ending))
+
+    def sizes(self, line_ending: LineEnding) -> Sizes:
+        sizes = self._sizes.get(line_ending)
+        if sizes is None:
+            tally = Tally()
+            with self.open(line_ending) as stored:
+                while octets := stored.read(1 << 18):
+                    tally.feed(octets)
+            sizes = self._sizes[line_ending] = tally.sizes
+        return sizes
+
+
+class PrefixedContent:
+    """
+    Another content with a header of its own before it: no file has it, and it is copied.
+    """
+
+    path = None
+
+    def __init__(self, prefix: bytes, content: Content) -> None:
+        self._prefix, self._content = prefix, content
+        self.digest = content.digest
+
+    def open(self, line_ending: LineEnding) -> BinaryIO:
+        prefix = self._prefix
+        if line_ending == "\n":
+            prefix = prefix.replace(b"\r\n", b"\n")
+        return io.BufferedReader(_Joined(io.BytesIO(prefix), self._content.open(line_ending)))
+
+    def sizes(self, line_ending: LineEnding) -> Sizes:
+        physical, virtual = self._content.sizes(line_ending)
+        lines = self._prefix.count(b"\n")
+        own = len(self._prefix) - (lines if line_ending == "\n" else 0)
+        return Sizes(physical + own, virtual + len(self._prefix))
+
+
+class _Source(io.RawIOBase):
+    """
+    A read-only raw file made of others.
+    """
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed: any buffer
+        octets = self._more(len(buffer))
+        buffer[: len(octets)] = octets
+        return len(octets)
+
+    def _more(self, size: int) -> bytes:
+        raise NotImplementedError
+
+
+class _Joined(_Source):
+    def __init__(self, *files: BinaryIO) -> None:
+        self._files = list(files)
+
+    def _more(self, size: int) -> bytes:
+        while self._files:
+            if octets := self._files[0].read(size):
+                return octets
+            self._files.pop(0).close()
+        return b""
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._files = []
+        super().close()
+
+
+class _Converted(_Source):
+    """
+    The other form of line endings.  From LF to CRLF every LF gets a CR: what was bare is not known
+    any more, which is why a backend that wants CRLF has it spooled so.
+    """
+
+    def __init__(self, file: BinaryIO, line_ending: LineEnding) -> None:
+        self._file = file
+        self._feeds = LineFeeds() if line_ending == "\n" else None
+        self._held = b""
+
+    def _more(self, size: int) -> bytes:
+        while not self._held:
+            octets = self._file.read(1 << 16)
+            if self._feeds is None:
+                self._held = octets.replace(b"\n", b"\r\n")
+            else:
+                self._held = self._feeds.feed(octets) if octets else self._feeds.end()
+            if not octets:
+                break
+        octets, self._held = self._held[:size], self._held[size:]
+        return octets
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,68 @@
+"""
+Handing a message to a backend, and turning what comes back into replies.
+
+Nothing that a backend does is trusted here: it may raise, return too few results or too many, fail
+with anything, or never answer.  Each mailbox gets one Deferred all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .. import replies
+from ..envelope import Mailbox
+from ..errors import DeliveryError
+from ..interfaces import IBackend, IMessage
+from ..replies import Reply
+from .awaiting import as_deferred
+
+_log = Logger()
+
+
+def reply_for(failure: Failure) -> Reply:
+    """
+    Turn the failure of a directory or backend into the recipient's reply.
+
+    This is the only place where an exception becomes words for the client.  A plugin speaks
+    through DeliveryError; anything else is a defect, whose details belong in the log.  It is a 451
+    and not a 5yz, because our bug is no reason to bounce somebody's mail.
+    """
+    error = failure.value
+    if isinstance(error, DeliveryError):
+        return error.reply
+    if isinstance(error, TimeoutError):
+        return replies.CANNOT_LOOK_UP
+    if isinstance(error, CancelledError):
+        return replies.OUT_OF_TIME
+    _log.failure("a directory or backend failed in a way that it should not", failure)
+    return replies.INTERNAL_ERROR
+
+
+def dispatch(
+    backend: IBackend, message: IMessage, mailboxes: Sequence[Mailbox]
+) -> list[Deferred[None]]:
+    """
+    Deliver *message*; returns one Deferred per mailbox, in their order.
+    """
+    try:
+        awaitables = list(backend.deliver(message, mailboxes))
+    except Exception:
+        return [fail() for _ in mailboxes]
+    results: list[Deferred[None]] = []
+    for awaitable in awaitables:
+        try:
+            results.append(as_deferred(awaitable))
+        except Exception:
+            results.append(fail())
+    if len(results) == len(mailboxes):
+        return results
+    # Nobody can tell which result is whose, so none may become a 250.
+    wrong = RuntimeError(f"{len(results)} results for {len(mailboxes)} mailboxes from {backend!r}")
+    for result in results:
+        result.addErrback(lambda _: None)
+        result.cancel()
+    return [fail(wrong) for _ in mailboxes]

@@ -1,0 +1,47 @@
+"""
+Message: what backends get.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from attrs import frozen
+from zope.interface import implementer
+
+from ..envelope import Envelope
+from ..interfaces import IMessage, LineEnding, Sizes
+from .content import Content, PrefixedContent
+
+
+@implementer(IMessage)
+@frozen(eq=False)
+class Message:
+    """
+    A whole message, shared by all its recipients; see `lmtpsvc.interfaces.IMessage`.
+    """
+
+    id: str
+    envelope: Envelope
+    deadline: float
+    content: Content
+
+    @property
+    def digest(self) -> str:
+        return self.content.digest
+
+    @property
+    def path(self) -> str | None:
+        return self.content.path
+
+    def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
+        return self.content.open(line_ending)
+
+    def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
+        return self.content.sizes(line_ending)
+
+    def headed(self, header: bytes) -> Message:
+        """
+        The same message with *header*, whole lines with CRLF, on top.
+        """
+        return Message(self.id, self.envelope, self.deadline, PrefixedContent(header, self.content))

@@ -1,0 +1,100 @@
+"""
+From the address in a RCPT to the mailboxes that it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from unicodedata import normalize
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, FirstError, fail, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from .. import replies
+from ..envelope import Address, Mailbox
+from ..errors import refusal
+from ..interfaces import IBackend, IDirectory
+from .awaiting import as_deferred
+
+
+@frozen
+class AddressRules:
+    """
+    How an address is read: a *delimiter* splits ``user+detail`` (empty: nothing does), *fold_case*
+    makes the local part lower case, *hostname* is the domain of the bare ``<Postmaster>``.
+    """
+
+    hostname: str
+    delimiter: str = "+"
+    fold_case: bool = True
+
+    def mailbox(self, address: Address) -> Mailbox:
+        """
+        The mailbox that *address* says, whether or not there is one.
+        """
+        local, domain = address.local, address.domain or self.hostname
+        if self.fold_case:
+            local = local.lower()
+        if not local.isascii():
+            # One spelling for one name, or two mailboxes for one person.
+            local = normalize("NFC", local)
+        if self.delimiter:
+            # "+lists@..." is a user of that name, not a detail of nobody.
+            split = local.find(self.delimiter, 1)
+            if split > 0:
+                return Mailbox(local[:split], domain, local[split + len(self.delimiter) :])
+        return Mailbox(local, domain)
+
+
+@frozen
+class Routing:
+    """
+    Asks the directory where mail goes, and the backend whether it would take it.
+    """
+
+    directory: IDirectory
+    backend: IBackend
+    rules: AddressRules
+    clock: IReactorTime
+    lookup_seconds: float
+
+    def resolve(self, address: Address) -> Deferred[tuple[Mailbox, ...]]:
+        """
+        Fires with the mailboxes, at least one, that the backend would deliver to.
+
+        Fails:
+            DeliveryError: With the reply to RCPT.
+            Exception: A defect of a plugin.
+        """
+        try:
+            found = as_deferred(self.directory.resolve(self.rules.mailbox(address)))
+        except Exception:
+            return fail()
+        resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify)
+        if not resolved.called or resolved.paused:
+            resolved.addTimeout(self.lookup_seconds, self.clock)
+        return resolved
+
+    def _verify(
+        self, mailboxes: Sequence[Mailbox]
+    ) -> tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]]:
+        if not mailboxes:
+            raise refusal(replies.NO_SUCH_USER)
+        verdicts = [self.backend.verify(mailbox) for mailbox in mailboxes]
+        waiting: list[Deferred[None]] = [
+            as_deferred(verdict) for verdict in verdicts if verdict is not None
+        ]
+        if not waiting:
+            return tuple(mailboxes)
+        # consumeErrors: the first refusal is the reply, those after it are no news.
+        gathered = gatherResults(waiting, consumeErrors=True)
+        return gathered.addCallbacks(lambda _: tuple(mailboxes), _unwrap)
+
+
+def _unwrap(failure: Failure) -> Failure:
+    """
+    Take the refusal itself out of what gatherResults makes of it.
+    """
+    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure

@@ -1,0 +1,250 @@
+"""
+The spool: a message on its way in, in memory while it is small, then in a file.
+
+The file is written in a thread, in large pieces, one piece at a time; when the client is faster
+than the disk, the spool says so and the transport is paused.  So the memory of a connection is
+bounded whatever the size of its message: what is in memory, what is waiting and what is being
+written are each at most about the limit for messages in memory.
+
+The spooled file is the message exactly as the backend wants to store it, trace headers first: on
+the same file system, it becomes the mail with one hard link.  It has no name, so that nothing is
+left of it if the process dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ..interfaces import LineEnding
+from .content import Content, FileContent, MemoryContent
+from .line_endings import LineFeeds, Tally
+
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """
+    Runs blocking work outside the reactor thread.
+    """
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]: ...
+
+
+@frozen
+class SpoolSettings:
+    """
+    How messages are spooled: up to *memory* octets in memory, then in *directory* (made when it is
+    needed) with *line_ending*.
+    """
+
+    memory: int
+    directory: str
+    line_ending: LineEnding
+    in_thread: InThread
+
+
+class SpoolFile:
+    """
+    The file of one message.  Its methods block, and are called one after the other.
+    """
+
+    def __init__(self, directory: str, line_ending: LineEnding) -> None:
+        self._directory, self._line_ending = directory, line_ending
+        self._fd = -1
+        self._path = ""
+        self._feeds = LineFeeds() if line_ending == "\n" else None
+        self._tally = Tally()
+        self._digest = hashlib.sha256()
+
+    def begin(self, head: bytes) -> None:
+        """
+        Make the file, and write the trace headers, which are not in the digest.
+
+        Raises:
+            OSError: There is no room, or no right.
+        """
+        try:
+            self._fd = self._create()
+        except FileNotFoundError:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            self._fd = self._create()
+        self._write(head)
+
+    def append(self, chunks: list[bytes]) -> None:
+        """
+        Write some more text.
+
+        Raises:
+            OSError: There is no room.
+        """
+        octets = b"".join(chunks)
+        self._digest.update(octets)
+        self._write(octets)
+
+    def end(self) -> FileContent:
+        """
+        Return the whole.
+
+        Raises:
+            OSError: There is no room.
+        """
+        if self._feeds is not None:
+            self._write_all(self._feeds.end())
+        fd, self._fd = self._fd, -1
+        digest = self._digest.hexdigest()
+        return FileContent(fd, self._path, self._line_ending, self._tally.sizes, digest)
+
+    def discard(self) -> None:
+        """
+        Remove it.
+        """
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _create(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            fd = os.open(self._directory, flags | os.O_TMPFILE, 0o600)
+        except OSError as error:
+            # EISDIR is what kernels without O_TMPFILE say, EOPNOTSUPP what file systems do.
+            if error.errno not in {errno.EISDIR, errno.EOPNOTSUPP}:
+                raise
+            fd, name = tempfile.mkstemp(dir=self._directory)
+            os.unlink(name)
+        self._path = f"/proc/self/fd/{fd}"
+        return fd
+
+    def _write(self, octets: bytes) -> None:
+        self._write_all(octets if self._feeds is None else self._feeds.feed(octets))
+
+    def _write_all(self, octets: bytes) -> None:
+        self._tally.feed(octets)
+        rest = memoryview(octets)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+
+class Spool:
+    """
+    Takes the text of one message.  *pause* is called when it has enough to do, *resume* when more
+    may come.  In the reactor thread only.
+    """
+
+    def __init__(
+        self,
+        settings: SpoolSettings,
+        head: bytes,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self._settings, self._head = settings, head
+        self._pause, self._resume = pause, resume
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._paused = False
+        self._file: SpoolFile | None = None
+        self._writing = False
+        self._failure: Failure | None = None
+        self._finished: Deferred[Content] | None = None
+        self._discarded = False
+
+    def write(self, octets: bytes) -> None:
+        """
+        Take some more text.
+        """
+        if self._failure is not None:
+            return
+        self._chunks.append(octets)
+        self._held += len(octets)
+        if self._held <= self._settings.memory:
+            return
+        if self._writing:
+            if not self._paused:
+                self._paused = True
+                self._pause()
+        else:
+            self._write_out()
+
+    def finish(self) -> Content | Deferred[Content]:
+        """
+        Return the whole message, or a Deferred of it if some of it has to be written first.
+
+        Fails:
+            OSError: It could not be written.
+        """
+        if self._file is None:
+            return MemoryContent(self._head, b"".join(self._chunks))
+        self._finished = Deferred()
+        finished = self._finished
+        if not self._writing:
+            self._write_out()
+        return finished
+
+    def discard(self) -> None:
+        """
+        Forget everything; nothing is to come any more.
+        """
+        self._discarded = True
+        self._chunks = []
+        if self._file is not None and not self._writing:
+            self._file.discard()
+
+    def _write_out(self) -> None:
+        """
+        Have a thread write what is there.
+        """
+        chunks, self._chunks, self._held = self._chunks, [], 0
+        file = self._file
+        if file is None:
+            file = self._file = SpoolFile(self._settings.directory, self._settings.line_ending)
+            head, begin = self._head, True
+        else:
+            head, begin = b"", False
+        is_last = self._finished is not None
+
+        def job() -> Content | None:
+            if begin:
+                file.begin(head)
+            file.append(chunks)
+            return file.end() if is_last else None
+
+        self._writing = True
+        self._settings.in_thread(job).addCallbacks(self._written, self._failed)
+
+    def _written(self, content: Content | None) -> None:
+        self._writing = False
+        if self._discarded:
+            # If the content is whole it goes with this frame.
+            if self._file is not None:
+                self._file.discard()
+        elif content is not None:
+            assert self._finished is not None
+            self._finished.callback(content)
+        elif self._finished is not None or self._held > self._settings.memory:
+            self._write_out()
+        self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._writing = False
+        self._failure = failure
+        self._chunks = []
+        if self._file is not None:
+            self._file.discard()
+        if self._finished is not None and not self._discarded:
+            self._finished.errback(failure)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._resume()

@@ -1,0 +1,63 @@
+"""
+The headers put on top of a message: who sent it, how it came here, and for whom.
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from typing import Literal
+
+from ..envelope import Client, Envelope, Recipient
+
+#: When Delivered-To is added.  ``single``: where the transaction has one recipient, so that several
+#: can share one copy; ``always`` costs a copy each.
+DeliveredTo = Literal["single", "always", "never"]
+
+
+def trace_headers(
+    envelope: Envelope,
+    transaction_id: str,
+    hostname: str,
+    seconds: float,
+    delivered_to: DeliveredTo,
+) -> bytes:
+    """
+    Return the headers, with CRLF, that every recipient's copy gets.
+
+    ``Return-Path`` is the one that final delivery adds (RFC 5321 §4.4), ``Received`` says ``for``
+    only when there is one recipient: more would tell them of each other.  *seconds* are since the
+    epoch.
+    """
+    client, sender = envelope.client, envelope.sender
+    lines = [f"Return-Path: <{sender}>"]
+    only = envelope.recipients[0] if len(envelope.recipients) == 1 else None
+    if only is not None and delivered_to == "single":
+        lines.append(f"Delivered-To: {only}")
+    lines += [
+        f"Received: from {client.name} ({_place(client)})",
+        f"\tby {hostname} (lmtpsvc) with {_protocol(client, sender.smtputf8)} id {transaction_id}",
+    ]
+    if only is not None:
+        lines.append(f"\tfor <{only}>")
+    lines[-1] += f"; {formatdate(seconds, localtime=True)}"
+    lines.append("")
+    return "\r\n".join(lines).encode()
+
+
+def delivered_to_header(recipient: Recipient) -> bytes:
+    """
+    The line that is added for each recipient of several, where that is asked for.
+    """
+    return f"Delivered-To: {recipient}\r\n".encode()
+
+
+def _place(client: Client) -> str:
+    # RFC 5321 §4.1.3: an IPv6 address literal is tagged.
+    if client.host == "local":
+        return "local"
+    return f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]"
+
+
+def _protocol(client: Client, smtputf8: bool) -> str:  # noqa: FBT001 - one value, one meaning
+    # The registered names: RFC 3848 §1, RFC 6531 §4.3.
+    return f"{'UTF8' if smtputf8 else ''}LMTP{'S' if client.tls else ''}"

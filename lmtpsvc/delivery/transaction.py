@@ -1,0 +1,222 @@
+"""
+Transaction: one message, from the first octet of its text to the last reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from .. import replies
+from ..envelope import Envelope, Mailbox, Recipient
+from ..errors import from_os_error
+from ..interfaces import IBackend
+from ..limits import Limits
+from ..replies import Reply
+from .content import Content
+from .dispatch import dispatch, reply_for
+from .log import Timing, log_delivery
+from .message import Message
+from .spool import Spool
+from .trace import delivered_to_header
+
+
+@frozen
+class Accepted:
+    """
+    A recipient that was accepted at RCPT, where its mail goes, and how long it took to find out.
+    """
+
+    recipient: Recipient
+    mailboxes: tuple[Mailbox, ...]
+    lookup_seconds: float
+
+
+class _Outcome:
+    """
+    What is known of one recipient: how many of its mailboxes are open, and the worst reply so far.
+    """
+
+    __slots__ = ("open", "reply")
+
+    def __init__(self, open_mailboxes: int) -> None:
+        self.open = open_mailboxes
+        self.reply: Reply | None = None
+
+    def add(self, reply: Reply) -> None:
+        """
+        One more mailbox.  An alias is one recipient with one reply: "later" is said if any of its
+        mailboxes says so, since the client would not try again otherwise; then "no".
+        """
+        self.open -= 1
+        if self.reply is None or _gravity(reply) > _gravity(self.reply):
+            self.reply = reply
+
+
+def _gravity(reply: Reply) -> int:
+    return {2: 0, 5: 1, 4: 2}[reply.code // 100]
+
+
+class Transaction:
+    """
+    Takes the text, then delivers, and answers each recipient exactly once.
+
+    Each recipient's reply is told as soon as it is known; the deadline is kept by cancelling what
+    is open, then waiting a little for what can not be cancelled any more.
+    """
+
+    def __init__(
+        self,
+        transaction_id: str,
+        envelope: Envelope,
+        accepted: Sequence[Accepted],
+        spool: Spool,
+        backend: IBackend,
+        clock: IReactorTime,
+        limits: Limits,
+        *,
+        headed: bool,
+    ) -> None:
+        self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
+        self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
+        self._headed = headed
+        self._begun = clock.seconds()
+        self._received = self._begun
+        self._size = 0
+        self._answer: Callable[[int, Reply], None] | None = None
+        self._outcomes = [_Outcome(len(each.mailboxes)) for each in accepted]
+        self._unanswered = len(accepted)
+        self._results: list[Deferred[None]] = []
+        self._timer: IDelayedCall | None = None
+
+    def write(self, octets: bytes) -> None:
+        """
+        Take some more text.
+        """
+        self._size += len(octets)
+        self._spool.write(octets)
+
+    def deliver(self, answer: Callable[[int, Reply], None]) -> None:
+        """
+        The text is complete.  *answer* is called once for each recipient, with its position, in
+        any order.
+        """
+        self._answer = answer
+        self._received = self._clock.seconds()
+        content = self._spool.finish()
+        if isinstance(content, Deferred):
+            content.addCallbacks(self._dispatch, self._not_spooled)
+        else:
+            self._dispatch(content)
+
+    def abandon(self) -> None:
+        """
+        The client is gone: it will try again for everybody, so stop what can be stopped.
+        """
+        if self._answer is None:
+            self._spool.discard()
+        self._answer = _nobody
+        self._cancel_open()
+
+    def _not_spooled(self, failure: Failure) -> None:
+        if isinstance(failure.value, OSError):
+            failure = Failure(from_os_error(failure.value))
+        reply = reply_for(failure)
+        for position in range(len(self._accepted)):
+            self._settle(position, reply)
+
+    def _dispatch(self, content: Content) -> None:
+        """
+        Deliver once to each mailbox, however many recipients it is for.
+        """
+        if self._answer is _nobody:
+            return
+        deadline = self._received + self._limits.delivery_seconds
+        message = Message(self._id, self._envelope, deadline, content)
+        recipients_of: dict[Mailbox, list[int]] = {}
+        for position, each in enumerate(self._accepted):
+            for mailbox in each.mailboxes:
+                recipients_of.setdefault(mailbox, []).append(position)
+        mailboxes = list(recipients_of)
+        if self._headed:
+            for mailbox in mailboxes:
+                recipient = self._accepted[recipients_of[mailbox][0]].recipient
+                own = message.headed(delivered_to_header(recipient))
+                self._results += dispatch(self._backend, own, [mailbox])
+        else:
+            self._results = dispatch(self._backend, message, mailboxes)
+        for mailbox, result in zip(mailboxes, self._results, strict=True):
+            positions = recipients_of[mailbox]
+            result.addCallbacks(
+                self._stored, self._refused, callbackArgs=(positions,), errbackArgs=(positions,)
+            )
+        if self._unanswered:
+            self._timer = self._clock.callLater(self._limits.delivery_seconds, self._expire)
+
+    def _stored(self, _: object, positions: list[int]) -> None:
+        for position in positions:
+            self._add(position, replies.DELIVERED)
+
+    def _refused(self, failure: Failure, positions: list[int]) -> None:
+        reply = reply_for(failure)
+        for position in positions:
+            self._add(position, reply)
+
+    def _add(self, position: int, reply: Reply) -> None:
+        outcome = self._outcomes[position]
+        if outcome.open == 0:
+            # Given up on before, see _give_up.
+            return
+        outcome.add(reply)
+        if outcome.open == 0 and outcome.reply is not None:
+            self._settle(position, outcome.reply)
+
+    def _settle(self, position: int, reply: Reply) -> None:
+        self._outcomes[position].open = 0
+        self._unanswered -= 1
+        if self._unanswered == 0 and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        each = self._accepted[position]
+        if reply is replies.DELIVERED:
+            reply = replies.delivered(self._id, str(each.recipient))
+        now = self._clock.seconds()
+        mailboxes = ",".join(map(str, each.mailboxes))
+        timing = Timing(each.lookup_seconds, now - self._received, now - self._begun)
+        log_delivery(
+            self._id, self._envelope, each.recipient, mailboxes, self._size, reply, timing
+        )
+        assert self._answer is not None, "deliver comes first"
+        self._answer(position, reply)
+
+    def _expire(self) -> None:
+        """
+        The deadline: call off what is open, and wait for what has begun to commit.
+        """
+        self._timer = None
+        self._cancel_open()
+        if self._unanswered:
+            self._timer = self._clock.callLater(self._limits.grace_seconds, self._give_up)
+
+    def _cancel_open(self) -> None:
+        for result in self._results:
+            result.cancel()
+
+    def _give_up(self) -> None:
+        """
+        A backend neither finishes nor fails.  The client must have an answer while it listens.
+        """
+        self._timer = None
+        for position, outcome in enumerate(self._outcomes):
+            if outcome.open:
+                self._settle(position, replies.OUT_OF_TIME)
+
+
+def _nobody(_position: int, _reply: Reply) -> None:
+    """
+    Where the replies of an abandoned transaction go.
+    """
