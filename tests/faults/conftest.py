@@ -1,0 +1,118 @@
+"""
+Fixtures for faults: real disks that break, under a real server that is killed.
+
+They need root, loop devices and the ext4 tools.  Where those are missing the tests are skipped, or
+fail if LMTPSVC_REQUIRE_PEERS=1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from .disks import MIB, Disk, MemoryDisk
+from .service import Service
+
+HERE = Path(__file__).parent
+TOOLS = ("mount", "umount", "losetup", "mkfs.ext4", "e2fsck", "chattr", "setpriv")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Everything in this folder is marked.
+    """
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prerequisites() -> None:
+    """
+    What a machine must have for these tests.
+    """
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if os.geteuid() != 0:
+        missing.append("root")
+    if not os.path.exists("/dev/loop-control"):
+        missing.append("loop devices")
+    if missing:
+        if os.environ.get("LMTPSVC_REQUIRE_PEERS") == "1":
+            pytest.fail(f"missing: {', '.join(missing)}")
+        pytest.skip(f"missing: {', '.join(missing)}")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """
+    What a test has opened: closed in reverse, so that servers are gone before their disks.
+    """
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def directory(stack: ExitStack) -> Path:
+    """
+    A new directory whose name is short enough for a UNIX socket, and which anybody may enter.
+    """
+    path = Path(tempfile.mkdtemp(prefix="lmtp-faults-"))
+    stack.callback(shutil.rmtree, path)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def disk(stack: ExitStack, directory: Path) -> Callable[..., Disk]:
+    """
+    Makes an ext4 disk.
+    """
+
+    def make(octets: int = 192 * MIB, options: Sequence[str] = ("-b", "4096")) -> Disk:
+        return stack.enter_context(closing(Disk(directory / "disk", octets, options)))
+
+    return make
+
+
+@pytest.fixture
+def memory_disk(stack: ExitStack, directory: Path) -> Callable[..., MemoryDisk]:
+    """
+    Makes a tmpfs.
+    """
+
+    def make(octets: int, inodes: int = 0) -> MemoryDisk:
+        return stack.enter_context(closing(MemoryDisk(directory / "disk", octets, inodes)))
+
+    return make
+
+
+@pytest.fixture
+def service(stack: ExitStack, directory: Path) -> Callable[..., Service]:
+    """
+    Makes a server for a root, and starts it.
+    """
+
+    def start(root: Path, **options: object) -> Service:
+        service = Service(root, directory, **options)  # type: ignore[arg-type]  # handed through
+        stack.enter_context(closing(service))
+        service.start()
+        return service
+
+    return start
+
+
+@pytest.fixture
+def port() -> int:
+    """
+    A TCP port on loopback where nobody listens.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

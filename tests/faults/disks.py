@@ -1,0 +1,167 @@
+"""
+File systems that can be filled, locked and unplugged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+MIB = 1024 * 1024
+
+# From the kernel's fs/ext4/ext4.h: _IOR('X', 125, __u32), and the flag that drops the journal's
+# memory instead of writing it.  From then on the file system answers every operation with an error
+# and nothing more reaches the device: what a power cut leaves.
+_EXT4_IOC_SHUTDOWN = 0x8004587D
+_EXT4_GOING_FLAGS_NOLOGFLUSH = 2
+
+
+def run(*command: str | Path) -> str:
+    """
+    Run a command to its end and return what it printed.
+
+    Raises:
+        RuntimeError: It failed; its words are in the text.
+    """
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout}")
+    return done.stdout
+
+
+class Mount:
+    """
+    Something mounted on a directory of ours.
+    """
+
+    def __init__(self, point: Path) -> None:
+        self.point = point
+        point.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def root(self) -> Path:
+        """
+        Where the server's mailboxes go; a directory that is on the disk for good.
+        """
+        root = self.point / "mail"
+        if not root.is_dir():
+            root.mkdir()
+            descriptor = os.open(self.point, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return root
+
+    def remount(self, options: str, seconds: float = 10.0) -> None:
+        """
+        Change the mount options, once nobody has a file open for writing.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                run("mount", "-o", f"remount,{options}", self.point)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def unmount(self) -> None:
+        """
+        Unmount; everybody must have left.
+        """
+        run("umount", self.point)
+
+    def close(self) -> None:
+        """
+        Unmount whatever is still in the way.
+        """
+        if os.path.ismount(self.point):
+            run("umount", "-l", self.point)
+
+
+class MemoryDisk(Mount):
+    """
+    A tmpfs with so much room, and so many inodes.
+    """
+
+    def __init__(self, point: Path, octets: int, inodes: int = 0) -> None:
+        super().__init__(point)
+        run("mount", "-t", "tmpfs", "-o", f"size={octets},nr_inodes={inodes}", "faults", point)
+
+
+class Disk(Mount):
+    """
+    An ext4 file system with a journal, on a loop device.
+    """
+
+    def __init__(self, point: Path, octets: int, options: Sequence[str] = ()) -> None:
+        super().__init__(point)
+        self._options = options
+        self._image = point.with_suffix(".img")
+        with self._image.open("wb") as image:
+            image.truncate(octets)
+        self.device = run("losetup", "--find", "--show", self._image).strip()
+        try:
+            self.format()
+        except BaseException:
+            self.close()
+            raise
+
+    def format(self) -> None:
+        """
+        Start with an empty file system, mounted.
+        """
+        if os.path.ismount(self.point):
+            self.unmount()
+        # No lazy initialisation: a kernel thread would write to the device behind our back.
+        lazy = "lazy_itable_init=0,lazy_journal_init=0"
+        run("mkfs.ext4", "-qF", "-E", lazy, "-O", "has_journal", *self._options, self.device)
+        self.mount()
+
+    def mount(self) -> None:
+        """
+        Mount; after a power cut, this replays the journal.
+        """
+        run("mount", "-t", "ext4", self.device, self.point)
+
+    def cut_power(self) -> None:
+        """
+        From now on, what is on the disk is all there is.
+        """
+        descriptor = os.open(self.point, os.O_RDONLY)
+        try:
+            flags = struct.pack("I", _EXT4_GOING_FLAGS_NOLOGFLUSH)
+            fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, flags)
+        finally:
+            os.close(descriptor)
+
+    def restart(self) -> None:
+        """
+        Mount what the power cut left, and check that the file system itself is sound.
+        """
+        self.unmount()
+        self.mount()
+        self.unmount()
+        run("e2fsck", "-fn", self.device)
+        self.mount()
+
+    def close(self) -> None:
+        super().close()
+        run("losetup", "--detach", self.device)
+        self._image.unlink()

@@ -1,0 +1,64 @@
+"""
+One power cut, from the first delivery to the inspection of what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from random import Random
+from threading import Event, Timer
+
+from .client import Load
+from .disks import Disk
+from .messages import Ledger
+from .service import Service
+from .store import Findings, inspect
+
+SECONDS = 20.0
+
+
+def cut_power_under_load(
+    disk: Disk,
+    start: Callable[..., Service],
+    seed: object,
+    *,
+    connections: int = 8,
+    most: int = 150,
+    sabotage: tuple[str, ...] = (),
+) -> tuple[Ledger, Findings]:
+    """
+    Deliver, cut the power at some moment, and see what is still there.
+
+    The moment is that of one of the first *most* 250s.  Half of the time the power goes just then,
+    in the thread that has read the reply: nothing comes sooner after a promise.  Otherwise it goes
+    some milliseconds later, wherever the server happens to be.
+
+    The server then lives on for a while on a disk that fails, and must not promise anything more:
+    every 250 that is ever read counts.
+    """
+    random = Random(f"power/{seed}")
+    disk.format()
+    ledger = Ledger()
+    gone = Event()
+
+    def cut() -> None:
+        disk.cut_power()
+        gone.set()
+
+    delay = random.choice([0.0, random.uniform(0, 0.03)])
+    act = Timer(delay, cut).start if delay else cut
+    with closing(start(disk.root, sabotage=sabotage)) as service:
+        ledger.at(random.randrange(1, most), act)
+        load = Load(service.where, ledger, seed, connections=connections)
+        load.start()
+        try:
+            assert gone.wait(SECONDS), f"no power cut; {len(ledger.replies)} replies"
+        finally:
+            load.stop()
+        assert service.process.poll() is None, service.log
+        assert not load.ended, f"{load.ended} connections were dropped: {load.farewells}"
+        service.kill()
+        service.wait()
+    disk.restart()
+    return ledger, inspect(disk.root, ledger)
