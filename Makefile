@@ -16,7 +16,6 @@ PIP := -m pip --disable-pip-version-check -q
 .PHONY: run test check format coverage test-oldest clean
 
 run: $(VENV)/run.stamp
-	@test -f twisted/plugins/lmtpsvc_plugin.py
 	exec $(BIN)/twistd -n --pidfile= lmtp
 
 test: $(VENV)/test.stamp
