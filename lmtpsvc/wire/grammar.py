@@ -110,4 +110,6 @@ def is_address_literal(literal: str) -> bool:
     """
     if is_ip_literal(literal):
         return True
-    return literal[1:6].upper() != "IPV6:" and _match_general(literal, 1, len(literal) - 1) is not None
+    return (
+        literal[1:6].upper() != "IPV6:" and _match_general(literal, 1, len(literal) - 1) is not None
+    )

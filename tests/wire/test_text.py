@@ -1,0 +1,247 @@
+"""
+The text of a message, taken from the wire and put on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import binary, integers, lists, sampled_from, sets
+
+from lmtpsvc.wire.text import TextDecoder, encode_text
+
+# What arrives, the text in it, and what is left for the next command (None: no end yet).
+CASES = {
+    "empty": (b".\r\n", b"", b""),
+    "empty, pipelined": (b".\r\nQUIT\r\n", b"", b"QUIT\r\n"),
+    "one empty line": (b"\r\n.\r\n", b"\r\n", b""),
+    "plain": (b"a\r\n.\r\n", b"a\r\n", b""),
+    "stuffed": (b"..\r\n...\r\n..a\r\n.\r\n", b".\r\n..\r\n.a\r\n", b""),
+    "a dot that was not stuffed": (b".a\r\nb\r\n.c\r\n.\r\n", b"a\r\nb\r\nc\r\n", b""),
+    "dots inside a line": (b"a.\r\nb..c\r\n.\r\n", b"a.\r\nb..c\r\n", b""),
+    "pipelined": (b"a\r\n.\r\nQUIT\r\n", b"a\r\n", b"QUIT\r\n"),
+    "two texts": (b"a\r\n.\r\nb\r\n.\r\n", b"a\r\n", b"b\r\n.\r\n"),
+    "the next command is a dot": (b"a\r\n.\r\n.\r\n", b"a\r\n", b".\r\n"),
+    "CR before the end": (b"a\r\r\n.\r\n", b"a\r\r\n", b""),
+    "empty lines before the end": (b"\r\n\r\n\r\n.\r\n", b"\r\n\r\n\r\n", b""),
+    "NUL": (b"\0a\0\r\n.\r\n", b"\0a\0\r\n", b""),
+    "eight bits": (b"\xff\xfe\r\n.\r\n", b"\xff\xfe\r\n", b""),
+    "no CRLF before the dot": (b"a.\r\n", b"a.", None),
+    "unended": (b"a\r\nb", b"a\r\nb", None),
+    "nothing": (b"", b"", None),
+    "starts with CR": (b"\r\r\n.\r\n", b"\r\r\n", b""),
+    "starts with LF": (b"\n.\r\n\r\n.\r\n", b"\n.\r\n\r\n", b""),
+    "starts with a stuffed dot": (b"..\r\n.\r\n", b".\r\n", b""),
+    "starts with a dot and CR": (b".\ra\r\n.\r\n", b"\ra\r\n", b""),
+    "starts with a dot and LF": (b".\n.\r\n\r\n.\r\n", b"\n.\r\n\r\n", b""),
+}
+
+# What does not end a text, and what becomes of it in one.
+LOOK_ALIKES = {
+    b"\n.\n": b"\n.\n",
+    b"\n.\r": b"\n.\r",
+    b"\r.\n": b"\r.\n",
+    b"\r.\r": b"\r.\r",
+    b"\n.\r\n": b"\n.\r\n",
+    b"\r.\r\n": b"\r.\r\n",
+    b"\n\n.\r\n": b"\n\n.\r\n",
+    b"\r\r.\r\n": b"\r\r.\r\n",
+    b"\n\r.\r\n": b"\n\r.\r\n",
+    b"\r\n\0.\r\n": b"\r\n\0.\r\n",
+    b"\r\n.\0\r\n": b"\r\n\0\r\n",
+    b"\r\n\n.\n": b"\r\n\n.\n",
+    b"\r\n. \r\n": b"\r\n \r\n",
+    b"\r\n .\r\n": b"\r\n .\r\n",
+    b"\r\n..\r\n": b"\r\n.\r\n",
+    b"\r\n.\n": b"\r\n\n",
+    b"\r\n.\r": b"\r\n\r",
+    b"\r\n.\r\r\n": b"\r\n\r\r\n",
+    b"\r\n.\n\r\n": b"\r\n\n\r\n",
+    b"\r\0\n.\r\n": b"\r\0\n.\r\n",
+    b"\r\n.\r\0\n": b"\r\n\r\0\n",
+}
+
+
+def decode(chunks: Iterable[bytes]) -> tuple[bytes, bytes | None]:
+    """
+    Feed *chunks* to a new decoder; what comes after the end is left over whole.
+    """
+    decoder = TextDecoder()
+    seen, rest = b"", None
+    for chunk in chunks:
+        if rest is None:
+            text, rest = decoder.feed(chunk)
+            seen += text
+        else:
+            rest += chunk
+    return seen, rest
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """
+    Part *data* at each of *places* that is inside it.
+    """
+    edges = [0, *sorted(place for place in places if 0 < place < len(data)), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def octets(data: bytes) -> list[bytes]:
+    return cut(data, range(len(data)))
+
+
+def decode_slowly(data: bytes) -> tuple[bytes, bytes | None]:
+    """
+    RFC 5321 §4.5.2 as it is written, one line at a time; for whole texts.
+    """
+    text = b""
+    while True:
+        line, crlf, data = data.partition(b"\r\n")
+        if crlf and line == b".":
+            return text, data
+        text += line.removeprefix(b".") + crlf
+        if not crlf:
+            return text, None
+
+
+@pytest.mark.parametrize(("data", "text", "rest"), CASES.values(), ids=CASES)
+class TestCases:
+    """
+    A text, its dots and its end.
+    """
+
+    def test_whole(self, data: bytes, text: bytes, rest: bytes | None) -> None:
+        """
+        All that comes in one packet is understood at once, but for an end that may be coming.
+        """
+        seen, left = decode([data])
+
+        assert rest == left
+        assert seen == text if left is not None else text.startswith(seen)
+
+    def test_octet_by_octet(self, data: bytes, text: bytes, rest: bytes | None) -> None:
+        """
+        The same text comes out when every octet is a packet of its own.
+        """
+        assert decode([data]) == decode(octets(data))
+
+
+@pytest.mark.parametrize(("octets_sent", "octets_seen"), LOOK_ALIKES.items())
+class TestLookAlikes:
+    """
+    What some other server takes for the end of a text.
+    """
+
+    def test_whole(self, octets_sent: bytes, octets_seen: bytes) -> None:
+        """
+        A command that hides behind a false end stays in the message.
+        """
+        data = b"a" + octets_sent + b"MAIL FROM:<>\r\n.\r\n"
+
+        assert (b"a" + octets_seen + b"MAIL FROM:<>\r\n", b"") == decode([data])
+
+    def test_octet_by_octet(self, octets_sent: bytes, octets_seen: bytes) -> None:
+        """
+        Nor can packet boundaries make an end of it.
+        """
+        data = b"a" + octets_sent + b"MAIL FROM:<>\r\n.\r\n"
+
+        assert (b"a" + octets_seen + b"MAIL FROM:<>\r\n", b"") == decode(octets(data))
+
+
+class TestTextDecoder:
+    """
+    Of every text, in any number of packets.
+    """
+
+    @given(case=sampled_from(list(CASES.values())), places=sets(integers(1, 40)))
+    def test_any_cut(self, case: tuple[bytes, bytes, bytes | None], places: set[int]) -> None:
+        """
+        The same text comes out however TCP slices it.
+        """
+        data, _, _ = case
+
+        assert decode([data]) == decode(cut(data, places))
+
+    @given(
+        pieces=lists(sampled_from([b"\r", b"\n", b".", b"\0", b"a", b"\r\n", b"\r\n."])),
+        places=sets(integers(1, 30)),
+    )
+    def test_agrees_with_the_rfc(self, pieces: list[bytes], places: set[int]) -> None:
+        """
+        Fast is no different from line by line, whatever the client sends.
+        """
+        data = b"".join(pieces)
+        text, rest = decode_slowly(data)
+
+        seen, left = decode(cut(data, places))
+
+        assert rest == left
+        if rest is None:
+            # What is held back is at most an unfinished end.
+            assert text.startswith(seen)
+            text, rest = decode_slowly(data + b"\r\n.\r\n")
+            assert (text, rest) == decode([*cut(data, places), b"\r\n.\r\n"])
+        else:
+            assert text == seen
+
+    @given(pieces=lists(sampled_from([b"\r", b"\n", b".", b"a"])))
+    def test_holds_back_little(self, pieces: list[bytes]) -> None:
+        """
+        The decoder keeps at most four octets of a message in memory.
+        """
+        data = b"x" + b"".join(pieces)
+        seen, rest = decode([data])
+
+        if rest is None:
+            stuffed = data.count(b"\r\n.")
+            assert 4 >= len(data) - len(seen) - stuffed
+
+    def test_large_text(self) -> None:
+        """
+        A large message of many dots comes through whole, in packets of any size.
+        """
+        message = b".\r\n..\r\n.a\rb\nc\r\n\r\n" * 5000
+        wire = encode_text(message) + b"RSET\r\n"
+
+        for size in (1, 7, 1460, 65536, len(wire)):
+            chunks = cut(wire, range(size, len(wire), size))
+            assert (message, b"RSET\r\n") == decode(chunks)
+
+
+class TestEncodeText:
+    """
+    What we say behind DATA.
+    """
+
+    @pytest.mark.parametrize(
+        ("data", "wire"),
+        [
+            (b"", b".\r\n"),
+            (b"a", b"a\r\n.\r\n"),
+            (b"a\r\n", b"a\r\n.\r\n"),
+            (b"a\n", b"a\n\r\n.\r\n"),
+            (b"a\r", b"a\r\r\n.\r\n"),
+            (b"\n", b"\n\r\n.\r\n"),
+            (b"\r\n", b"\r\n.\r\n"),
+            (b".", b"..\r\n.\r\n"),
+            (b".\r\n.\r\n", b"..\r\n..\r\n.\r\n"),
+            (b"a.\r\n.b\r\n\n.c\r\n", b"a.\r\n..b\r\n\n.c\r\n.\r\n"),
+        ],
+    )
+    def test_cases(self, data: bytes, wire: bytes) -> None:
+        """
+        Only a dot that begins a line is doubled, and the end stands on a line of its own.
+        """
+        assert wire == encode_text(data)
+
+    @given(data=binary() | lists(sampled_from([b"\r", b"\n", b".", b"a"])).map(b"".join))
+    def test_round_trip(self, data: bytes) -> None:
+        """
+        What is encoded is decoded to itself, its last line ended.
+        """
+        whole = data if not data or data.endswith(b"\r\n") else data + b"\r\n"
+
+        assert (whole, b"QUIT\r\n") == decode([encode_text(data) + b"QUIT\r\n"])
