@@ -24,12 +24,13 @@ class InThread(Protocol):
     def __call__(self, function: Callable[[], Result], /) -> Deferred[Result]: ...
 
 
-def in_pool_of(reactor: IReactorThreads) -> InThread:
+def in_pool_of(reactor: object) -> InThread:
     """
-    In the thread pool of *reactor*, which is not asked for before the first call.
+    In the thread pool of *reactor*, of which nothing is asked before the first call.
     """
 
     def in_pool(function: Callable[[], Result], /) -> Deferred[Result]:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), function)
+        threads = IReactorThreads(reactor)
+        return deferToThreadPool(threads, threads.getThreadPool(), function)
 
     return in_pool

@@ -8,7 +8,11 @@ reactor.
 from twisted.application.service import ServiceMaker
 
 from lmtpsvc.directory.anyone import AnyFactory
+from lmtpsvc.directory.file import FileFactory
+from lmtpsvc.directory.passwd import PasswdFactory
 
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
 
-any_directory = AnyFactory()
+any_users = AnyFactory()
+file_users = FileFactory()
+passwd_users = PasswdFactory()
