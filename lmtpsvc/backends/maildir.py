@@ -1,0 +1,183 @@
+"""
+The Maildir backend: a file for each message, which IMAP and POP3 servers and mail readers share.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..commitment import Commitment
+from ..envelope import Mailbox
+from ..errors import DeliveryError
+from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage
+from .files import make_directory, make_directory_durably, remove_older
+from .folders import directory_name
+from .names import Names
+from .places import STALE_SECONDS, Place, Places
+from .pool import Pool, WorkerPool
+from .posting import Posting
+from .settings import SYNOPSIS, Settings, from_words
+from .sharing import deliver
+from .target import Target
+
+#: Where large messages are spooled, in the root; no value of a field begins with a dot.
+SPOOL: Final = ".spool"
+
+
+@implementer(IBackend)
+class MaildirBackend(Service):
+    """
+    Stores mail in Maildirs; file work is done in *pool* only, except at start.
+
+    *names* makes the names of files, and *seconds* is the time of day.
+    """
+
+    def __init__(
+        self, settings: Settings, pool: Pool, names: Names, seconds: Callable[[], float]
+    ) -> None:
+        self._settings, self._pool, self._names, self._seconds = settings, pool, names, seconds
+        root = settings.template.root
+        self._spool = None if root is None else os.path.join(root, SPOOL)
+        self._places = Places(root, settings.mode, seconds)
+        self.capabilities = Capabilities(settings.line_ending, self._spool)
+
+    def startService(self) -> None:
+        """
+        Make the root, with the directory for the spool.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        super().startService()
+        root = self._settings.template.root
+        if root is not None and self._spool is not None:
+            make_directory_durably(root, self._settings.mode)
+            make_directory(self._spool, 0o700)
+            self._pool.run(partial(remove_older, self._spool, self._seconds() - STALE_SECONDS))
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Fires when all deliveries that have been asked for are done.
+        """
+        super().stopService()
+        return self._pool.stop()
+
+    def verify(self, mailbox: Mailbox) -> None:
+        """
+        Refuse a *mailbox* that could not be a directory; whether it exists does not matter.
+        """
+        self._place(mailbox)
+
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
+        """
+        Store *message*; mailboxes that are the same Maildir get one copy.
+        """
+        results = [Commitment() for _ in mailboxes]
+        targets: dict[Place, Target] = {}
+        for mailbox, result in zip(mailboxes, results, strict=True):
+            try:
+                place = self._place(mailbox)
+            except DeliveryError as error:
+                result.errback(error)
+                continue
+            if place not in targets:
+                targets[place] = Target(place, mailbox)
+            targets[place].waiting.append(result)
+        # Links can only be shared by those to whom the file belongs.
+        owners: dict[tuple[int | None, int | None], list[Target]] = {}
+        for place, target in targets.items():
+            owners.setdefault((place.uid, place.gid), []).append(target)
+        for group in owners.values():
+            self._pool.run(partial(self._store, message, group))
+        return results
+
+    def _store(self, message: IMessage, targets: list[Target]) -> None:
+        """
+        In a worker thread: give the message its name, and store it.
+        """
+        settings = self._settings
+        try:
+            name = self._names.make(message.sizes(settings.line_ending))
+        except Exception:
+            for target in targets:
+                self._pool.post(target.fire, Failure())
+            return
+        posting = Posting(message, name, settings, self._places, self._pool)
+        deliver(posting, targets)
+
+    def _place(self, mailbox: Mailbox) -> Place:
+        """
+        Where mail for *mailbox* goes.
+
+        Raises:
+            DeliveryError: There can be no such place.
+        """
+        template = self._settings.template
+        inbox = template.expand(mailbox)
+        shared = inbox.rsplit("/", template.private_names)[0] or "/"
+        folder = directory_name(mailbox.detail) if self._settings.folders else ""
+        directory = f"{inbox}/{folder}" if folder else inbox
+        return Place(directory, inbox, shared, mailbox.uid, mailbox.gid)
+
+
+@implementer(IPlugin, IBackendFactory)
+class MaildirFactory:
+    """
+    Makes a `MaildirBackend`.
+    """
+
+    name = "maildir"
+    synopsis = SYNOPSIS
+    help = """\
+Stores each message as a file in a Maildir, which is made when its first mail comes.
+
+TEMPLATE  the Maildir of a mailbox; the fields are {user} {domain} {detail} {home}, the last at the
+          beginning only: /srv/mail/{domain}/{user} or {home}/Maildir.  Without any field,
+          /{domain}/{user} is added.
+detail    ann+lists goes to Ann's INBOX (inbox), or to her Maildir++ folder "lists" (folder).
+mode      of new directories, in octal; new files get the same without the right to execute.
+newline   how lines end in the files.
+full      the reply to mail over quota: try again later (452), or never (552).
+threads   at most so many deliveries are on their way to the disk at a time.
+"""
+
+    def build(self, reactor: object, *words: str, **options: str) -> IBackend:
+        """
+        Make the backend; the directory need not be there, but must be possible.
+        """
+        if len(words) != 1:
+            raise ValueError(f"expected {self.synopsis}")
+        settings = from_words(words[0], options)
+        root = settings.template.root
+        if root is not None:
+            _check(root)
+        pool = WorkerPool(IReactorFromThreads(reactor), settings.threads, "maildir")
+        seconds = IReactorTime(reactor).seconds
+        return MaildirBackend(settings, pool, Names(socket.gethostname(), seconds), seconds)
+
+
+def _check(root: str) -> None:
+    """
+    Make sure that mail could be stored in *root*, or that it could be made.
+
+    Raises:
+        ValueError: With one line that says what is in the way.
+    """
+    nearest = root
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise ValueError(f"{nearest} is not a directory")
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise ValueError(f"{nearest} is not writable for user {os.geteuid()}")

@@ -1,0 +1,47 @@
+"""
+Names for files in a Maildir.
+
+The form is that of https://cr.yp.to/proto/maildir.html: when, unique, where.  ``S=`` (octets of
+the file) and ``W=`` (octets with CRLF line endings) are what Courier and Dovecot append, so that
+quota and IMAP need not read the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from itertools import count
+
+from ..interfaces import Sizes
+
+
+class Names:
+    """
+    Makes names that no other process, here or on another host, makes; from any thread.
+
+    *seconds* is the time of day; *hostname* is made fit for a file name.
+    """
+
+    def __init__(self, hostname: str, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._host = escape(hostname)
+        self._count = count(1)
+        # A process number comes again: after a restart at once, in containers always.
+        self._random = os.urandom(4).hex()
+
+    def make(self, sizes: Sizes) -> str:
+        """
+        A new name for a message of *sizes*.
+        """
+        now = self._seconds()
+        when, micros = int(now), int(now % 1 * 1e6)
+        unique = f"M{micros:06d}P{os.getpid()}Q{next(self._count)}R{self._random}"
+        return f"{when}.{unique}.{self._host},S={sizes.physical},W={sizes.virtual}"
+
+
+def escape(hostname: str) -> str:
+    """
+    *hostname* without what has a meaning in a path or in a Maildir name.
+    """
+    return re.sub(r"[/:,\s]", lambda found: f"\\{ord(found[0]):03o}", hostname) or "localhost"

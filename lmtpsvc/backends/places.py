@@ -1,0 +1,198 @@
+"""
+The directories of Maildirs: made when the first mail comes, so that they survive a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+from attrs import frozen
+
+from .files import (
+    make_directory,
+    make_directory_durably,
+    remove_older,
+    sync_directory,
+    touch,
+)
+from .identity import as_user
+
+#: How many Maildirs are remembered as safe on disk; beyond, the oldest are looked at again.
+REMEMBERED: Final = 100_000
+
+#: https://cr.yp.to/proto/maildir.html: a file in tmp not touched for so long is a leftover.
+STALE_SECONDS: Final = 36 * 3600
+
+#: How often the leftovers in one Maildir are looked for.
+TIDY_SECONDS: Final = 24 * 3600
+
+
+@frozen
+class Place:
+    """
+    One Maildir: the INBOX's, or that of a folder within.
+
+    *shared* is the directory, above or the same, up to which the directories are the service's own;
+    those below belong to *uid* and *gid*, where these are known.
+    """
+
+    directory: str
+    inbox: str
+    shared: str
+    uid: int | None = None
+    gid: int | None = None
+
+
+class Places:
+    """
+    Knows which Maildirs are there and safe, and makes those that are not.
+
+    *root* is the directory in which all of them are, if there is one; *mode* that of a Maildir's
+    directories.  All methods may be called from any thread, and block.
+    """
+
+    def __init__(self, root: str | None, mode: int, seconds: Callable[[], float]) -> None:
+        self._root, self._mode, self._seconds = root, mode, seconds
+        # By directory: which new/ was synced last, and when the leftovers were looked for.
+        self._safe: dict[str, tuple[int, int]] = {}
+        self._tidied: dict[str, float] = {}
+        self._lock = Lock()
+
+    def is_safe(self, place: Place) -> bool:
+        """
+        Whether the Maildir was there, and safe on disk, when last looked at.
+        """
+        return place.directory in self._safe
+
+    def make(self, place: Place) -> None:
+        """
+        Make the Maildir, as far as it is not there, and wait until it is safe on disk.
+
+        What is there already is synced too: the process that made it may have died before it did.
+        """
+        made: set[str] = set()
+        shared = self._make_shared(place, made)
+        private = _below(place.shared, place.directory)
+        if shared and place.uid is not None and place.gid is not None:
+            self._give(private[0], place.uid, place.gid, made)
+        with as_user(place.uid, place.gid):
+            for directory in private:
+                self._make(directory, self._mode, made)
+            self._fill(place, made)
+            _sync(private if shared else [place.shared, *private], made)
+            new = os.stat(place.directory + "/new")
+        _sync(shared, made)
+        self._remember(place, new)
+
+    def sync(self, place: Place) -> None:
+        """
+        Make what has been put into ``new`` durable.
+        """
+        with as_user(place.uid, place.gid):
+            new = sync_directory(place.directory + "/new")
+        if self._safe.get(place.directory) != (new.st_dev, new.st_ino):
+            # Somebody has replaced the directory: nobody knows whether it is safe.
+            self.make(place)
+
+    def is_untidy(self, place: Place) -> bool:
+        """
+        Whether it is time to `tidy`; says so once.
+        """
+        now = self._seconds()
+        if now - self._tidied.get(place.directory, -TIDY_SECONDS) < TIDY_SECONDS:
+            return False
+        self._tidied[place.directory] = now
+        return True
+
+    def tidy(self, place: Place) -> None:
+        """
+        Remove what deliveries that did not end left in ``tmp``.
+        """
+        with as_user(place.uid, place.gid):
+            remove_older(os.path.join(place.directory, "tmp"), self._seconds() - STALE_SECONDS)
+
+    def _make_shared(self, place: Place, made: set[str]) -> list[str]:
+        """
+        Make the directories that are the service's own; returns them, from the root down.
+        """
+        if self._root is None:
+            # A home directory that is not there is more likely a mount that failed than a new user.
+            return []
+        if not os.path.isdir(self._root):
+            make_directory_durably(self._root, self._mode)
+        # Users that are not the service's own must be able to come through to their own.
+        mode = self._mode if place.uid is None else self._mode | 0o111
+        shared = _below(self._root, place.shared)
+        for directory in shared:
+            self._make(directory, mode, made)
+        return [self._root, *shared]
+
+    def _make(self, directory: str, mode: int, made: set[str]) -> None:
+        if make_directory(directory, mode):
+            made.add(directory)
+
+    def _give(self, directory: str, uid: int, gid: int, made: set[str]) -> None:
+        """
+        Make the topmost directory of a user, where only the service may, and give it to him.
+        """
+        with self._lock:
+            self._make(directory, self._mode, made)
+            if directory in made and os.geteuid() == 0:
+                os.chown(directory, uid, gid, follow_symlinks=False)
+
+    def _fill(self, place: Place, made: set[str]) -> None:
+        """
+        Make what a Maildir consists of, in the INBOX's and in the folder's.
+        """
+        for directory in {place.inbox, place.directory}:
+            fresh: set[str] = set()
+            for name in ("tmp", "new", "cur"):
+                self._make(f"{directory}/{name}", self._mode, fresh)
+            for path in fresh:
+                sync_directory(path)
+            made |= fresh
+        if place.directory != place.inbox and place.directory in made:
+            # Tells Courier's deliverquota that the quota is that of the directory above.
+            touch(place.directory + "/maildirfolder", file_mode(self._mode))
+
+    def _remember(self, place: Place, new: os.stat_result) -> None:
+        with self._lock:
+            while len(self._safe) >= REMEMBERED:
+                oldest = next(iter(self._safe))
+                del self._safe[oldest]
+                self._tidied.pop(oldest, None)
+            self._safe[place.directory] = (new.st_dev, new.st_ino)
+
+
+def file_mode(mode: int) -> int:
+    """
+    The mode of files in directories of *mode*.
+    """
+    return mode & 0o666
+
+
+def _below(top: str, bottom: str) -> list[str]:
+    """
+    The directories below *top*, down to *bottom*.
+    """
+    found = []
+    while len(bottom) > len(top):
+        found.append(bottom)
+        bottom = os.path.dirname(bottom)
+    return found[::-1]
+
+
+def _sync(directories: list[str], made: set[str]) -> None:
+    """
+    Sync *directories*, the last first, so that nothing safe stands in something that is not.
+    """
+    for directory in reversed(directories):
+        try:
+            sync_directory(directory)
+        except PermissionError:
+            # Whoever may not read a directory cannot sync it; that matters if it changed.
+            if any(os.path.dirname(path) == directory for path in made):
+                raise

@@ -1,0 +1,97 @@
+"""
+What the operator has chosen for a Maildir backend, and how it is read from words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from attrs import frozen
+
+from ..interfaces import LineEnding
+from ..replies import Reply
+from .files import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD
+from .template import Template, parse
+
+T = TypeVar("T")
+
+SYNOPSIS: Final = (
+    "maildir:TEMPLATE[:detail=inbox|folder][:mode=0700][:newline=lf|crlf][:full=452|552]"
+    "[:threads=16]"
+)
+
+# What each option may be, and what that means.
+_DETAIL: Final = {"inbox": False, "folder": True}
+_NEWLINE: Final[Mapping[str, LineEnding]] = {"lf": "\n", "crlf": "\r\n"}
+_FULL: Final = {"452": MAILBOX_FULL, "552": MAILBOX_FULL_FOR_GOOD}
+
+MOST_THREADS: Final = 256
+
+
+@frozen
+class Settings:
+    """
+    How the mail is stored.
+    """
+
+    template: Template
+    #: A detail chooses a Maildir++ folder.
+    folders: bool = False
+    #: Of the directories.
+    mode: int = 0o700
+    line_ending: LineEnding = "\n"
+    #: Deliveries that are on their way to the disk at a time, at most.
+    threads: int = 16
+    #: What is said when a quota is used up.
+    mailbox_full: Reply = MAILBOX_FULL
+
+    @property
+    def file_mode(self) -> int:
+        """
+        The mode of the files.
+        """
+        return self.mode & 0o666
+
+
+def from_words(template: str, options: dict[str, str]) -> Settings:
+    """
+    Read the words of the command line.
+
+    Raises:
+        ValueError: With one line that says what is wrong.
+    """
+    left = dict(options)
+    settings = Settings(
+        parse(template),
+        _choice(left, "detail", "inbox", _DETAIL),
+        _mode(left.pop("mode", "0700")),
+        _choice(left, "newline", "lf", _NEWLINE),
+        _threads(left.pop("threads", "16")),
+        _choice(left, "full", "452", _FULL),
+    )
+    if left:
+        raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
+    return settings
+
+
+def _choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
+    word = options.pop(name, default)
+    if word not in choices:
+        raise ValueError(f"{name}={word}: expected {' or '.join(choices)}")
+    return choices[word]
+
+
+def _mode(word: str) -> int:
+    mode = int(word, 8) if re.fullmatch(r"[0-7]{3,5}", word) else 0
+    # Set-group-ID is how the group of a directory passes on to what is made in it.
+    if mode & ~0o2777 or mode & 0o700 != 0o700:
+        raise ValueError(f"mode={word}: expected an octal mode such as 0700, 0750 or 2770")
+    return mode
+
+
+def _threads(word: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", word) or not 1 <= int(word) <= MOST_THREADS:
+        raise ValueError(f"threads={word}: expected a number from 1 to {MOST_THREADS}")
+    return int(word)

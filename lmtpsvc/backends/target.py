@@ -1,0 +1,49 @@
+"""
+Where a message is to go, and who waits for the answer.
+"""
+
+from __future__ import annotations
+
+from twisted.python.failure import Failure
+
+from ..commitment import Commitment
+from ..envelope import Mailbox
+from .places import Place
+
+
+class Target:
+    """
+    A Maildir that gets the message, and those who wait for it: one for each recipient.
+    """
+
+    def __init__(self, place: Place, mailbox: Mailbox) -> None:
+        self.place, self.mailbox = place, mailbox
+        self.waiting: list[Commitment] = []
+        self._begun = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """
+        Whether nobody waits any more.
+        """
+        return all(commitment.called for commitment in self.waiting)
+
+    def begin(self) -> bool:
+        """
+        Ask, before the message is shown, whether anybody still wants it.
+        """
+        if not self._begun:
+            self.waiting = [commitment for commitment in self.waiting if commitment.begin()]
+            self._begun = bool(self.waiting)
+        return self._begun
+
+    def fire(self, failure: Failure | None = None) -> None:
+        """
+        Answer all; in the reactor thread.
+        """
+        for commitment in self.waiting:
+            if not commitment.called:
+                if failure is None:
+                    commitment.callback(None)
+                else:
+                    commitment.errback(failure)
