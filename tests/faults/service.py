@@ -38,7 +38,8 @@ class Service:
     A server that stores in Maildirs below *root*.
 
     *directory* gets its log and its socket.  With *port*, it listens there on loopback instead.
-    *sabotage* are the arguments of ``sabotage.py``; *prefix* is a command to run it with.
+    *sabotage* are the arguments of ``sabotage.py``, *twistd* further options of twistd itself, and
+    *arguments* those of its command ``lmtp``.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Service:
         *,
         port: int | None = None,
         sabotage: Sequence[str] = (),
-        prefix: Sequence[str] = (),
+        twistd: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> None:
         self.root = root
@@ -60,10 +61,10 @@ class Service:
         else:
             self.where = "127.0.0.1", port
             listen = f"tcp:{port}:interface=127.0.0.1"
-        twistd = [str(_SABOTAGE), *sabotage, "--"] if sabotage else [str(_TWISTD)]
-        words = ["-n", "--pidfile=", "lmtp", "--listen", listen]
+        program = [str(_SABOTAGE), *sabotage, "--"] if sabotage else [str(_TWISTD)]
+        words = ["-n", "--pidfile=", *twistd, "lmtp", "--listen", listen]
         words += ["--backend", f"maildir:{root}/{{domain}}/{{user}}", *arguments]
-        self._command = [*prefix, sys.executable, *twistd, *words]
+        self._command = [sys.executable, *program, *words]
         self._log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 

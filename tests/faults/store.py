@@ -99,6 +99,20 @@ def leftovers(root: Path) -> list[Path]:
     return [path for path in _files(root) if path.parent.name != "new"]
 
 
+def messages(root: Path) -> list[Path]:
+    """
+    The files that readers see.
+    """
+    return [path for path in _files(root) if path.parent.name == "new"]
+
+
+def is_temporary(path: Path) -> bool:
+    """
+    A place that readers of a Maildir never look at, and that somebody tidies.
+    """
+    return path.parent.name == "tmp"
+
+
 def _files(root: Path) -> Iterator[Path]:
     """
     Each regular file below *root*; those that vanish meanwhile may or may not be among them.

@@ -13,8 +13,7 @@ import pytest
 from .client import Load
 from .messages import Ledger, compose
 from .service import Service, wait_until
-from .store import inspect, leftovers
-from .test_power_cut import is_temporary
+from .store import inspect, is_temporary, leftovers
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -36,7 +35,7 @@ def test_nothing_lost(seed: int, directory: Path, service: Callable[..., Service
     load.stop()
 
     assert inspect(root, ledger).harm == [], f"seed {seed}"
-    assert [path for path in leftovers(root) if not is_temporary(path.parts)] == []
+    assert [path for path in leftovers(root) if not is_temporary(path)] == []
 
     running.start()
     again = compose(random, tuple(f"user{n}@example.org" for n in range(40)), 300_000)

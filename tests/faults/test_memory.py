@@ -1,0 +1,109 @@
+"""
+What many clients, and large messages, cost.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from threading import Barrier
+
+import pytest
+
+from .client import Connection, quietly_close
+from .disks import MIB, MemoryDisk
+from .messages import KIB, Message, Reply, compose
+from .service import Service
+from .store import messages
+
+CLIENTS = 50
+IDLE = 2000
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """
+    As many open files as the machine allows, here and in the server.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < IDLE + 200:
+        pytest.skip(f"no more than {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_large_messages(
+    memory_disk: Callable[..., MemoryDisk], service: Callable[..., Service], port: int
+) -> None:
+    """
+    50 clients that send 30 MB each, all at the same time, leave the server below 200 MB.
+
+    Every second one has two recipients.
+    """
+    root = memory_disk(4096 * MIB).root
+    running = service(root, port=port)
+    body = compose(Random(0), (), 30 * MIB)
+    half_way = Barrier(CLIENTS)
+
+    def send(n: int) -> list[Reply]:
+        recipients = [f"user{n}@example.org", f"user{n}@example.com"][: 1 + n % 2]
+        with Connection(running.where, 120) as connection:
+            _, data = connection.begin(recipients)
+            assert data.code == 354
+            middle = len(stuffed) // 2
+            _send_in_pieces(connection, stuffed[:middle])
+            half_way.wait(60)
+            _send_in_pieces(connection, stuffed[middle:])
+            return [connection.reply() for _ in recipients]
+
+    stuffed = memoryview(body.stuffed)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        replies = [reply for replies in pool.map(send, range(CLIENTS)) for reply in replies]
+
+    assert {reply.code for reply in replies} == {250}
+    assert len(replies) == 75
+    assert running.memory("VmHWM") < 200 * MIB
+    stored = messages(root)
+    assert len(stored) == len(replies)
+    _check(stored, body)
+
+
+def _send_in_pieces(connection: Connection, octets: memoryview) -> None:
+    for start in range(0, len(octets), 64 * KIB):
+        connection.socket.sendall(octets[start : start + 64 * KIB])
+
+
+def _check(stored: list[Path], body: Message) -> None:
+    """
+    Each file ends with the text as it was sent; those with several names are read once.
+    """
+    text = body.text.replace(b"\r\n", b"\n")
+    for path in {path.stat().st_ino: path for path in stored}.values():
+        assert path.read_bytes().endswith(text), path
+
+
+@pytest.mark.usefixtures("many_files")
+def test_idle_connections(directory: Path, service: Callable[..., Service], port: int) -> None:
+    """
+    2,000 clients that have said LHLO and nothing else cost less than 20 KB each.
+    """
+    running = service(directory / "mail", port=port)
+    for _ in range(20):
+        running.connection().close()
+    before = running.memory("VmRSS")
+    connections: list[Connection] = []
+    try:
+        for _ in range(IDLE):
+            connections.append(running.connection())
+        each = (running.memory("VmRSS") - before) / IDLE
+        with running.connection() as connection:
+            (reply,) = connection.deliver(compose(Random(0), ("ann@example.org",), 1000))
+    finally:
+        quietly_close(connections)
+
+    assert each < 20_000
+    assert reply.code == 250

@@ -1,0 +1,70 @@
+"""
+The server is asked to stop while it is busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from .client import Farewell, Load, connect
+from .messages import KIB, Ledger, compose
+from .service import Service
+from .store import inspect
+from .test_full_disk import THREE, clean
+
+
+def test_finishes_what_has_begun(directory: Path, service: Callable[..., Service], port: int) -> None:
+    """
+    SIGTERM under load: who has sent a message, or is sending one, gets all replies, and each 250
+    is true.  Who is idle gets 421, and nobody new is let in.
+    """
+    root = directory / "mail"
+    running = service(root, port=port)
+    ledger = Ledger()
+    idle, busy = running.connection(), running.connection()
+    message = compose(Random(0), THREE, 600 * KIB)
+    ledger.will_send(message)
+    middle = len(message.stuffed) // 2
+    busy.begin(message.recipients)
+    busy.send(message.stuffed[:middle])
+    load = Load(running.where, ledger, "stop")
+    load.start()
+    ledger.wait_for(lambda: len(ledger.promised) > 50, 20)
+
+    running.terminate()
+
+    with pytest.raises(Farewell), idle:
+        idle.reply()
+    with pytest.raises(ConnectionRefusedError):
+        connect(running.where)
+    busy.send(message.stuffed[middle:])
+    for recipient in message.recipients:
+        reply = busy.reply()
+        assert reply.code == 250
+        ledger.record(message, recipient, reply)
+    with pytest.raises(ConnectionError), busy:
+        busy.reply()
+    load.stop()
+    assert running.wait() == 0
+    assert ledger.unanswered == set()
+    assert load.ended == 8
+    assert inspect(root, ledger).harm == []
+
+
+def test_stops_at_once_when_idle(directory: Path, service: Callable[..., Service], port: int) -> None:
+    """
+    Clients that have nothing under way, not even a recipient, do not hold up the stop.
+    """
+    root = directory / "mail"
+    running = service(root, port=port)
+    early = running.connection()
+    assert early.command("MAIL FROM:<>").code == 250
+    running.terminate()
+    with pytest.raises(Farewell), early:
+        early.reply()
+    assert running.wait(5) == 0
+    clean(running)
