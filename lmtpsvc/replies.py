@@ -94,6 +94,7 @@ class MultilineReply:
 
 # ── greetings and farewells ──────────────────────────────────────────────────────────────────────
 
+
 def greeting(hostname: str) -> Reply:
     """
     The first line a client sees.  RFC 2034 §4 keeps enhanced codes out of it.

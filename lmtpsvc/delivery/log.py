@@ -10,7 +10,9 @@ from twisted.logger import Logger
 from ..envelope import Envelope, Recipient
 from ..replies import Reply
 
-_log = Logger(namespace="lmtpsvc.delivery")
+NAMESPACE = "lmtpsvc.delivery"
+
+_log = Logger(namespace=NAMESPACE)
 
 _FORMAT = (
     "{transaction} to=<{recipient}> mailbox={mailbox} from=<{sender}> client={client} size={size}"

@@ -113,6 +113,15 @@ class Transaction:
         else:
             self._dispatch(content)
 
+    def reject(self, reply: Reply) -> None:
+        """
+        The text is refused as a whole, and each recipient has been told *reply*.
+        """
+        self._spool.discard()
+        self._answer = _nobody
+        for position in range(len(self._accepted)):
+            self._settle(position, reply)
+
     def abandon(self) -> None:
         """
         The client is gone: it will try again for everybody, so stop what can be stopped.
@@ -187,9 +196,7 @@ class Transaction:
         now = self._clock.seconds()
         mailboxes = ",".join(map(str, each.mailboxes))
         timing = Timing(each.lookup_seconds, now - self._received, now - self._begun)
-        log_delivery(
-            self._id, self._envelope, each.recipient, mailboxes, self._size, reply, timing
-        )
+        log_delivery(self._id, self._envelope, each.recipient, mailboxes, self._size, reply, timing)
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)
 

@@ -1,0 +1,3 @@
+"""
+Twisted on the listening side: protocol, factory, service.
+"""

@@ -4,6 +4,8 @@ What a conversation tells the application.
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import define, field
 
 from ..envelope import Recipient, Sender
@@ -18,6 +20,8 @@ class RecipientOffered:
 
     recipient: Recipient
     slot: Slot = field(repr=False)
+    #: For the application: what it found out about the recipient.
+    found: Any = field(default=None, repr=False)
 
 
 @define(eq=False)

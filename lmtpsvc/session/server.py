@@ -98,6 +98,16 @@ class ServerSession:
         self._discarding = False
         self._undelivered = 0
 
+    @classmethod
+    def refusing(cls, reply: Reply) -> ServerSession:
+        """
+        A conversation that ends with its first line (RFC 5321 §3.1).
+        """
+        session = cls("", Limits(), Extensions([]))
+        session._replies.drain()
+        session._say_farewell(reply)
+        return session
+
     # ── the application's side ───────────────────────────────────────────────────────────────────
 
     @property
@@ -106,6 +116,13 @@ class ServerSession:
         How far the conversation has come.
         """
         return self._state
+
+    @property
+    def sender_name(self) -> str:
+        """
+        The sender of the open transaction, as a text for the log.
+        """
+        return str(self._sender or "")
 
     @property
     def closed(self) -> bool:
@@ -131,6 +148,13 @@ class ServerSession:
             or self._waiting
             or self._replies.outstanding >= MAX_OUTSTANDING
         )
+
+    @property
+    def has_unread(self) -> bool:
+        """
+        Something was received that is not a whole command yet, or must wait: see `is_blocked`.
+        """
+        return self._position < len(self._buffer)
 
     def receive(self, octets: bytes) -> None:
         """

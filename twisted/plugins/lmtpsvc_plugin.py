@@ -7,11 +7,14 @@ reactor.
 
 from twisted.application.service import ServiceMaker
 
+from lmtpsvc.backends.maildir import MaildirFactory
 from lmtpsvc.directory.anyone import AnyFactory
 from lmtpsvc.directory.file import FileFactory
 from lmtpsvc.directory.passwd import PasswdFactory
 
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
+
+maildir = MaildirFactory()
 
 any_users = AnyFactory()
 file_users = FileFactory()

@@ -1,0 +1,77 @@
+"""
+The log of deliveries as JSON, one object per line, for programs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+
+from twisted.application.service import Service
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
+
+from .log import NAMESPACE
+
+_FIELDS = (
+    "transaction",
+    "client",
+    "client_name",
+    "sender",
+    "recipient",
+    "mailbox",
+    "size",
+    "reply",
+    "reply_code",
+    "lookup_seconds",
+    "store_seconds",
+    "total_seconds",
+)
+
+
+class JSONLog(Service):
+    """
+    While it runs, writes what `lmtpsvc.delivery.log` says through *handler*, each event with its
+    ``time`` in seconds since the epoch.
+    """
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+        self._observer = _Observer(handler)
+
+    @classmethod
+    def to(cls, path: str) -> JSONLog:
+        """
+        To a file that is opened anew when somebody has moved it away; ``-`` is standard output.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        if path == "-":
+            return cls(logging.StreamHandler(sys.stdout))
+        return cls(logging.handlers.WatchedFileHandler(path, encoding="utf-8"))
+
+    def startService(self) -> None:
+        super().startService()
+        globalLogPublisher.addObserver(self._observer)
+
+    def stopService(self) -> None:
+        super().stopService()
+        globalLogPublisher.removeObserver(self._observer)
+        self._handler.close()
+
+
+@implementer(ILogObserver)
+class _Observer:
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_namespace") != NAMESPACE:
+            return
+        said = {"time": event["log_time"]}
+        said.update((name, event[name]) for name in _FIELDS if name in event)
+        line = json.dumps(said, ensure_ascii=False)
+        self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))

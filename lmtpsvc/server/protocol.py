@@ -1,0 +1,262 @@
+"""
+LMTPProtocol: a connection.  It joins a session to a transport and to the delivery agent, and
+knows no verb and no reply of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+from typing import Protocol as Shape
+
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .. import replies
+from ..delivery.dispatch import reply_for
+from ..delivery.log import log_refusal
+from ..delivery.transaction import Accepted, Transaction
+from ..envelope import Client, Envelope, Mailbox
+from ..replies import Reply
+from ..session.events import (
+    MessageReceived,
+    RecipientOffered,
+    TextBegun,
+    TextDiscarded,
+    TextReceived,
+)
+from ..session.reply_queue import Slot
+from ..session.server import ServerSession
+from .idle import IdleTimer
+
+if TYPE_CHECKING:
+    from .factory import LMTPFactory
+
+
+class Transport(Shape):
+    """
+    What a connection does with its transport: TCP, UNIX and TLS all can.
+    """
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def registerProducer(self, producer: object, streaming: bool) -> None: ...  # noqa: FBT001
+    def unregisterProducer(self) -> None: ...
+
+
+@implementer(IPushProducer)
+class LMTPProtocol(Protocol):
+    """
+    One connection, from its greeting to its end.
+
+    Input is left unread for three reasons: the session waits for an answer, the spool is behind, or
+    the client does not read its replies (for the last one, the connection is its own producer).
+    """
+
+    factory: LMTPFactory
+
+    def __init__(self, factory: LMTPFactory) -> None:
+        self.factory = factory
+        self._agent = factory.agent
+        self._session = ServerSession(
+            factory.agent.hostname, factory.agent.limits, factory.extensions
+        )
+        self._connection: Transport | None = None
+        self._transaction: Transaction | None = None
+        self._idle: IdleTimer | None = None
+        self._running = False
+        self._closing = False
+        self._reading = True
+        self._spool_behind = False
+        self._output_full = False
+        self._host = "local"
+        self._tls = False
+
+    # ── what Twisted calls ───────────────────────────────────────────────────────────────────────
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        assert transport is not None
+        self._connection = connection = cast("Transport", transport)
+        self._host = getattr(transport.getPeer(), "host", "local")
+        self._tls = ISSLTransport.providedBy(transport)
+        if ITCPTransport.providedBy(transport):
+            # Several replies may leave on their own, each as soon as it is known.
+            transport.setTcpNoDelay(True)
+        connection.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        limits = self._agent.limits
+        self._idle = IdleTimer(self._agent.clock, limits.idle_seconds, self._idle_too_long)
+        refusal = self.factory.admit(self)
+        if refusal is not None:
+            self._session = ServerSession.refusing(refusal)
+        self._run()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._idle is not None:
+            self._idle.touch()
+        self._session.receive(data)
+        self._run()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._connection = None
+        if self._idle is not None:
+            self._idle.stop()
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.abandon()
+        self.factory.forget(self)
+
+    def pauseProducing(self) -> None:
+        self._output_full = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        self._output_full = False
+        self._regulate()
+
+    def stopProducing(self) -> None:
+        """
+        The transport has gone; connectionLost follows.
+        """
+
+    # ── what the factory calls ───────────────────────────────────────────────────────────────────
+
+    def shut_down(self) -> None:
+        """
+        Say 421 as soon as no transaction is under way, and close.
+        """
+        self._session.finish(replies.SHUTTING_DOWN)
+        self._run()
+
+    def abort(self) -> None:
+        """
+        Close at once; what can still be called off is called off.
+        """
+        if self._connection is not None:
+            self._connection.abortConnection()
+
+    # ── the conversation ─────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        """
+        Take the session as far as it goes, then send what it has to say, in one write.
+
+        An answer that comes at once lands back here from inside the loop; the flag keeps that from
+        nesting once per pipelined command.
+        """
+        if self._running or self._connection is None:
+            return
+        self._running = True
+        try:
+            while (event := self._session.next_event()) is not None:
+                match event:
+                    case RecipientOffered():
+                        self._look_up(event)
+                    case TextReceived():
+                        assert self._transaction is not None
+                        self._transaction.write(event.octets)
+                    case TextBegun():
+                        self._begin(event)
+                    case MessageReceived():
+                        self._deliver(event.slots)
+                    case TextDiscarded():
+                        self._discard()
+        finally:
+            self._running = False
+        self._send(self._connection)
+
+    def _send(self, connection: Transport) -> None:
+        octets = self._session.data_to_send()
+        if octets:
+            connection.write(octets)
+        if self._session.closed and not self._closing:
+            self._closing = True
+            connection.unregisterProducer()
+            connection.loseConnection()
+        else:
+            self._regulate()
+
+    def _look_up(self, offer: RecipientOffered) -> None:
+        began = self._agent.clock.seconds()
+        self._agent.resolve(offer.recipient.address).addCallbacks(
+            self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
+        )
+
+    def _found(self, mailboxes: tuple[Mailbox, ...], offer: RecipientOffered, began: float) -> None:
+        seconds = self._agent.clock.seconds() - began
+        offer.found = Accepted(offer.recipient, mailboxes, seconds)
+        self._session.answer_recipient(offer, replies.RECIPIENT_OK)
+        self._run()
+
+    def _not_found(self, failure: Failure, offer: RecipientOffered) -> None:
+        reply = reply_for(failure)
+        log_refusal(self._session.sender_name, self._host, offer.recipient, reply)
+        self._session.answer_recipient(offer, reply)
+        self._run()
+
+    def _begin(self, event: TextBegun) -> None:
+        client = Client(self._host, self._session.client_name, self._tls)
+        recipients = tuple([offer.recipient for offer in event.accepted])
+        self._transaction = self._agent.begin(
+            Envelope(event.sender, recipients, client),
+            [offer.found for offer in event.accepted],
+            self._spool_is_behind,
+            self._spool_has_caught_up,
+        )
+
+    def _deliver(self, slots: tuple[Slot, ...]) -> None:
+        assert self._transaction is not None
+
+        def answer(position: int, reply: Reply) -> None:
+            self._session.answer_message(slots[position], reply)
+            if not self._session.in_transaction:
+                self._transaction = None
+            self._run()
+
+        self._transaction.deliver(answer)
+
+    def _discard(self) -> None:
+        assert self._transaction is not None
+        self._transaction.reject(replies.TOO_LARGE)
+        self._transaction = None
+
+    # ── flow and time ────────────────────────────────────────────────────────────────────────────
+
+    def _spool_is_behind(self) -> None:
+        self._spool_behind = True
+        self._regulate()
+
+    def _spool_has_caught_up(self) -> None:
+        self._spool_behind = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """
+        Read from the transport if there is reason to.
+
+        A session that waits for an answer stops the reading only when something has come
+        meanwhile: the usual client is silent then, and costs no system call.
+        """
+        connection, session = self._connection, self._session
+        if self._closing or connection is None:
+            return
+        waits = session.has_unread and session.is_blocked
+        reading = not (waits or self._spool_behind or self._output_full)
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                connection.resumeProducing()
+            else:
+                connection.pauseProducing()
+
+    def _idle_too_long(self) -> None:
+        if self._closing:
+            # The client takes neither our last words nor the end of the connection.
+            self.abort()
+        elif not (self._session.is_blocked or self._spool_behind):
+            self._session.close(replies.IDLE_TOO_LONG)
+            self._run()

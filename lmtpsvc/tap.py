@@ -1,0 +1,307 @@
+"""
+The words of ``twistd lmtp``, and how the parts of the service are put together.
+
+All wiring is here, and this is the only place that names the reactor.  A mistake in the words is
+found in `Options`, where it is one line on the terminal; `makeService` has nothing left that could
+be wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from attrs import evolve
+from twisted.application.service import IService
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.python import usage
+
+from .backends.pool import WorkerPool
+from .delivery.agent import DeliveryAgent
+from .delivery.json_log import JSONLog
+from .delivery.routing import AddressRules, Routing
+from .delivery.spool import SpoolSettings
+from .limits import KIB, MIB, Limits
+from .server.factory import LMTPFactory
+from .server.service import SMTP_PORT, Listener, LMTPService
+from .session.standard import standard_extensions
+from .specs import (
+    backend_factories,
+    backend_from_string,
+    describe,
+    directory_factories,
+    directory_from_string,
+)
+from .wire.grammar import match_domain
+
+DEFAULT_LISTEN = "tcp:8024:interface=127.0.0.1"
+DEFAULT_BACKEND = "maildir:mail/{domain}/{user}"
+#: Threads that write spooled files.
+SPOOL_THREADS = 4
+
+_size = re.compile(r"([0-9]+)([KMG]?)", re.IGNORECASE).fullmatch
+_loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
+
+
+def octets(text: str) -> int:
+    """
+    Read a number of octets: ``4096``, ``256K``, ``64M`` or ``1G``.
+
+    Raises:
+        ValueError: It is none, or zero.
+    """
+    match = _size(text)
+    number = (
+        int(match[1]) * {"": 1, "K": KIB, "M": MIB, "G": KIB * MIB}[match[2].upper()]
+        if match
+        else 0
+    )
+    if number < 1:
+        raise ValueError(f"{text!r} is not a number of octets; write 4096, 256K, 64M or 1G")
+    return number
+
+
+def count(text: str) -> int:
+    """
+    Read a number of things, at least one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """
+    Read a time: ``300``, ``90s``, ``5m`` or ``1h``.
+
+    Raises:
+        ValueError: It is none, or zero.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    number = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    if number <= 0:
+        raise ValueError(f"{text!r} is not a time; write 300, 90s, 5m or 1h")
+    return number
+
+
+# Option, the limit that it sets, how it is read, and what it means.
+_LIMITS: list[tuple[str, str, Callable[[str], Any], str]] = [
+    ("max-message-size", "message_size", octets, "Largest message, announced with SIZE"),
+    ("max-recipients", "recipients", count, "Recipients of one message"),
+    ("max-connections", "connections", count, "Connections at the same time"),
+    ("max-errors", "errors", count, "Refused commands before a client is sent away"),
+    ("max-command-line", "command_line", octets, "Longest command line, CRLF included"),
+    ("idle-timeout", "idle_seconds", seconds, "How long a client may say nothing"),
+    ("lookup-timeout", "lookup_seconds", seconds, "How long finding a recipient may take"),
+    (
+        "delivery-timeout",
+        "delivery_seconds",
+        seconds,
+        "How long a delivery may take before the recipients still open are told to come back;"
+        " keep it below the patience of your clients",
+    ),
+    ("stop-timeout", "stop_seconds", seconds, "How long transactions may go on when stopping"),
+    ("spool-memory", "spool_memory", octets, "Of a message, how much is kept in memory"),
+]
+
+
+def _shown(value: Any) -> str:
+    """
+    A default as an operator would write it.
+    """
+    for unit, letter in ((MIB, "M"), (KIB, "K")):
+        if isinstance(value, int) and value >= 64 * KIB and value % unit == 0:
+            return f"{value // unit}{letter}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class Options(usage.Options):
+    """
+    What ``twistd lmtp`` understands.
+    """
+
+    longdesc = (
+        "Receives mail over LMTP (RFC 2033) from an MTA that keeps the queue, and answers each"
+        " recipient as soon as that recipient's mail is safe on disk.  With no options: any"
+        f" recipient, Maildirs under ./mail, {DEFAULT_LISTEN}."
+    )
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["backend", "b", DEFAULT_BACKEND, "Where mail goes; see --help-backends"],
+        ["users", "u", None,
+         "Who lives here; see --help-users.  Default: any, when listening on this machine only"],
+        ["hostname", None, None, "Name of this service, in greetings and headers"],
+        ["recipient-delimiter", None, "+", "What splits user+detail; empty for nothing"],
+        ["delivered-to", None, "single",
+         "When a Delivered-To header is added: single (one recipient), always (costs a copy each)"
+         " or never"],
+        ["spool", None, None, "Directory for large messages on their way in"],
+        ["json-log", None, None, "Write one JSON object per recipient to this file too (- is"
+         " standard output); it may be rotated"],
+        *(
+            [option, None, _shown(getattr(Limits(), name)), text]
+            for option, name, _, text in _LIMITS
+        ),
+    ]  # fmt: skip
+
+    optFlags: ClassVar[list[list[Any]]] = [
+        ["keep-case", None, "Look up local parts as they are written, not in lower case"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, words: str) -> None:
+        """
+        A Twisted endpoint to listen on: tcp:24, unix:/run/lmtp.sock:mode=660, tls:…, systemd:…
+        May be repeated.  [default: tcp:8024:interface=127.0.0.1]
+        """
+        self["listen"].append(words)
+
+    opt_l = opt_listen
+
+    def opt_help_backends(self) -> None:
+        """
+        Show the installed backends, and leave.
+        """
+        print(describe(backend_factories()))
+        sys.exit(0)
+
+    def opt_help_users(self) -> None:
+        """
+        Show the installed directories of users, and leave.
+        """
+        print(describe(directory_factories()))
+        sys.exit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Read the command line.  A mistake is one line: Twisted would print all options before it.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"twistd lmtp: {error}; see twistd lmtp --help") from None
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            raise usage.UsageError(f"{words[0]!r} is no option")
+
+    def postOptions(self) -> None:
+        """
+        Turn words into objects here, where a mistake is still a usage error.
+        """
+        # Imported here: a plugin that imports it at the top would choose everybody's reactor.
+        from twisted.internet import reactor
+
+        self["reactor"] = reactor
+        self["limits"] = self._limits()
+        self["rules"] = self._rules()
+        if self["delivered-to"] not in {"single", "always", "never"}:
+            raise usage.UsageError("--delivered-to is single, always or never")
+        self["listeners"] = [self._listener(words) for words in self["listen"] or [DEFAULT_LISTEN]]
+        self["users"] = self["users"] or self._default_users()
+        self["directory"] = self._made("users", directory_from_string)
+        self["store"] = self._made("backend", backend_from_string)
+        if self["json-log"] is not None:
+            try:
+                self["json-log"] = JSONLog.to(self["json-log"])
+            except OSError as error:
+                raise usage.UsageError(
+                    f"--json-log {self['json-log']}: {error.strerror}"
+                ) from error
+
+    def _limits(self) -> Limits:
+        changes = {}
+        for option, name, read, _ in _LIMITS:
+            try:
+                changes[name] = read(self[option])
+            except ValueError as error:
+                raise usage.UsageError(f"--{option}: {error}") from error
+        return evolve(Limits(), **changes)
+
+    def _rules(self) -> AddressRules:
+        hostname = self["hostname"] or socket.gethostname()
+        if match_domain(hostname) is None or not hostname.isascii():
+            raise usage.UsageError(
+                f"--hostname: {hostname!r} is not a host name; write one like mx.example.org"
+            )
+        delimiter = self["recipient-delimiter"]
+        if len(delimiter) > 1 or delimiter == "@":
+            raise usage.UsageError("--recipient-delimiter is one character, or empty")
+        return AddressRules(hostname, delimiter, not self["keep-case"])
+
+    def _listener(self, words: str) -> Listener:
+        # Said before anything is touched; what other endpoints turn out to be is looked at later.
+        if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", words):
+            raise usage.UsageError(
+                f"--listen {words}: LMTP must not be on port 25 (RFC 2033); take 24, or a UNIX"
+                " socket"
+            )
+        try:
+            return Listener(words, serverFromString(self["reactor"], words))
+        except Exception as error:
+            # What an endpoint's parser raises is not documented, and a mistake of the operator's.
+            raise usage.UsageError(
+                f"--listen {words}: not an endpoint ({error}); write tcp:24:interface=127.0.0.1"
+                " or unix:/run/lmtp.sock:mode=660"
+            ) from error
+
+    def _default_users(self) -> str:
+        for words in self["listen"]:
+            if _loopback(words) is None:
+                raise usage.UsageError(
+                    f"--users is needed, because {words} can be reached from elsewhere;"
+                    " --users any takes mail for everybody"
+                )
+        return "any"
+
+    def _made(self, option: str, make: Callable[[object, str], Any]) -> Any:
+        try:
+            return make(self["reactor"], self[option])
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from error
+
+
+def makeService(options: Options) -> IService:
+    """
+    Join the parts; nothing here can fail.
+    """
+    reactor, limits, rules = options["reactor"], options["limits"], options["rules"]
+    backend, directory = options["store"], options["directory"]
+    clock = IReactorTime(reactor)
+    capabilities = backend.capabilities
+    spool_threads = WorkerPool(IReactorFromThreads(reactor), SPOOL_THREADS, "spool")
+    agent = DeliveryAgent(
+        Routing(directory, backend, rules, clock, limits.lookup_seconds),
+        backend,
+        clock,
+        rules.hostname,
+        limits,
+        SpoolSettings(
+            limits.spool_memory,
+            options["spool"] or capabilities.spool_directory or tempfile.gettempdir(),
+            capabilities.line_ending,
+            spool_threads.submit,
+        ),
+        options["delivered-to"],
+    )
+    parts = [directory, backend]
+    if options["json-log"] is not None:
+        parts.insert(0, options["json-log"])
+    return LMTPService(
+        options["listeners"],
+        LMTPFactory(agent, standard_extensions(limits)),
+        parts,
+        f"mail goes to {options['backend']}, users: {options['users']}",
+        spool_threads.stop,
+    )
