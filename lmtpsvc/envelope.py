@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -18,7 +19,7 @@ _dot_string = re.compile(
     r"(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+)*\Z"
 ).match
 
-NO_PARAMETERS: Final[Mapping[str, Any]] = {}
+NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @frozen

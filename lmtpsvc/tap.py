@@ -105,8 +105,7 @@ _LIMITS: list[tuple[str, str, Callable[[str], Any], str]] = [
         "delivery-timeout",
         "delivery_seconds",
         seconds,
-        "How long a delivery may take before the recipients still open are told to come back;"
-        " keep it below the patience of your clients",
+        "How long a delivery may take before open recipients get 451; below your clients' patience",
     ),
     ("stop-timeout", "stop_seconds", seconds, "How long transactions may go on when stopping"),
     ("spool-memory", "spool_memory", octets, "Of a message, how much is kept in memory"),
@@ -141,11 +140,9 @@ class Options(usage.Options):
         ["hostname", None, None, "Name of this service, in greetings and headers"],
         ["recipient-delimiter", None, "+", "What splits user+detail; empty for nothing"],
         ["delivered-to", None, "single",
-         "When a Delivered-To header is added: single (one recipient), always (costs a copy each)"
-         " or never"],
+         "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
         ["spool", None, None, "Directory for large messages on their way in"],
-        ["json-log", None, None, "Write one JSON object per recipient to this file too (- is"
-         " standard output); it may be rotated"],
+        ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
         *(
             [option, None, _shown(getattr(Limits(), name)), text]
             for option, name, _, text in _LIMITS
@@ -173,14 +170,14 @@ class Options(usage.Options):
         """
         Show the installed backends, and leave.
         """
-        print(describe(backend_factories()))
+        sys.stdout.write(describe(backend_factories()))
         sys.exit(0)
 
     def opt_help_users(self) -> None:
         """
         Show the installed directories of users, and leave.
         """
-        print(describe(directory_factories()))
+        sys.stdout.write(describe(directory_factories()))
         sys.exit(0)
 
     def parseOptions(self, options: Any = None) -> None:

@@ -58,6 +58,6 @@ def _place(client: Client) -> str:
     return f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]"
 
 
-def _protocol(client: Client, smtputf8: bool) -> str:  # noqa: FBT001 - one value, one meaning
+def _protocol(client: Client, smtputf8: bool) -> str:
     # The registered names: RFC 3848 §1, RFC 6531 §4.3.
     return f"{'UTF8' if smtputf8 else ''}LMTP{'S' if client.tls else ''}"

@@ -44,7 +44,7 @@ class Transport(Shape):
     def abortConnection(self) -> None: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
-    def registerProducer(self, producer: object, streaming: bool) -> None: ...  # noqa: FBT001
+    def registerProducer(self, producer: object, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
 
 
@@ -87,7 +87,7 @@ class LMTPProtocol(Protocol):
         if ITCPTransport.providedBy(transport):
             # Several replies may leave on their own, each as soon as it is known.
             transport.setTcpNoDelay(True)
-        connection.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        connection.registerProducer(self, True)
         limits = self._agent.limits
         self._idle = IdleTimer(self._agent.clock, limits.idle_seconds, self._idle_too_long)
         refusal = self.factory.admit(self)
