@@ -283,12 +283,13 @@ class TestFactories:
         """
         What comes with the package is there, and says first how it is called.
         """
-        names = []
-        for factory in specs.directory_factories():
-            assert factory.synopsis.startswith(factory.name)
-            names.append(factory.name)
+        installed: list[IBackendFactory | IDirectoryFactory] = []
+        installed += specs.backend_factories()
+        installed += specs.directory_factories()
 
-        assert {"any", "file", "passwd"} <= set(names)
+        assert {"any", "file", "maildir", "passwd"} <= {factory.name for factory in installed}
+        for factory in installed:
+            assert factory.synopsis.startswith(factory.name)
 
 
 def test_describe() -> None:
