@@ -1,0 +1,182 @@
+"""
+A Postfix of our own: one smtpd on loopback, and everything for one domain goes out over LMTP.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import smtplib
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field, frozen
+
+from .running import Daemon, accepts, free_port, run
+
+MAIN: Final = """\
+compatibility_level = 3.6
+queue_directory = {top}/queue
+data_directory = {top}/data
+meta_directory = {top}/etc
+maillog_file = {top}/maillog
+maillog_file_prefixes = {top}
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mx.{domain}
+mynetworks = 127.0.0.0/8
+mydestination =
+alias_maps =
+virtual_mailbox_domains = {domain}
+virtual_mailbox_maps = static:all
+virtual_transport = lmtp:{target}
+smtpd_relay_restrictions = permit_mynetworks, reject
+fast_flush_domains =
+disable_dns_lookups = yes
+# Everything that changes or refuses a message is off, so that it can be compared octet by octet.
+local_header_rewrite_clients =
+message_drop_headers =
+message_size_limit = 0
+mailbox_size_limit = 0
+header_size_limit = 1000000
+lmtp_line_length_limit = 0
+disable_mime_output_conversion = yes
+"""
+
+MASTER: Final = """\
+127.0.0.1:{port} inet n - n - - smtpd
+cleanup   unix  n - n - 0 cleanup
+qmgr      unix  n - n 300 1 qmgr
+rewrite   unix  - - n - - trivial-rewrite
+bounce    unix  - - n - 0 bounce
+defer     unix  - - n - 0 bounce
+trace     unix  - - n - 0 bounce
+proxymap  unix  - - n - - proxymap
+anvil     unix  - - n - 1 anvil
+error     unix  - - n - - error
+retry     unix  - - n - - error
+lmtp      unix  - - n - - lmtp
+scache    unix  - - n - 1 scache
+postlog   unix-dgram n - n - 1 postlogd
+"""
+
+#: The directories of the queue, which a package's installation script would make.
+_QUEUE: Final = {
+    **dict.fromkeys(("incoming", "active", "deferred", "hold", "corrupt"), 0o700),
+    **dict.fromkeys(("bounce", "defer", "trace", "private"), 0o700),
+    "maildrop": 0o730,
+    "public": 0o710,
+    "pid": 0o755,
+}
+
+_outcome: Final = re.compile(
+    r" postfix/\w+\[\d+\]: (?P<queue_id>\w+): to=<(?P<recipient>[^>]*)>, .*"
+    r"dsn=(?P<dsn>[\d.]+), status=(?P<status>\w+) \((?P<text>.*)\)$"
+)
+
+
+@frozen
+class Outcome:
+    """
+    A line of Postfix's log that says what became of one recipient of one message.
+    """
+
+    queue_id: str
+    recipient: str
+    dsn: str
+    status: str
+    text: str
+
+
+@define
+class Postfix:
+    """
+    All under *top*, a new directory that every account may enter.
+    """
+
+    postconf: Path
+    top: Path
+    domain: str
+    #: Where mail goes: ``unix:PATH`` or ``inet:HOST:PORT``.
+    target: str
+    port: int = field(factory=free_port)
+    _daemon: Daemon | None = None
+
+    def start(self) -> None:
+        """
+        Configure, start, and return when smtpd listens.
+        """
+        owner, postdrop = pwd.getpwnam("postfix").pw_uid, grp.getgrnam("postdrop").gr_gid
+        self.top.mkdir()
+        for name in ("etc", "data", "queue"):
+            (self.top / name).mkdir()
+        os.chown(self.top / "data", owner, -1)
+        for name, mode in _QUEUE.items():
+            directory = self.top / "queue" / name
+            directory.mkdir()
+            directory.chmod(mode)
+            os.chown(
+                directory,
+                0 if name == "pid" else owner,
+                postdrop if name in ("maildrop", "public") else -1,
+            )
+        words = {"top": self.top, "domain": self.domain, "target": self.target, "port": self.port}
+        (self.top / "etc" / "main.cf").write_text(MAIN.format(**words))
+        (self.top / "etc" / "master.cf").write_text(MASTER.format(**words))
+        self._daemon = Daemon(
+            [f"{self._parameter('daemon_directory')}/master", "-c", str(self.top / "etc"), "-d"],
+            log=self.top / "output",
+            cwd=self.top,
+        )
+        self._daemon.start(lambda: accepts(("127.0.0.1", self.port)))
+
+    def _parameter(self, name: str) -> str:
+        words = [str(self.postconf), "-c", str(self.top / "etc"), "-h", name]
+        return run(words).stdout.decode().strip()
+
+    def stop(self) -> None:
+        """
+        Stop it and all its processes.
+        """
+        if self._daemon is not None:
+            self._daemon.stop()
+
+    def client(self) -> smtplib.SMTP:
+        """
+        A connection to its smtpd.
+        """
+        return smtplib.SMTP("127.0.0.1", self.port, timeout=60)
+
+    def queued(self) -> list[str]:
+        """
+        The queue ids of the messages that are still here.
+        """
+        places = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
+        return [
+            file
+            for place in places
+            for _, _, files in os.walk(self.top / "queue" / place)
+            for file in files
+        ]
+
+    def outcomes(self) -> list[Outcome]:
+        """
+        What became of every recipient so far.
+        """
+        found = map(_outcome.search, self.log.splitlines())
+        return [Outcome(**match.groupdict()) for match in found if match is not None]
+
+    @property
+    def log(self) -> str:
+        """
+        Postfix's mail log.
+        """
+        return (self.top / "maillog").read_text(errors="replace")
+
+    def complaints(self) -> list[str]:
+        """
+        Lines of the log that somebody should read.
+        """
+        return re.findall(r"^.*(?:warning|error|fatal|panic):.*$", self.log, re.MULTILINE)

@@ -1,0 +1,87 @@
+"""
+The service under test, as an administrator starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .running import Daemon, accepts, free_port
+from .store import Store
+
+DOMAIN = "example.test"
+#: Who has a mailbox.
+USERS = ("ann", "bob", "cat", "sender")
+
+
+@contextmanager
+def running_service(top: Path) -> Iterator[Service]:
+    """
+    A service with an empty store of its own under *top*, that ends well.
+    """
+    service = Service(Path(tempfile.mkdtemp(prefix="s", dir=top)), USERS)
+    service.directory.chmod(0o755)
+    try:
+        service.start()
+        yield service
+    finally:
+        status = service.stop()
+    # twistd cleans up, and then ends with the signal that stopped it.
+    assert status == -signal.SIGTERM, service.log
+    assert "Traceback" not in service.log, service.log
+    assert service.store.unfinished() == []
+
+
+class Service:
+    """
+    ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test.
+
+    A program of its own: the interpreter and the modules are those that the tests run with.
+    """
+
+    def __init__(self, directory: Path, users: Iterable[str]) -> None:
+        self.directory = directory
+        self.store = Store(directory / "mail")
+        self.store.root.mkdir()
+        self.tcp = ("127.0.0.1", free_port())
+        self.unix = directory / "lmtp.sock"
+        known = directory / "users"
+        known.write_text("".join(f"{user}@{DOMAIN}\n" for user in users))
+        self._daemon = Daemon(
+            [
+                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+                *("--nodaemon", "--pidfile=", "lmtp"),
+                *("--listen", f"tcp:{self.tcp[1]}:interface=127.0.0.1"),
+                *("--listen", f"unix:{self.unix}:mode=666"),
+                *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}"),
+                *("--users", f"file:{known}"),
+            ],
+            log=directory / "service.log",
+            cwd=directory,
+            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+    def start(self) -> None:
+        """
+        Start, and return when both sockets are open.
+        """
+        self._daemon.start(lambda: accepts(self.tcp) and accepts(self.unix))
+
+    def stop(self) -> int | None:
+        """
+        Stop it as a service manager does, and return its status.
+        """
+        return self._daemon.stop()
+
+    @property
+    def log(self) -> str:
+        """
+        All that it has said so far.
+        """
+        return self._daemon.log.read_text(errors="replace")
