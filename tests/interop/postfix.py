@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from .running import Daemon, accepts, free_port, run
+from .running import Daemon, accepts, free_port, run, wait_until
 
 MAIN: Final = """\
 compatibility_level = 3.6
@@ -47,6 +47,7 @@ disable_mime_output_conversion = yes
 
 MASTER: Final = """\
 127.0.0.1:{port} inet n - n - - smtpd
+pickup    unix  n - n 60 1 pickup
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 rewrite   unix  - - n - - trivial-rewrite
@@ -93,7 +94,7 @@ class Outcome:
 @define
 class Postfix:
     """
-    All under *top*, a new directory that every account may enter.
+    All under *top*, an empty directory that every account may enter.
     """
 
     postconf: Path
@@ -109,7 +110,6 @@ class Postfix:
         Configure, start, and return when smtpd listens.
         """
         owner, postdrop = pwd.getpwnam("postfix").pw_uid, grp.getgrnam("postdrop").gr_gid
-        self.top.mkdir()
         for name in ("etc", "data", "queue"):
             (self.top / name).mkdir()
         os.chown(self.top / "data", owner, -1)
@@ -126,15 +126,18 @@ class Postfix:
         (self.top / "etc" / "main.cf").write_text(MAIN.format(**words))
         (self.top / "etc" / "master.cf").write_text(MASTER.format(**words))
         self._daemon = Daemon(
-            [f"{self._parameter('daemon_directory')}/master", "-c", str(self.top / "etc"), "-d"],
+            [f"{self._parameter('daemon_directory')}/master", *self._here, "-d"],
             log=self.top / "output",
             cwd=self.top,
         )
         self._daemon.start(lambda: accepts(("127.0.0.1", self.port)))
 
+    @property
+    def _here(self) -> list[str]:
+        return ["-c", str(self.top / "etc")]
+
     def _parameter(self, name: str) -> str:
-        words = [str(self.postconf), "-c", str(self.top / "etc"), "-h", name]
-        return run(words).stdout.decode().strip()
+        return run([str(self.postconf), *self._here, "-h", name]).stdout.decode().strip()
 
     def stop(self) -> None:
         """
@@ -160,6 +163,19 @@ class Postfix:
             for _, _, files in os.walk(self.top / "queue" / place)
             for file in files
         ]
+
+    def flush_until_empty(self, seconds: float) -> None:
+        """
+        Have everything tried again, and again, until nothing is left.
+        """
+
+        def empty() -> bool:
+            if self.queued():
+                done = run([str(self.postconf.with_name("postqueue")), *self._here, "-f"])
+                assert done.returncode == 0, done.stdout
+            return not self.queued()
+
+        wait_until(empty, seconds, "Postfix's queue empty")
 
     def outcomes(self) -> list[Outcome]:
         """

@@ -17,7 +17,7 @@ from .store import Store
 
 DOMAIN = "example.test"
 #: Who has a mailbox.
-USERS = ("ann", "bob", "cat", "sender")
+USERS = ("ann", "bob", "cat", "jörg", "sender")
 
 
 @contextmanager

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from email import message_from_bytes
 from email.message import Message
 from hashlib import sha256
@@ -28,6 +30,7 @@ from .store import Store, Stored, with_crlf
 USERS = tuple(f"{name}@{DOMAIN}" for name in ("ann", "bob", "cat"))
 UNKNOWN = f"nobody.here@{DOMAIN}"
 SENDER = f"sender@{DOMAIN}"
+UMLAUT = f"jörg@{DOMAIN}"
 
 _number = re.compile(r"\bsender\+(\d+)@example\.test\b")
 _header = re.compile(rb"(?:[!-9;-~]+[ \t]*:.*\n(?:[ \t].*\n)*)+")
@@ -57,35 +60,60 @@ class Relay:
         return self.service.store.mailbox(user)
 
 
+@pytest.fixture(scope="module")
+def postconf(peer: Callable[[str], Path], unavailable: Callable[[str], NoReturn]) -> Path:
+    """
+    The program that says that Postfix is here; and root, without whom it does not start.
+    """
+    if os.geteuid() != 0:
+        unavailable("the root account, which Postfix needs")
+    return peer("postconf")
+
+
+@contextmanager
+def chain(top: Path, postconf: Path, kind: str) -> Iterator[tuple[Postfix, Service]]:
+    """
+    A new Postfix in front of a new service, connected by a UNIX socket or TCP.
+    """
+    with ExitStack() as stack:
+        service = stack.enter_context(running_service(top))
+        target = {"unix": f"unix:{service.unix}", "tcp": f"inet:127.0.0.1:{service.tcp[1]}"}
+        directory = Path(tempfile.mkdtemp(prefix="p", dir=top))
+        directory.chmod(0o755)
+        postfix = Postfix(postconf, directory, DOMAIN, target[kind])
+        stack.callback(postfix.stop)
+        postfix.start()
+        yield postfix, service
+
+
 @pytest.fixture(scope="module", params=["unix", "tcp"])
 def relay(
-    request: pytest.FixtureRequest,
-    top: Path,
-    real_mail: list[samples.Sample],
-    peer: Callable[[str], Path],
-    unavailable: Callable[[str], NoReturn],
+    request: pytest.FixtureRequest, top: Path, real_mail: list[samples.Sample], postconf: Path
 ) -> Iterator[Relay]:
     """
     200 real messages and the made-up ones, given to Postfix and gone from its queue.
     """
-    if os.geteuid() != 0:
-        unavailable("the root account, which Postfix needs")
-    with ExitStack() as stack:
-        service = stack.enter_context(running_service(top))
-        target = {"unix": f"unix:{service.unix}", "tcp": f"inet:127.0.0.1:{service.tcp[1]}"}
-        directory = top / f"postfix-{request.param}"
-        postfix = Postfix(peer("postconf"), directory, DOMAIN, target[request.param])
-        stack.callback(postfix.stop)
-        postfix.start()
-        texts = [sample.text for sample in real_mail]
-        texts = (texts * (200 // len(texts) + 1))[:200]
-        texts += [sample.text for sample in samples.made_up()]
+    texts = [sample.text for sample in real_mail]
+    texts = (texts * (200 // len(texts) + 1))[:200]
+    texts += [sample.text for sample in samples.made_up()]
+    with chain(top, postconf, request.param) as (postfix, service):
         relay = Relay(postfix, service, texts)
         with postfix.client() as smtp:
             for n, text in enumerate(texts):
                 smtp.sendmail(f"sender+{n}@{DOMAIN}", relay.recipients, text, ["BODY=8BITMIME"])
         wait_until(lambda: not postfix.queued(), 90, "Postfix's queue empty")
         yield relay
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def fresh(
+    request: pytest.FixtureRequest, top: Path, postconf: Path
+) -> Iterator[tuple[Postfix, Service]]:
+    """
+    A Postfix and a service that nothing has gone through yet.
+    """
+    with chain(top, postconf, request.param) as both:
+        yield both
 
 
 def number(text: str) -> int:
@@ -188,6 +216,70 @@ class TestDovecot:
             served = Counter((message.size, digest(message.text)) for message in server.inbox(user))
             assert served == expected[user]
         assert server.complaints() == []
+
+
+class TestLater:
+    """
+    What Postfix keeps in its queue, because it was told 4yz or nothing at all.
+    """
+
+    def test_only_the_troubled_mailbox_waits(self, fresh: tuple[Postfix, Service]) -> None:
+        """
+        Bob's mailbox is broken: he alone is tried again, and has the message once it is repaired.
+        """
+        postfix, service = fresh
+        ann, bob, cat = USERS
+        obstacle = service.store.root / DOMAIN / "bob"
+        obstacle.parent.mkdir()
+        obstacle.write_text("in the way")
+
+        with postfix.client() as smtp:
+            smtp.sendmail(SENDER, [*USERS], "Subject: later\n\nbody\n")
+        wait_until(lambda: len(postfix.outcomes()) == 3, 30, "three outcomes")
+        first = {outcome.recipient: outcome for outcome in postfix.outcomes()}
+
+        assert first[bob].status == "deferred"
+        assert first[bob].dsn.startswith("4.")
+        assert {first[ann].status, first[cat].status} == {"sent"}
+
+        obstacle.unlink()
+        postfix.flush_until_empty(30)
+
+        assert [len(service.store.mailbox(user)) for user in USERS] == [1, 1, 1]
+
+    def test_restart_under_way(self, fresh: tuple[Postfix, Service]) -> None:
+        """
+        The service is stopped amid the traffic and started again: all arrives, nothing twice.
+        """
+        postfix, service = fresh
+        with postfix.client() as smtp:
+            for n in range(100):
+                smtp.sendmail(f"sender+{n}@{DOMAIN}", [*USERS], "Subject: x\n\nbody\n")
+                if n == 50:
+                    assert service.stop() == -signal.SIGTERM
+        wait_until(lambda: "status=deferred" in postfix.log, 30, "a message that waits")
+
+        service.start()
+        postfix.flush_until_empty(60)
+
+        relay = Relay(postfix, service, [])
+        for user in USERS:
+            assert sorted(n for n, _ in relay.copies(user)) == list(range(100))
+
+    def test_utf8_address(self, fresh: tuple[Postfix, Service]) -> None:
+        """
+        An address outside ASCII comes through, as Postfix is offered SMTPUTF8.
+        """
+        postfix, service = fresh
+        text = "Subject: Grüße\r\n\r\nÄpfel\r\n".encode()
+
+        with postfix.client() as smtp:
+            smtp.sendmail(SENDER, [UMLAUT], text, ["SMTPUTF8", "BODY=8BITMIME"])
+        wait_until(lambda: not postfix.queued(), 30, "Postfix's queue empty")
+
+        [stored] = service.store.mailbox(UMLAUT)
+        assert stored.text.endswith(text.replace(b"\r\n", b"\n"))
+        assert b" with UTF8LMTP id " in stored.text
 
 
 def first_hand(relay: Relay) -> list[Outcome]:
