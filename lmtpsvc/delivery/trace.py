@@ -5,6 +5,7 @@ The headers put on top of a message: who sent it, how it came here, and for whom
 from __future__ import annotations
 
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Literal
 
 from ..envelope import Client, Envelope, Recipient
@@ -39,7 +40,7 @@ def trace_headers(
     ]
     if only is not None:
         lines.append(f"\tfor <{only}>")
-    lines[-1] += f"; {formatdate(seconds, localtime=True)}"
+    lines[-1] += f"; {_date(int(seconds))}"
     lines.append("")
     return "\r\n".join(lines).encode()
 
@@ -49,6 +50,14 @@ def delivered_to_header(recipient: Recipient) -> bytes:
     The line that is added for each recipient of several, where that is asked for.
     """
     return f"Delivered-To: {recipient}\r\n".encode()
+
+
+@lru_cache(maxsize=4)
+def _date(seconds: int) -> str:
+    """
+    RFC 5322 §3.3, made once a second.
+    """
+    return formatdate(seconds, localtime=True)
 
 
 def _place(client: Client) -> str:
