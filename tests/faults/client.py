@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from random import Random
 from types import TracebackType
+from typing import Self
 
 from .messages import KIB, Ledger, Message, Reply, compose
 
@@ -58,7 +59,7 @@ class Connection:
             self.socket.close()
             raise
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

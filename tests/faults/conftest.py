@@ -1,8 +1,8 @@
 """
 Fixtures for faults: real disks that break, under a real server that is killed.
 
-They need root, loop devices and the ext4 tools.  Where those are missing the tests are skipped, or
-fail if LMTPSVC_REQUIRE_PEERS=1.
+What breaks disks needs root, loop devices and the ext4 tools.  Where those are missing such a test
+is skipped, or fails if LMTPSVC_REQUIRE_PEERS=1.
 """
 
 from __future__ import annotations
@@ -33,16 +33,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.faults)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def prerequisites() -> None:
+@pytest.fixture(scope="session")
+def prerequisites(tmp_path_factory: pytest.TempPathFactory) -> None:
     """
-    What a machine must have for these tests.
+    What a machine must have, and we must be allowed to do, to break disks.
     """
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if os.geteuid() != 0:
         missing.append("root")
     if not os.path.exists("/dev/loop-control"):
         missing.append("loop devices")
+    if not missing:
+        try:
+            with closing(Disk(tmp_path_factory.mktemp("probe") / "disk", 4 * MIB)):
+                pass
+        except RuntimeError as error:
+            missing.append(f"the right to mount ({error})")
     if missing:
         if os.environ.get("LMTPSVC_REQUIRE_PEERS") == "1":
             pytest.fail(f"missing: {', '.join(missing)}")
@@ -70,7 +76,7 @@ def directory(stack: ExitStack) -> Path:
 
 
 @pytest.fixture
-def disk(stack: ExitStack, directory: Path) -> Callable[..., Disk]:
+def disk(prerequisites: None, stack: ExitStack, directory: Path) -> Callable[..., Disk]:
     """
     Makes an ext4 disk.
     """
@@ -82,13 +88,15 @@ def disk(stack: ExitStack, directory: Path) -> Callable[..., Disk]:
 
 
 @pytest.fixture
-def memory_disk(stack: ExitStack, directory: Path) -> Callable[..., MemoryDisk]:
+def memory_disk(
+    prerequisites: None, stack: ExitStack, directory: Path
+) -> Callable[..., MemoryDisk]:
     """
     Makes a tmpfs.
     """
 
-    def make(octets: int, inodes: int = 0) -> MemoryDisk:
-        return stack.enter_context(closing(MemoryDisk(directory / "disk", octets, inodes)))
+    def make(octets: int, inodes: int = 0, point: str = "disk") -> MemoryDisk:
+        return stack.enter_context(closing(MemoryDisk(directory / point, octets, inodes)))
 
     return make
 

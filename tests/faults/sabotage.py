@@ -1,11 +1,12 @@
 """
 Run twistd with its syncing taken out, or written down.
 
-Usage: sabotage.py files|directories -- TWISTD-ARGUMENTS
+Usage: sabotage.py files|large-files|directories -- TWISTD-ARGUMENTS
        sabotage.py record FILE -- TWISTD-ARGUMENTS
 
-``files`` makes fsync of regular files do nothing, ``directories`` that of directories; ``record``
-syncs as ever, and adds to FILE one line for each sync that is done: the path.
+``files`` makes fsync of regular files do nothing, ``large-files`` that of those that were spooled
+in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
+for each sync that is done: the path.
 """
 
 from __future__ import annotations
@@ -14,28 +15,55 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 
-def skipping(wanted: Callable[[int], bool], sync: Callable[[int], None]) -> Callable[[int], None]:
+class HasFileno(Protocol):
     """
-    A sync that does nothing for files whose mode is *wanted*.
+    An open file.
     """
 
-    def partial_sync(file: int) -> None:
-        descriptor = file if isinstance(file, int) else file.fileno()
-        if not wanted(os.fstat(descriptor).st_mode):
+    def fileno(self) -> int: ...
+
+
+Sync = Callable[[int | HasFileno], None]
+
+SPOOL_MEMORY = 256 * 1024
+
+SKIPPED: dict[str, Callable[[os.stat_result], bool]] = {
+    "files": lambda seen: stat.S_ISREG(seen.st_mode),
+    "large-files": lambda seen: stat.S_ISREG(seen.st_mode) and seen.st_size > SPOOL_MEMORY,
+    "directories": lambda seen: stat.S_ISDIR(seen.st_mode),
+}
+
+
+def descriptor_of(file: int | HasFileno) -> int:
+    """
+    What os.fsync takes is a descriptor, or something that has one.
+    """
+    return file if isinstance(file, int) else file.fileno()
+
+
+def skipping(skipped: Callable[[os.stat_result], bool], sync: Sync) -> Sync:
+    """
+    A sync that does nothing for what is *skipped*.
+    """
+
+    def partial_sync(file: int | HasFileno) -> None:
+        descriptor = descriptor_of(file)
+        if not skipped(os.fstat(descriptor)):
             sync(descriptor)
 
     return partial_sync
 
 
-def recording(record: int, sync: Callable[[int], None]) -> Callable[[int], None]:
+def recording(record: int, sync: Sync) -> Sync:
     """
     A sync that tells what was synced.
     """
 
-    def recorded_sync(file: int) -> None:
-        descriptor = file if isinstance(file, int) else file.fileno()
+    def recorded_sync(file: int | HasFileno) -> None:
+        descriptor = descriptor_of(file)
         sync(descriptor)
         os.write(record, os.readlink(f"/proc/self/fd/{descriptor}").encode() + b"\n")
 
@@ -56,8 +84,7 @@ def main() -> None:
             record = os.open(rest[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             setattr(os, name, recording(record, sync))
         else:
-            wanted = {"files": stat.S_ISREG, "directories": stat.S_ISDIR}[mode]
-            setattr(os, name, skipping(wanted, sync))
+            setattr(os, name, skipping(SKIPPED[mode], sync))
 
     from twisted.scripts.twistd import run
 

@@ -18,12 +18,10 @@ from .service import Service
 ROUNDS = 12
 
 
-@pytest.mark.parametrize("what", ["files", "directories"])
-def test_is_noticed(
-    what: str, disk: Callable[..., Disk], service: Callable[..., Service]
-) -> None:
+@pytest.mark.parametrize("what", ["files", "large-files", "directories"])
+def test_is_noticed(what: str, disk: Callable[..., Disk], service: Callable[..., Service]) -> None:
     """
-    Without the sync of files, or that of directories, a power cut breaks a promise.
+    Without the sync of files, of large ones only, or of directories, a power cut breaks a promise.
 
     Without the former, names are on the disk before what they name: messages are empty or cut.
     Without the latter, the last names are missing; not all, since ext4 commits the names of
@@ -40,7 +38,7 @@ def test_is_noticed(
             break
 
     assert harm, f"{ROUNDS} rounds without the sync of {what}, and nothing was lost"
-    wanted = "broken" if what == "files" else "lost"
+    wanted = "lost" if what == "directories" else "broken"
     assert [line for line in harm if line.startswith(wanted)]
 
 
@@ -54,15 +52,21 @@ def test_every_parent_is_synced(directory: Path, service: Callable[..., Service]
     root.mkdir()
     record = directory / "syncs"
     running = service(root, sabotage=("record", str(record)))
-    message = compose(Random(0), ("ann@example.org",), 1000)
+    recipients: tuple[str, ...] = ("ann@example.org", "bob@example.org", "cid@example.com")
     with running.connection() as connection:
-        (reply,) = connection.deliver(message)
+        for octets in (1000, 300_000):
+            replies = connection.deliver(compose(Random(octets), recipients, octets))
+            synced = record.read_text().splitlines()
+            assert [250] * 3 == [reply.code for reply in replies]
 
-    assert reply.code == 250
-    synced = record.read_text().splitlines()
-    mailbox = root / "example.org" / "ann"
-    for path in (root, root / "example.org", mailbox, mailbox / "new"):
-        assert str(path) in synced
-    files = [path for path in synced if "/tmp/" in path.removeprefix(str(root))]
-    assert files, "the message itself"
-    assert synced.index(files[0]) < synced.index(str(mailbox / "new"))
+            made = {root}
+            for recipient in recipients:
+                user, domain = recipient.split("@")
+                made |= {root / domain, root / domain / user, root / domain / user / "new"}
+            assert {str(path) for path in made} <= set(synced)
+            files = [path for path in synced if "/tmp/" in path.removeprefix(str(root))]
+            assert files, "the message itself"
+            news = [path for path in synced if path.endswith("/new")]
+            assert synced.index(files[0]) < len(synced) - 1 - synced[::-1].index(news[-1])
+            recipients = tuple(f"new-{recipient}" for recipient in recipients)
+            record.write_text("")

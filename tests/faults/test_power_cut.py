@@ -28,5 +28,6 @@ def test_nothing_lost(
 
     assert found.harm == [], f"seed {seed}"
     assert ledger.promised
+    assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
     astray = [path for path in leftovers(plugged.root) if not is_temporary(path)]
     assert astray == []

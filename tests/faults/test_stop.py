@@ -22,7 +22,9 @@ from .test_full_disk import THREE
 CLEAN = {0, -signal.SIGTERM}
 
 
-def test_finishes_what_has_begun(directory: Path, service: Callable[..., Service], port: int) -> None:
+def test_finishes_what_has_begun(
+    directory: Path, service: Callable[..., Service], port: int
+) -> None:
     """
     SIGTERM under load: who has sent a message, or is sending one, gets all replies, and each 250
     is true.  Who is idle gets 421, and nobody new is let in.
@@ -60,7 +62,9 @@ def test_finishes_what_has_begun(directory: Path, service: Callable[..., Service
     assert inspect(root, ledger).harm == []
 
 
-def test_stops_at_once_when_idle(directory: Path, service: Callable[..., Service], port: int) -> None:
+def test_stops_at_once_when_idle(
+    directory: Path, service: Callable[..., Service], port: int
+) -> None:
     """
     Clients that have nothing under way, not even a recipient, do not hold up the stop.
     """
@@ -72,3 +76,20 @@ def test_stops_at_once_when_idle(directory: Path, service: Callable[..., Service
     with pytest.raises(Farewell), early:
         early.reply()
     assert running.wait(5) in CLEAN
+
+
+def test_does_not_wait_for_ever(
+    directory: Path, service: Callable[..., Service], port: int
+) -> None:
+    """
+    A client that never ends its text holds up the stop no longer than the operator allows.
+    """
+    root = directory / "mail"
+    running = service(root, port=port, arguments=("--stop-timeout", "0.5"))
+    with running.connection() as stuck:
+        message = compose(Random(0), THREE, 600 * KIB)
+        stuck.begin(message.recipients)
+        stuck.send(message.stuffed[: 400 * KIB])
+        running.terminate()
+        assert running.wait(5) in CLEAN
+    assert [path for path in root.rglob("*") if path.is_file()] == []
