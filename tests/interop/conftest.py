@@ -70,8 +70,9 @@ def exim_program(
         return peer("exim4")
     except (pytest.skip.Exception, pytest.fail.Exception):
         pass
-    assert pytestconfig.cache is not None
-    kept = pytestconfig.cache.mkdir("exim4")
+    # None with `-p no:cacheprovider`.
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    kept = top if cache is None else cache.mkdir("exim4")
     if not list(kept.glob("*.deb")):
         words = [str(peer("apt-get")), "-o", "APT::Sandbox::User=root", "download"]
         run([*words, "exim4-daemon-light"], cwd=kept)

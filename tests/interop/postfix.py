@@ -154,12 +154,16 @@ class Postfix:
 
     def queued(self) -> list[str]:
         """
-        The queue ids of the messages that are still here.
+        The names of the files that are still here.
+
+        Messages move while we look: from the left to the right of these places, or from ``active``
+        back to the left; and a bounce comes to ``incoming`` before its message leaves ``active``.
+        Whoever looks twice misses none.
         """
-        places = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
+        places = ("deferred", "maildrop", "incoming", "active", "deferred", "hold", "corrupt")
         return [
             file
-            for place in places
+            for place in places * 2
             for _, _, files in os.walk(self.top / "queue" / place)
             for file in files
         ]
