@@ -13,9 +13,9 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, ClassVar
 
-from attrs import evolve
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -26,7 +26,7 @@ from .delivery.agent import DeliveryAgent
 from .delivery.json_log import JSONLog
 from .delivery.routing import AddressRules, Routing
 from .delivery.spool import SpoolSettings
-from .limits import KIB, MIB, Limits
+from .limits import Limits, limit_options, limits_from
 from .server.factory import LMTPFactory
 from .server.service import SMTP_PORT, Listener, LMTPService
 from .session.standard import standard_extensions
@@ -44,82 +44,7 @@ DEFAULT_BACKEND = "maildir:mail/{domain}/{user}"
 #: Threads that write spooled files.
 SPOOL_THREADS = 4
 
-_size = re.compile(r"([0-9]+)([KMG]?)", re.IGNORECASE).fullmatch
 _loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
-
-
-def octets(text: str) -> int:
-    """
-    Read a number of octets: ``4096``, ``256K``, ``64M`` or ``1G``.
-
-    Raises:
-        ValueError: It is none, or zero.
-    """
-    match = _size(text)
-    number = (
-        int(match[1]) * {"": 1, "K": KIB, "M": MIB, "G": KIB * MIB}[match[2].upper()]
-        if match
-        else 0
-    )
-    if number < 1:
-        raise ValueError(f"{text!r} is not a number of octets; write 4096, 256K, 64M or 1G")
-    return number
-
-
-def count(text: str) -> int:
-    """
-    Read a number of things, at least one.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"{text!r} is not a number of at least 1")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """
-    Read a time: ``300``, ``90s``, ``5m`` or ``1h``.
-
-    Raises:
-        ValueError: It is none, or zero.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
-    number = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
-    if number <= 0:
-        raise ValueError(f"{text!r} is not a time; write 300, 90s, 5m or 1h")
-    return number
-
-
-# Option, the limit that it sets, how it is read, and what it means.
-_LIMITS: list[tuple[str, str, Callable[[str], Any], str]] = [
-    ("max-message-size", "message_size", octets, "Largest message, announced with SIZE"),
-    ("max-recipients", "recipients", count, "Recipients of one message"),
-    ("max-connections", "connections", count, "Connections at the same time"),
-    ("max-errors", "errors", count, "Refused commands before a client is sent away"),
-    ("max-command-line", "command_line", octets, "Longest command line, CRLF included"),
-    ("idle-timeout", "idle_seconds", seconds, "How long a client may say nothing"),
-    ("lookup-timeout", "lookup_seconds", seconds, "How long finding a recipient may take"),
-    (
-        "delivery-timeout",
-        "delivery_seconds",
-        seconds,
-        "How long a delivery may take before open recipients get 451; below your clients' patience",
-    ),
-    ("stop-timeout", "stop_seconds", seconds, "How long transactions may go on when stopping"),
-    ("spool-memory", "spool_memory", octets, "Of a message, how much is kept in memory"),
-]
-
-
-def _shown(value: Any) -> str:
-    """
-    A default as an operator would write it.
-    """
-    for unit, letter in ((MIB, "M"), (KIB, "K")):
-        if isinstance(value, int) and value >= 64 * KIB and value % unit == 0:
-            return f"{value // unit}{letter}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Options(usage.Options):
@@ -143,10 +68,7 @@ class Options(usage.Options):
          "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
         ["spool", None, None, "Directory for large messages on their way in"],
         ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
-        *(
-            [option, None, _shown(getattr(Limits(), name)), text]
-            for option, name, _, text in _LIMITS
-        ),
+        *([option, None, default, text] for option, default, text in limit_options()),
     ]  # fmt: skip
 
     optFlags: ClassVar[list[list[Any]]] = [
@@ -165,6 +87,13 @@ class Options(usage.Options):
         self["listen"].append(words)
 
     opt_l = opt_listen
+
+    def opt_version(self) -> None:
+        """
+        Show the version of lmtpsvc and of Twisted, and leave.
+        """
+        sys.stdout.write(f"lmtpsvc {version('lmtpsvc')}, Twisted {version('Twisted')}\n")
+        sys.exit(0)
 
     def opt_help_backends(self) -> None:
         """
@@ -218,13 +147,10 @@ class Options(usage.Options):
                 ) from error
 
     def _limits(self) -> Limits:
-        changes = {}
-        for option, name, read, _ in _LIMITS:
-            try:
-                changes[name] = read(self[option])
-            except ValueError as error:
-                raise usage.UsageError(f"--{option}: {error}") from error
-        return evolve(Limits(), **changes)
+        try:
+            return limits_from(self)
+        except ValueError as error:
+            raise usage.UsageError(str(error)) from error
 
     def _rules(self) -> AddressRules:
         hostname = self["hostname"] or socket.gethostname()

@@ -18,7 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "replies": set(),
     "errors": {"replies"},
     "envelope": set(),
-    "limits": set(),
+    "limits": {"quantities"},
+    "quantities": set(),
     "commitment": set(),
     "interfaces": {"envelope"},
     "specs": {"interfaces"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: These do no I/O, and could serve another framework.
-NO_TWISTED = {"replies", "errors", "envelope", "limits", "wire", "session"}
+NO_TWISTED = {"replies", "errors", "envelope", "limits", "quantities", "wire", "session"}
 
 #: It does all the wiring, so that it imports everything and nobody imports it.
 TOP = "tap"
