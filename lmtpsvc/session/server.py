@@ -289,7 +289,7 @@ class ServerSession:
     def _refuse(self, reply: Reply) -> None:
         self._replies.put(reply)
         # What the client cannot know beforehand is no error of its own: limits, and who lives here.
-        if reply.code < 510 or reply is replies.UNKNOWN_PARAMETER:
+        if 500 <= reply.code < 510 or reply is replies.UNKNOWN_PARAMETER:
             self._errors += 1
             if self._errors >= self._limits.errors:
                 self._say_farewell(replies.TOO_MANY_ERRORS)
