@@ -65,6 +65,7 @@ class ReplyQueue:
         """
         How many places are waiting for a reply, their own or that of one before them.
         """
+        self._advance()
         return len(self._slots)
 
     def put(self, reply: Answer) -> None:
@@ -88,12 +89,16 @@ class ReplyQueue:
         """
         Take the answered replies at the head of the line.
         """
-        ready, slots = self._ready, self._slots
-        while slots and (reply := slots[0].reply) is not None:
-            ready.append(reply.wire)
-            slots.popleft()
+        self._advance()
+        ready = self._ready
         if not ready:
             return b""
         octets = ready[0] if len(ready) == 1 else b"".join(ready)
         ready.clear()
         return octets
+
+    def _advance(self) -> None:
+        slots = self._slots
+        while slots and (reply := slots[0].reply) is not None:
+            self._ready.append(reply.wire)
+            slots.popleft()
