@@ -37,7 +37,7 @@ def cut_power_under_load(
     The server then lives on for a while on a disk that fails, and must not promise anything more:
     every 250 that is ever read counts.
     """
-    random = Random(f"power/{seed}")
+    random = Random(f"power/{connections}/{seed}")
     disk.format()
     ledger = Ledger()
     gone = Event()

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from .disks import Disk
-from .messages import compose
+from .messages import KIB, compose
 from .power import cut_power_under_load
 from .service import Service
 
@@ -42,9 +42,13 @@ def test_is_noticed(what: str, disk: Callable[..., Disk], service: Callable[...,
     assert [line for line in harm if line.startswith(wanted)]
 
 
-def test_every_parent_is_synced(directory: Path, service: Callable[..., Service]) -> None:
+@pytest.mark.parametrize("octets", [1000, 300 * KIB])
+def test_everything_is_synced(
+    octets: int, directory: Path, service: Callable[..., Service]
+) -> None:
     """
-    The first delivery to a mailbox of a new domain syncs every directory that it made or changed.
+    The first delivery to some mailboxes syncs the message and every directory that it made or
+    changed; the second syncs the message, then ``new`` of each.
 
     ext4 commits all names with any sync, so that no power cut would tell.
     """
@@ -52,21 +56,21 @@ def test_every_parent_is_synced(directory: Path, service: Callable[..., Service]
     root.mkdir()
     record = directory / "syncs"
     running = service(root, sabotage=("record", str(record)))
-    recipients: tuple[str, ...] = ("ann@example.org", "bob@example.org", "cid@example.com")
+    recipients = ("ann@example.org", "bob@example.org", "cid@example.com")
+    homes = [root / domain / user for user, _, domain in (r.partition("@") for r in recipients)]
     with running.connection() as connection:
-        for octets in (1000, 300_000):
-            replies = connection.deliver(compose(Random(octets), recipients, octets))
-            synced = record.read_text().splitlines()
-            assert [250] * 3 == [reply.code for reply in replies]
 
-            made = {root}
-            for recipient in recipients:
-                user, domain = recipient.split("@")
-                made |= {root / domain, root / domain / user, root / domain / user / "new"}
-            assert {str(path) for path in made} <= set(synced)
-            files = [path for path in synced if "/tmp/" in path.removeprefix(str(root))]
-            assert files, "the message itself"
-            news = [path for path in synced if path.endswith("/new")]
-            assert synced.index(files[0]) < len(synced) - 1 - synced[::-1].index(news[-1])
-            recipients = tuple(f"new-{recipient}" for recipient in recipients)
+        def deliver(seed: int) -> list[Path]:
             record.write_text("")
+            replies = connection.deliver(compose(Random(seed), recipients, octets))
+            assert [250] * 3 == [reply.code for reply in replies]
+            return [Path(line) for line in record.read_text().splitlines()]
+
+        first, second = deliver(1), deliver(2)
+
+    parents = {root, *homes, *(home.parent for home in homes)}
+    assert parents <= set(first)
+    for synced in (first, second):
+        (message,) = [path for path in synced if path.parent.name == "tmp"]
+        after = synced[synced.index(message) :]
+        assert {home / "new" for home in homes} <= set(after)
