@@ -28,7 +28,8 @@ def as_user(uid: int | None, gid: int | None) -> AbstractContextManager[None]:
     A context in which this thread's file work is done as *uid* and *gid*.
 
     Without a *uid*, and where the service is not root and so can only be itself, it changes
-    nothing.  The root user's own supplementary groups stay.
+    nothing.  The service's supplementary groups stay.  A thread that is started within would be
+    that user for ever: start none.
 
     Raises:
         PermissionError: On entering: the identity could not be taken, nothing has been changed.

@@ -62,7 +62,7 @@ class MaildirBackend(Service):
         super().startService()
         root = self._settings.template.root
         if root is not None and self._spool is not None:
-            make_directory_durably(root, self._settings.mode)
+            make_directory_durably(root, self._places.shared_mode)
             make_directory(self._spool, 0o700)
             self._pool.run(partial(remove_older, self._spool, self._seconds() - STALE_SECONDS))
 

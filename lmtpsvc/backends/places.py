@@ -61,17 +61,27 @@ class Places:
         self._tidied: dict[str, float] = {}
         self._lock = Lock()
 
+    @property
+    def shared_mode(self) -> int:
+        """
+        The mode of directories that are the service's own.
+
+        If that is root, there may be mailboxes of other users, who must be able to come through.
+        """
+        return self._mode | 0o111 if os.geteuid() == 0 else self._mode
+
     def is_safe(self, place: Place) -> bool:
         """
         Whether the Maildir was there, and safe on disk, when last looked at.
         """
         return place.directory in self._safe
 
-    def make(self, place: Place) -> None:
+    def make(self, place: Place, *, durably: bool = True) -> None:
         """
-        Make the Maildir, as far as it is not there, and wait until it is safe on disk.
+        Make the Maildir, as far as it is not there; if *durably*, wait until it is safe on disk.
 
         What is there already is synced too: the process that made it may have died before it did.
+        If not *durably*, `sync` or `have_become_safe` must follow.
         """
         made: set[str] = set()
         shared = self._make_shared(place, made)
@@ -82,10 +92,20 @@ class Places:
             for directory in private:
                 self._make(directory, self._mode, made)
             self._fill(place, made)
-            _sync(private if shared else [place.shared, *private], made)
-            new = os.stat(place.directory + "/new")
+            if not durably:
+                return
+            _sync([*_leaves(place), *(private if shared else [place.shared, *private])], made)
         _sync(shared, made)
-        self._remember(place, new)
+        self.have_become_safe(place)
+
+    def have_become_safe(self, place: Place) -> None:
+        """
+        Remember that the Maildir is safe on disk, by whatever means.
+        """
+        if place.directory not in self._safe:
+            with as_user(place.uid, place.gid):
+                new = os.stat(place.directory + "/new")
+            self._remember(place, new)
 
     def sync(self, place: Place) -> None:
         """
@@ -122,12 +142,10 @@ class Places:
             # A home directory that is not there is more likely a mount that failed than a new user.
             return []
         if not os.path.isdir(self._root):
-            make_directory_durably(self._root, self._mode)
-        # Users that are not the service's own must be able to come through to their own.
-        mode = self._mode if place.uid is None else self._mode | 0o111
+            make_directory_durably(self._root, self.shared_mode)
         shared = _below(self._root, place.shared)
         for directory in shared:
-            self._make(directory, mode, made)
+            self._make(directory, self.shared_mode, made)
         return [self._root, *shared]
 
     def _make(self, directory: str, mode: int, made: set[str]) -> None:

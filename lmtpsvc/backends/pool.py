@@ -55,8 +55,7 @@ class WorkerPool:
     """
     A `Pool` of at most *size* threads, each started when there is work that nobody else takes.
 
-    It needs no start, and can be used again after a stop.  The threads keep the process alive:
-    whoever uses a pool must stop it.
+    It needs no start, and can be used again after a stop.
     """
 
     def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
@@ -111,7 +110,10 @@ class WorkerPool:
         with self._starting:
             number = len(self._threads)
             if number < self._size:
-                thread = Thread(target=self._work, name=f"{self._name}-{number}")
+                # Daemons: a process that ends without stop(), as after an error, must not hang.
+                # Nobody was told yes about what they are doing then.
+                name = f"{self._name}-{number}"
+                thread = Thread(target=self._work, name=name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
 

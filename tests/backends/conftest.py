@@ -1,0 +1,208 @@
+"""
+What the tests of backends share: pools without threads, a Maildir backend, a disk that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import pytest
+from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.task import Clock
+
+from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.names import Names
+from lmtpsvc.backends.settings import from_words
+from lmtpsvc.testing import MemoryMessage
+
+T = TypeVar("T")
+
+#: A time of day, so that nothing is older than 36 hours by itself.
+NOW = 1_700_000_000.5
+
+
+class SpotPool:
+    """
+    A pool that does each job on the spot.
+    """
+
+    def run(self, job: Callable[[], object]) -> None:
+        job()
+
+    def post(self, call: Callable[..., object], *arguments: Any) -> None:
+        call(*arguments)
+
+    def submit(self, job: Callable[[], T]) -> Deferred[T]:
+        return execute(job)
+
+    def stop(self) -> Deferred[None]:
+        return succeed(None)
+
+
+class HeldPool(SpotPool):
+    """
+    A pool that keeps the jobs until `work`.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], object]] = []
+
+    def run(self, job: Callable[[], object]) -> None:
+        self.jobs.append(job)
+
+    def work(self) -> None:
+        while self.jobs:
+            self.jobs.pop(0)()
+
+
+@pytest.fixture
+def spot_pool() -> SpotPool:
+    return SpotPool()
+
+
+@pytest.fixture
+def held_pool() -> HeldPool:
+    return HeldPool()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.advance(NOW)
+    return clock
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """
+    Where the mail is; the backend makes it.
+    """
+    return tmp_path / "mail"
+
+
+@pytest.fixture
+def maildir(root: Path, clock: Clock, spot_pool: SpotPool) -> Callable[..., MaildirBackend]:
+    """
+    ``maildir(mode="0750")``: a started backend with these options.
+    """
+
+    def make(
+        pool: SpotPool = spot_pool, template: str | None = None, **options: str
+    ) -> MaildirBackend:
+        settings = from_words(template or f"{root}/{{domain}}/{{user}}", options)
+        names = Names("mx.example.org", clock.seconds)
+        backend = MaildirBackend(settings, pool, names, clock.seconds)
+        backend.startService()
+        return backend
+
+    return make
+
+
+@pytest.fixture
+def message() -> MemoryMessage:
+    return MemoryMessage(b"Subject: hello\r\n\r\nbody\r\n")
+
+
+@pytest.fixture
+def leftovers(root: Path) -> Callable[[], list[str]]:
+    """
+    ``leftovers()``: the files in any tmp/ or spool.
+    """
+
+    def leftovers() -> list[str]:
+        return [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(root)
+            for name in names
+            if os.path.basename(folder) in {"tmp", ".spool"}
+        ]
+
+    return leftovers
+
+
+def _place(subject: int | str | Path) -> str:
+    """
+    The path that a call is about, also if it is given a descriptor.
+    """
+    if isinstance(subject, int):
+        return os.readlink(f"/proc/self/fd/{subject}")
+    return os.fspath(subject)
+
+
+@pytest.fixture
+def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """
+    What is asked of the disk below the root, in order: the call, and the path, the new one if there
+    are two, relative to root.
+    """
+    seen: list[tuple[str, str]] = []
+
+    def record(name: str) -> None:
+        original = getattr(os, name)
+
+        def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
+            path = _place(args[0] if name in {"rename", "link"} else subject)
+            if path.startswith(f"{root}"):
+                seen.append((name, os.path.relpath(path, root)))
+            return original(subject, *args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("mkdir", "write", "fsync", "rename", "link", "unlink"):
+        record(name)
+    return seen
+
+
+@pytest.fixture
+def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], None]:
+    """
+    ``break_call("fsync", "ann/new", EIO)``: from now on, that call fails where the path it is about
+    has these names in it.
+    """
+
+    def break_call(name: str, where: str, number: int) -> None:
+        original = getattr(os, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # What is linked is the same everywhere; where to is what counts.
+            path = _place(args[1] if name in {"rename", "link"} else args[0])
+            if where in path and not (name == "open" and not args[1] & os.O_CREAT):
+                raise OSError(number, os.strerror(number), path)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+    return break_call
+
+
+@pytest.fixture
+def as_root(unavailable: Callable[[str], NoReturn]) -> None:
+    """
+    The test needs to be root.
+    """
+    if os.geteuid() != 0:
+        unavailable("root")
+
+
+@pytest.fixture
+def mounted(
+    as_root: None, unavailable: Callable[[str], NoReturn]
+) -> Iterator[Callable[[Path], None]]:
+    """
+    ``mounted(path)``: from now on, another file system is there.
+    """
+    paths: list[Path] = []
+
+    def mount(path: Path) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)]
+        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+            unavailable("the right to mount")
+        paths.append(path)
+
+    yield mount
+    for path in reversed(paths):
+        subprocess.run(["umount", str(path)], check=True)

@@ -1,0 +1,231 @@
+"""
+A mailbox that is made is safe on disk before its first mail is answered; whose it is, is right.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from lmtpsvc.backends import places
+from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.errors import TemporaryFailure
+from lmtpsvc.testing import MemoryMessage
+
+ANN = Mailbox("ann", "example.org")
+
+#: Nobody on any system.
+UID, GID = 54321, 54322
+
+Make = Callable[..., MaildirBackend]
+Calls = list[tuple[str, str]]
+
+
+@pytest.fixture
+def passable(as_root: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """
+    Any user can come through to the directory of this test.
+    """
+    base = tmp_path_factory.getbasetemp()
+    for path in (base.parent, base, tmp_path):
+        path.chmod(0o711)
+
+
+def synced(calls: Calls) -> list[str]:
+    """
+    What has been synced, of directories.
+    """
+    return [path for call, path in calls if call == "fsync" and ",S=" not in path]
+
+
+def test_parents_are_synced(maildir: Make, message: MemoryMessage, calls: Calls) -> None:
+    """
+    The first mail syncs all directories that it made, from the inside out, up to the root.
+    """
+    backend = maildir()
+    calls.clear()
+
+    backend.deliver(message, [ANN])
+
+    user = "example.org/ann"
+    made = synced(calls)
+    assert {f"{user}/tmp", f"{user}/new", f"{user}/cur"} == set(made[:3])
+    assert [user, "example.org", ".", f"{user}/new"] == made[3:]
+
+
+def test_parents_are_synced_once_more(maildir: Make, message: MemoryMessage, calls: Calls) -> None:
+    """
+    A process that finds a mailbox cannot know that its maker came to sync it; it does, once.
+    """
+    maildir().deliver(message, [ANN])
+    other = maildir()
+    calls.clear()
+
+    other.deliver(message, [ANN])
+    other.deliver(message, [ANN])
+
+    user = "example.org/ann"
+    assert [user, "example.org", ".", f"{user}/new", f"{user}/new"] == synced(calls)
+
+
+def test_root_is_synced_at_start(
+    maildir: Make, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """
+    The root is made at start, with what is above it, and is there after a power cut.
+    """
+    seen, fsync = [], os.fsync
+
+    def watch(descriptor: int) -> None:
+        seen.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+
+    maildir(template=f"{root}/a/b/{{user}}")
+
+    expected = [str(tmp_path / name) for name in ("", "mail", "mail/a", "mail/a/b")]
+    assert set(expected) <= set(seen)
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    assert mode == stat.S_IMODE((root / "a/b").stat().st_mode)
+
+
+def test_replaced_directory(
+    maildir: Make, message: MemoryMessage, root: Path, calls: Calls, success_of: Any
+) -> None:
+    """
+    A mailbox that somebody else has made anew is synced up to the root, too.
+    """
+    backend = maildir()
+    backend.deliver(message, [ANN])
+    (root / "example.org/ann").rename(root / "example.org/old")
+    for name in ("tmp", "new", "cur"):
+        (root / "example.org/ann" / name).mkdir(parents=True)
+    calls.clear()
+
+    [result] = backend.deliver(message, [ANN])
+
+    success_of(result)
+    assert "." in synced(calls)
+    assert 1 == len(os.listdir(root / "example.org/ann/new"))
+
+
+def test_folder_is_synced(maildir: Make, message: MemoryMessage, calls: Calls) -> None:
+    """
+    A new folder is synced, and the INBOX it is in.
+    """
+    backend = maildir(detail="folder")
+    backend.deliver(message, [ANN])
+    calls.clear()
+
+    backend.deliver(message, [evolve(ANN, detail="lists")])
+
+    assert ["example.org/ann/.lists", "example.org/ann", "example.org", "."] == synced(calls)[3:-1]
+
+
+def test_bounded_memory(
+    maildir: Make, message: MemoryMessage, monkeypatch: pytest.MonkeyPatch, success_of: Any
+) -> None:
+    """
+    Of more mailboxes than are remembered, the oldest is looked at again.
+    """
+    monkeypatch.setattr(places, "REMEMBERED", 2)
+    backend = maildir()
+
+    for number in (1, 2, 3, 1):
+        [result] = backend.deliver(message, [Mailbox(f"user{number}", "example.org")])
+        success_of(result)
+
+    assert 2 == len(backend._places._safe)
+
+
+def test_home(maildir: Make, message: MemoryMessage, tmp_path: Path, success_of: Any) -> None:
+    """
+    A Maildir in the home directory that the users' directory tells.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    backend = maildir(template="{home}/Maildir")
+
+    [result] = backend.deliver(message, [evolve(ANN, home=f"{home}/")])
+
+    success_of(result)
+    assert 1 == len(os.listdir(home / "Maildir/new"))
+    assert backend.capabilities.spool_directory is None
+
+
+def test_home_is_not_made(
+    maildir: Make, message: MemoryMessage, tmp_path: Path, failure_of: Any
+) -> None:
+    """
+    A home directory that is missing may be a mount that failed: the mail waits.
+    """
+    backend = maildir(template="{home}/Maildir")
+
+    [result] = backend.deliver(message, [evolve(ANN, home=f"{tmp_path}/home")])
+
+    failure_of(result, TemporaryFailure)
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.usefixtures("passable")
+@pytest.mark.parametrize("detail", ["inbox", "folder"])
+def test_owner(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    success_of: Any,
+    detail: str,
+) -> None:
+    """
+    What is in a user's mailbox is the user's; what is above is the service's, and no obstacle.
+    """
+    backend = maildir(detail=detail)
+    mailbox = evolve(ANN, uid=UID, gid=GID, detail="lists")
+
+    for result in backend.deliver(message, [mailbox, Mailbox("bob", "example.org")]):
+        success_of(result)
+
+    found = [root / "example.org/ann", *(root / "example.org/ann").rglob("*")]
+    assert (5 if detail == "inbox" else 10) == len(found)
+    assert {(UID, GID)} == {(path.stat().st_uid, path.stat().st_gid) for path in found}
+    for path in (root, root / "example.org"):
+        assert 0 == path.stat().st_uid
+        assert 0o711 == stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("passable")
+@pytest.mark.parametrize("name", ["tmp", "new", ""])
+def test_symbolic_links(
+    maildir: Make,
+    message: MemoryMessage,
+    tmp_path: Path,
+    failure_of: Any,
+    name: str,
+) -> None:
+    """
+    A user cannot have root write where only root may.
+    """
+    secret, home = tmp_path / "secret", tmp_path / "home"
+    for path in (secret / "tmp", secret / "new", secret / "cur", home):
+        path.mkdir(parents=True)
+    secret.chmod(0o700)
+    os.chown(home, UID, GID)
+    if name:
+        (home / "Maildir").mkdir()
+        os.chown(home / "Maildir", UID, GID)
+    (home / "Maildir" / name).symlink_to(secret / name)
+    mailbox = evolve(ANN, home=str(home), uid=UID, gid=GID)
+
+    [result] = maildir(template="{home}/Maildir").deliver(message, [mailbox])
+
+    failure = failure_of(result, TemporaryFailure)
+    assert "451 4.2.0 " == str(failure.value.reply)[:10]
+    assert ["cur", "new", "tmp"] == sorted(path.name for path in secret.rglob("*"))

@@ -1,0 +1,207 @@
+"""
+Threads: results come back, all jobs are done before the end, and one wake-up serves many.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it has no types
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import capturedLogs
+from zope.interface import implementer
+
+from lmtpsvc.backends.maildir import MaildirBackend, MaildirFactory
+from lmtpsvc.backends.pool import WorkerPool
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.testing import MemoryMessage
+
+#: The test, a coroutine, is run in the reactor.
+in_reactor: Callable[[Callable[..., Any]], Callable[..., Any]] = pytest_twisted.ensureDeferred
+
+
+@implementer(IReactorFromThreads)
+class Reactor:
+    """
+    Counts the wake-ups; the test does what they ask for.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        self.calls.append(lambda: callable(*args, **kwargs))
+
+    def suggestThreadPoolSize(self, size: int) -> None:
+        raise NotImplementedError
+
+    def getThreadPool(self) -> Any:
+        raise NotImplementedError
+
+    def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        while self.calls:
+            self.calls.pop(0)()
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    """
+    A pool of three threads on the real reactor.
+    """
+    pool = WorkerPool(IReactorFromThreads(reactor), 3, "test")
+    yield pool
+    assert [] == pool._threads, "the test has not stopped it"
+
+
+@in_reactor
+async def test_result(pool: WorkerPool) -> None:
+    """
+    What a job returns, done in a thread, arrives.
+    """
+    name = await pool.submit(lambda: threading.current_thread().name)
+
+    assert name.startswith("test-")
+    await pool.stop()
+
+
+@in_reactor
+async def test_failure(pool: WorkerPool) -> None:
+    """
+    What a job raises arrives, and the thread goes on.
+    """
+    with pytest.raises(ZeroDivisionError):
+        await pool.submit(lambda: 1 // 0)
+
+    assert 1 == await pool.submit(lambda: 1)
+    await pool.stop()
+
+
+@in_reactor
+async def test_bounded(pool: WorkerPool) -> None:
+    """
+    No more threads than were asked for, whatever the work, and none before.
+    """
+    assert [] == pool._threads
+
+    names = await gatherResults(
+        [pool.submit(lambda: threading.current_thread().name) for _ in range(50)]
+    )
+
+    assert 50 == len(names)
+    assert len(set(names)) <= 3
+    assert len(pool._threads) <= 3
+    await pool.stop()
+
+
+@in_reactor
+async def test_stop_finishes(pool: WorkerPool) -> None:
+    """
+    What was asked for is done, and so is what that asks for, before the stop is complete.
+    """
+    done: list[int] = []
+
+    def job(number: int) -> None:
+        done.append(number)
+        if number > 0:
+            pool.run(lambda: job(number - 1))
+
+    for _ in range(5):
+        pool.run(lambda: job(10))
+    first, second = pool.stop(), pool.stop()
+    await gatherResults([first, second])
+
+    assert 55 == len(done)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("test-")]
+
+
+@in_reactor
+async def test_used_again(pool: WorkerPool) -> None:
+    """
+    A service that is started again has threads again.
+    """
+    await pool.stop()
+    await pool.submit(lambda: None)
+    await pool.stop()
+
+    assert 1 == await pool.submit(lambda: 1)
+    await pool.stop()
+
+
+def test_one_wake_up() -> None:
+    """
+    Many results, in their order, with a single call into the reactor.
+    """
+    threads, results = Reactor(), list[int]()
+    pool = WorkerPool(threads, 1, "test")
+    finished = threading.Event()
+    for number in range(100):
+        pool.run(partial(pool.post, results.append, number))
+    pool.run(finished.set)
+    assert finished.wait(10)
+
+    assert 1 == len(threads.calls)
+    threads.run()
+    assert list(range(100)) == results
+
+    pool.stop()
+    for thread in pool._threads:
+        thread.join(10)
+    threads.run()
+    assert [] == pool._threads
+
+
+def test_defects_stop_nothing() -> None:
+    """
+    A job or a result that raises is logged, and the next one is done.
+    """
+    threads, results = Reactor(), list[int]()
+    pool = WorkerPool(threads, 1, "test")
+    finished = threading.Event()
+
+    with capturedLogs() as events:
+        pool.run(lambda: 1 // 0)
+        pool.run(lambda: pool.post(lambda: 1 // 0))
+        pool.run(lambda: pool.post(results.append, 1))
+        pool.run(finished.set)
+        assert finished.wait(10)
+        threads.run()
+
+    assert [1] == results
+    assert 2 == len([event for event in events if "log_failure" in event])
+    pool.stop()
+    for thread in pool._threads:
+        thread.join(10)
+    threads.run()
+
+
+@in_reactor
+async def test_delivery_by_threads(tmp_path: Any) -> None:
+    """
+    The whole backend with real threads: many messages at once, to few and to many mailboxes.
+    """
+    backend = MaildirFactory().build(reactor, f"{tmp_path}/mail", threads="4")
+    assert isinstance(backend, MaildirBackend)
+    backend.startService()
+    message = MemoryMessage(b"Subject: x\r\n\r\nbody\r\n")
+    users = [Mailbox(f"user{number}", "example.org") for number in range(20)]
+    results: list[Deferred[None]] = []
+    for first in range(20):
+        results += backend.deliver(message, [users[first]])
+        results += backend.deliver(message, users)
+
+    await gatherResults(results)
+    await backend.stopService()
+
+    for user in users:
+        folder = tmp_path / "mail" / "example.org" / user.user
+        assert 21 == len(list((folder / "new").iterdir()))
+        assert [] == list((folder / "tmp").iterdir())

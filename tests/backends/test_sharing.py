@@ -1,0 +1,300 @@
+"""
+Mail for several mailboxes: one file, as many names, and each answered on its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+
+from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.sharing import PIECE
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.testing import MemoryMessage
+
+ANN, BOB, CY = (Mailbox(user, "example.org") for user in ("ann", "bob", "cy"))
+MANY = [Mailbox(f"user{number}", "example.org") for number in range(3 * PIECE + 1)]
+
+Make = Callable[..., MaildirBackend]
+
+
+def files(root: Path, *mailboxes: Mailbox) -> list[os.stat_result]:
+    """
+    What is the one file in each mailbox.
+    """
+    found = []
+    for mailbox in mailboxes:
+        [path] = (root / mailbox.domain / mailbox.user / "new").iterdir()
+        found.append(path.stat())
+    return found
+
+
+@pytest.fixture
+def spooled(root: Path) -> Iterator[Callable[..., MemoryMessage]]:
+    """
+    ``spooled(message)``: the same, with a file that has no name, as the spool makes it.
+    """
+    descriptors = []
+
+    def spooled(message: MemoryMessage, mode: int = 0o600) -> MemoryMessage:
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        descriptor = os.open(root / ".spool", flags, 0o600)
+        descriptors.append(descriptor)
+        os.fchmod(descriptor, mode)
+        with message.open("\n") as source:
+            os.write(descriptor, source.read())
+        return evolve(message, path=f"/proc/self/fd/{descriptor}")
+
+    yield spooled
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("mailboxes", [[ANN, BOB], [ANN, BOB, CY], MANY])
+def test_one_file(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    success_of: Any,
+    leftovers: Callable[[], list[str]],
+    mailboxes: list[Mailbox],
+) -> None:
+    """
+    The text is on the disk once, however many mailboxes it is in.
+    """
+    for result in maildir().deliver(message, mailboxes):
+        success_of(result)
+
+    found = files(root, *mailboxes)
+    assert {found[0].st_ino} == {file.st_ino for file in found}
+    assert len(mailboxes) == found[0].st_nlink
+    assert [] == leftovers()
+
+
+def test_order(
+    maildir: Make, message: MemoryMessage, calls: list[tuple[str, str]], success_of: Any
+) -> None:
+    """
+    One sync of the text; each mailbox is answered after its own sync, not after the last one.
+    """
+    backend = maildir()
+    backend.deliver(message, [ANN, BOB])
+    calls.clear()
+    for result in backend.deliver(message, [ANN, BOB]):
+        success_of(result)
+
+    short = [(call, "/".join(path.split("/")[1:3])) for call, path in calls]
+
+    assert [
+        ("write", "ann/tmp"),
+        ("fsync", "ann/tmp"),
+        ("link", "ann/new"),
+        ("link", "bob/new"),
+        ("fsync", "ann/new"),
+        ("fsync", "bob/new"),
+        ("unlink", "ann/tmp"),
+    ] == short
+
+
+def test_answered_one_by_one(
+    maildir: Make, message: MemoryMessage, monkeypatch: pytest.MonkeyPatch, held_pool: Any
+) -> None:
+    """
+    The first has the answer while the disk is still busy with the second.
+    """
+    backend = maildir(held_pool)
+    backend.deliver(message, [ANN, BOB])
+    held_pool.work()
+    first, second = backend.deliver(message, [ANN, BOB])
+    fsync, seen = os.fsync, []
+
+    def watch(descriptor: int) -> None:
+        seen.append((first.called, second.called))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    held_pool.work()
+
+    assert [(False, False), (False, False), (True, False)] == seen
+
+
+def test_first_cancelled(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    held_pool: Any,
+    failure_of: Any,
+    success_of: Any,
+    leftovers: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Who has called off his copy does not get one, even if the others' came by way of his tmp/.
+    """
+    backend = maildir(held_pool)
+    ann, bob = backend.deliver(message, [ANN, BOB])
+    write = os.write
+
+    def slow(descriptor: int, octets: bytes) -> int:
+        ann.cancel()
+        return write(descriptor, octets)
+
+    monkeypatch.setattr(os, "write", slow)
+    held_pool.work()
+
+    failure_of(ann, CancelledError)
+    success_of(bob)
+    assert [] == os.listdir(root / "example.org/ann/new")
+    assert 1 == files(root, BOB)[0].st_nlink
+    assert [] == leftovers()
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT]
+)
+@pytest.mark.parametrize("where", ["", "/ann/", "/bob/", "/cy/"])
+def test_no_links(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    break_call: Callable[[str, str, int], None],
+    success_of: Any,
+    leftovers: Callable[[], list[str]],
+    where: str,
+    number: int,
+) -> None:
+    """
+    Where there can be no link, there is a copy.
+    """
+    break_call("link", where, number)
+
+    for result in maildir().deliver(message, [ANN, BOB, CY]):
+        success_of(result)
+
+    assert 3 == len(files(root, ANN, BOB, CY))
+    assert [] == leftovers()
+
+
+def test_spooled_file_is_taken(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    spooled: Callable[..., MemoryMessage],
+    success_of: Any,
+) -> None:
+    """
+    A large message is in the right place already, and needs only names.
+    """
+    backend = maildir()
+    large = spooled(message)
+    assert large.path is not None
+
+    for result in backend.deliver(large, [ANN, BOB]):
+        success_of(result)
+
+    assert {os.stat(large.path).st_ino} == {file.st_ino for file in files(root, ANN, BOB)}
+
+
+@pytest.mark.parametrize("mailboxes", [[ANN], [ANN, BOB]])
+def test_spooled_file_is_synced_with_a_name(
+    maildir: Make,
+    message: MemoryMessage,
+    spooled: Callable[..., MemoryMessage],
+    calls: list[tuple[str, str]],
+    mailboxes: list[Mailbox],
+) -> None:
+    """
+    It is synced before it is shown, and not before it has a name at all.
+    """
+    backend = maildir()
+    backend.deliver(message, mailboxes)
+    large = spooled(message)
+    calls.clear()
+
+    backend.deliver(large, mailboxes)
+
+    assert "link" == calls[0][0]
+    assert "fsync" == calls[1][0]
+    assert calls[1][1].startswith("example.org/ann/tmp/")
+    assert "write" not in [call for call, _ in calls]
+
+
+@pytest.mark.parametrize("reason", ["mode", "link"])
+def test_spooled_file_is_copied(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    spooled: Callable[..., MemoryMessage],
+    break_call: Callable[[str, str, int], None],
+    success_of: Any,
+    reason: str,
+) -> None:
+    """
+    A spooled file that is not as ours would be, or cannot be linked, is copied.
+    """
+    backend = maildir()
+    large = spooled(message, mode=0o644 if reason == "mode" else 0o600)
+    if reason == "link":
+        break_call("link", "ann/tmp", errno.EXDEV)
+
+    [result] = backend.deliver(large, [ANN])
+
+    success_of(result)
+    [file] = files(root, ANN)
+    assert 0o600 == stat.S_IMODE(file.st_mode)
+    assert large.path is not None
+    assert os.stat(large.path).st_ino != file.st_ino
+
+
+def test_sync_of_the_spooled_file_fails(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    spooled: Callable[..., MemoryMessage],
+    break_call: Callable[[str, str, int], None],
+    failure_of: Any,
+    leftovers: Callable[[], list[str]],
+) -> None:
+    """
+    A file that the disk does not take is not answered with a yes.
+    """
+    backend = maildir()
+    large = spooled(message)
+    break_call("fsync", "ann/tmp/", errno.EIO)
+
+    [result] = backend.deliver(large, [ANN])
+
+    failure_of(result)
+    assert [] == leftovers()
+
+
+def test_other_file_system(
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    mounted: Callable[[Path], None],
+    success_of: Any,
+    leftovers: Callable[[], list[str]],
+) -> None:
+    """
+    Mailboxes on another disk share a copy of their own there.
+    """
+    other = [Mailbox(user, "example.net") for user in ("dee", "eve")]
+    (root / "example.net").mkdir(parents=True)
+    mounted(root / "example.net")
+
+    for result in maildir().deliver(message, [ANN, other[0], BOB, other[1]]):
+        success_of(result)
+
+    found = files(root, ANN, BOB, *other)
+    assert [2, 2, 2, 2] == [file.st_nlink for file in found]
+    assert found[0].st_dev != found[2].st_dev
+    assert [] == leftovers()
