@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from ..interfaces import LineEnding
@@ -184,6 +184,8 @@ class Spool:
         """
         if self._file is None:
             return MemoryContent(self._head, b"".join(self._chunks))
+        if self._failure is not None:
+            return fail(self._failure)
         self._finished = Deferred()
         finished = self._finished
         if not self._writing:

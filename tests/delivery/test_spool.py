@@ -1,0 +1,435 @@
+"""
+A message on its way in.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import binary, integers, lists, one_of, sampled_from, sets
+from twisted.internet.defer import Deferred, execute
+from twisted.python.failure import Failure
+
+from lmtpsvc.delivery.content import Content
+from lmtpsvc.delivery.line_endings import sizes_of
+from lmtpsvc.delivery.spool import Spool, SpoolSettings
+from lmtpsvc.interfaces import LineEnding
+
+HEAD = b"Return-Path: <ann@example.org>\r\n"
+
+
+class Disk:
+    """
+    A thread that writes when it is told to, and breaks when it is told to.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+        self.slow = False
+        self.error: OSError | None = None
+
+    def __call__(self, job: Callable[[], Any], /) -> Deferred[Any]:
+        result: Deferred[Any] = Deferred()
+        self.jobs.append((job, result))
+        if not self.slow:
+            self.go_on()
+        return result
+
+    def go_on(self) -> None:
+        """
+        Do what is waiting.
+        """
+        jobs, self.jobs = self.jobs, []
+        for job, result in jobs:
+            if self.error is not None:
+                result.errback(Failure(self.error))
+            else:
+                execute(job).chainDeferred(result)
+
+
+class Transport:
+    """
+    Somebody to be paused.
+    """
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def pause(self) -> None:
+        self.said.append("pause")
+
+    def resume(self) -> None:
+        self.said.append("resume")
+
+
+class Spooling:
+    """
+    A spool of ten octets of memory with all that it needs.
+    """
+
+    def __init__(self, directory: Path, line_ending: LineEnding = "\n", memory: int = 10) -> None:
+        self.disk, self.transport, self.directory = Disk(), Transport(), directory
+        self.spool = Spool(
+            SpoolSettings(memory, str(directory), line_ending, self.disk),
+            HEAD,
+            self.transport.pause,
+            self.transport.resume,
+        )
+
+
+@pytest.fixture
+def spooling(tmp_path: Path) -> Spooling:
+    return Spooling(tmp_path / "spool")
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path: Path) -> Iterator[None]:
+    """
+    Whatever a test does, no file and no descriptor is left of it.
+    """
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    gc.collect()
+    assert before == len(os.listdir("/proc/self/fd"))
+    assert [] == [path for path in tmp_path.rglob("*") if not path.is_dir()]
+
+
+def finished(spool: Spool) -> list[Any]:
+    """
+    What finish leads to, in a list, as soon as it has.
+    """
+    outcome: list[Any] = []
+    result = spool.finish()
+    if isinstance(result, Deferred):
+        result.addBoth(outcome.append)
+    else:
+        outcome.append(result)
+    return outcome
+
+
+def read(content: Content, line_ending: LineEnding = "\r\n") -> bytes:
+    with content.open(line_ending) as file:
+        return file.read()
+
+
+class TestSmall:
+    """
+    What fits into memory.
+    """
+
+    def test_nothing(self, spooling: Spooling) -> None:
+        """
+        An empty text is a message of headers only.
+        """
+        (content,) = finished(spooling.spool)
+
+        assert HEAD == read(content)
+        assert hashlib.sha256().hexdigest() == content.digest
+
+    def test_fits(self, spooling: Spooling) -> None:
+        """
+        As much as the limit never touches the disk: not even the directory is made.
+        """
+        spooling.spool.write(b"12345")
+        spooling.spool.write(b"67\r\n\r\n"[:5])
+        (content,) = finished(spooling.spool)
+
+        assert HEAD + b"1234567\r\n\r" == read(content)
+        assert content.path is None
+        assert not spooling.directory.exists()
+
+
+class TestLarge:
+    """
+    What does not.
+    """
+
+    @pytest.mark.parametrize("line_ending", ["\n", "\r\n"])
+    def test_rolls_over(self, line_ending: LineEnding, tmp_path: Path) -> None:
+        """
+        A larger message is a file, headers first, in the form that the backend wants.
+        """
+        spooling = Spooling(tmp_path / "a" / "b", line_ending)
+        text = b"one\r\ntwo\r\nthree\r\n"
+
+        for octet in text:
+            spooling.spool.write(bytes([octet]))
+        (content,) = finished(spooling.spool)
+
+        assert content.path is not None
+        stored = HEAD + text
+        if line_ending == "\n":
+            stored = stored.replace(b"\r\n", b"\n")
+        with open(content.path, "rb") as file:
+            assert stored == file.read()
+        assert HEAD + text == read(content)
+        assert hashlib.sha256(text).hexdigest() == content.digest
+        assert sizes_of(stored) == content.sizes(line_ending)
+
+    def test_has_no_name(self, spooling: Spooling) -> None:
+        """
+        A spooled file stands in its directory under no name: a crash leaves nothing.
+        """
+        spooling.spool.write(b"x" * 11)
+        (content,) = finished(spooling.spool)
+
+        assert content.path is not None
+        assert [] == list(spooling.directory.iterdir())
+        assert 0o700 == spooling.directory.stat().st_mode & 0o777
+
+    def test_without_o_tmpfile(self, spooling: Spooling, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Nor where the file system cannot make a file without a name.
+        """
+        real = os.open
+
+        def no_tmpfile(path: str, flags: int, mode: int = 0o777, **words: Any) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, "not supported", path)
+            return real(path, flags, mode, **words)
+
+        spooling.directory.mkdir()
+        monkeypatch.setattr(os, "open", no_tmpfile)
+        spooling.spool.write(b"x" * 11)
+        (content,) = finished(spooling.spool)
+
+        assert [] == list(spooling.directory.iterdir())
+        assert HEAD + b"x" * 11 == read(content)
+
+    def test_short_writes(self, spooling: Spooling, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A disk that takes a few octets at a time gets all of them.
+        """
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda fd, octets: real(fd, bytes(octets[:3])))
+        spooling.spool.write(b"0123456789abc")
+        (content,) = finished(spooling.spool)
+
+        assert HEAD + b"0123456789abc" == read(content)
+
+    def test_last_octet_is_a_cr(self, spooling: Spooling) -> None:
+        """
+        A CR whose LF never came is not lost.
+        """
+        spooling.spool.write(b"0123456789\r")
+        (content,) = finished(spooling.spool)
+
+        assert content.path is not None
+        with open(content.path, "rb") as file:
+            assert file.read().endswith(b"0123456789\r")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=one_of(
+        binary(max_size=60),
+        lists(sampled_from([b"\r", b"\n", b"\r\n", b"abc"]), max_size=30).map(b"".join),
+    ),
+    places=sets(integers(1, 60)),
+    slow=sets(integers(0, 10)),
+    line_ending=sampled_from(["\n", "\r\n"]),
+)
+def test_any_cut(
+    text: bytes, places: set[int], slow: set[int], line_ending: LineEnding, tmp_path: Path
+) -> None:
+    """
+    However the text is cut, and however slow the disk, message, digest and sizes are the same.
+    """
+    spooling = Spooling(tmp_path, line_ending)
+    edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
+
+    for number, (start, end) in enumerate(pairwise(edges)):
+        spooling.disk.slow = number in slow
+        if number not in slow:
+            spooling.disk.go_on()
+        spooling.spool.write(text[start:end])
+    outcome = finished(spooling.spool)
+    while spooling.disk.jobs:
+        spooling.disk.go_on()
+    (content,) = outcome
+
+    assert hashlib.sha256(text).hexdigest() == content.digest
+    expected = HEAD + text
+    if line_ending == "\n":
+        expected = expected.replace(b"\r\n", b"\n")
+    assert expected == read(content, line_ending)
+    assert sizes_of(expected) == content.sizes(line_ending)
+    assert spooling.transport.said in (
+        [],
+        ["pause", "resume"] * (len(spooling.transport.said) // 2),
+    )
+
+
+class TestBackpressure:
+    """
+    A client that is faster than the disk.
+    """
+
+    def test_paused(self, spooling: Spooling) -> None:
+        """
+        It is paused when as much as memory may hold waits behind what is being written.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * 11)
+        spooling.spool.write(b"y" * 10)
+        assert [] == spooling.transport.said
+
+        spooling.spool.write(b"z")
+        spooling.spool.write(b"z")
+        assert ["pause"] == spooling.transport.said
+
+        spooling.disk.go_on()
+        assert ["pause", "resume"] == spooling.transport.said
+        assert 1 == len(spooling.disk.jobs), "what waited is being written"
+        spooling.disk.go_on()
+        spooling.spool.discard()
+
+    def test_one_write_at_a_time(self, spooling: Spooling) -> None:
+        """
+        Pieces are written one after the other, and what comes meanwhile goes in one.
+        """
+        spooling.disk.slow = True
+        for piece in (b"1" * 11, b"2" * 6, b"3" * 6, b"4"):
+            spooling.spool.write(piece)
+        assert 1 == len(spooling.disk.jobs)
+
+        outcome = finished(spooling.spool)
+        assert 1 == len(spooling.disk.jobs)
+        spooling.disk.go_on()
+        assert [] == outcome
+        spooling.disk.go_on()
+
+        (content,) = outcome
+        assert HEAD + b"1" * 11 + b"2" * 6 + b"3" * 6 + b"4" == read(content)
+
+
+class TestFailure:
+    """
+    A disk that does not take it.
+    """
+
+    NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
+
+    def test_at_the_end(self, spooling: Spooling) -> None:
+        """
+        A text that could not be written fails as the disk did.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * 11)
+        outcome = finished(spooling.spool)
+        spooling.disk.error = self.NO_ROOM
+        spooling.disk.go_on()
+
+        assert [self.NO_ROOM] == [failure.value for failure in outcome]
+
+    def test_in_the_middle(self, spooling: Spooling) -> None:
+        """
+        What comes after an error is read and forgotten; the end fails as the disk did.
+        """
+        spooling.spool.write(b"x" * 11)
+        spooling.disk.error = self.NO_ROOM
+        spooling.spool.write(b"y" * 11)
+        spooling.disk.error = None
+        spooling.spool.write(b"z" * 11)
+        outcome = finished(spooling.spool)
+
+        assert [self.NO_ROOM] == [getattr(each, "value", each) for each in outcome]
+        assert [] == spooling.disk.jobs
+
+    def test_resumes(self, spooling: Spooling) -> None:
+        """
+        A client that was paused for a disk that then broke is not left waiting.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * 11)
+        spooling.spool.write(b"y" * 11)
+        spooling.disk.error = self.NO_ROOM
+        spooling.disk.go_on()
+
+        assert ["pause", "resume"] == spooling.transport.said
+
+    def test_no_directory(self, spooling: Spooling) -> None:
+        """
+        A spool directory that cannot be made is an error of this message, not of the service.
+        """
+        spooling.directory.write_bytes(b"in the way")
+        spooling.spool.write(b"x" * 11)
+        outcome = finished(spooling.spool)
+        spooling.directory.unlink()
+
+        assert [NotADirectoryError] == [getattr(each, "type", each) for each in outcome]
+
+    def test_headers_do_not_fit(self, spooling: Spooling, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A disk that is full from the first octet on leaves no open file behind.
+        """
+
+        def full(fd: int, octets: bytes) -> int:
+            raise self.NO_ROOM
+
+        monkeypatch.setattr(os, "write", full)
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * 11)
+        outcome = finished(spooling.spool)
+        spooling.disk.go_on()
+
+        assert [self.NO_ROOM] == [failure.value for failure in outcome]
+
+
+class TestDiscard:
+    """
+    A message that is not wanted any more.
+    """
+
+    @pytest.mark.parametrize("size", [0, 5, 11, 30])
+    def test_written(self, size: int, spooling: Spooling) -> None:
+        """
+        Nothing is left of what was in memory or in a file.
+        """
+        spooling.spool.write(b"x" * size)
+
+        spooling.spool.discard()
+
+        assert [] == spooling.disk.jobs
+
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_while_writing(self, broken: bool, spooling: Spooling) -> None:
+        """
+        What is being written is removed when that has ended, well or not; a paused client goes on.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * 11)
+        spooling.spool.write(b"y" * 11)
+        spooling.spool.discard()
+        if broken:
+            spooling.disk.error = TestFailure.NO_ROOM
+        spooling.disk.go_on()
+
+        assert ["pause", "resume"] == spooling.transport.said
+        assert [] == spooling.disk.jobs
+
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_while_finishing(self, broken: bool, spooling: Spooling) -> None:
+        """
+        Nobody is told of a message that is discarded while its last octets are written.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * 11)
+        outcome = finished(spooling.spool)
+        spooling.spool.discard()
+        if broken:
+            spooling.disk.error = TestFailure.NO_ROOM
+        while spooling.disk.jobs:
+            spooling.disk.go_on()
+
+        assert [] == outcome
