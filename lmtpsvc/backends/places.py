@@ -76,12 +76,11 @@ class Places:
         """
         return place.directory in self._safe
 
-    def make(self, place: Place, *, durably: bool = True) -> None:
+    def make(self, place: Place) -> None:
         """
-        Make the Maildir, as far as it is not there; if *durably*, wait until it is safe on disk.
+        Make the Maildir, as far as it is not there, and wait until it is safe on disk.
 
         What is there already is synced too: the process that made it may have died before it did.
-        If not *durably*, `sync` or `have_become_safe` must follow.
         """
         made: set[str] = set()
         shared = self._make_shared(place, made)
@@ -92,20 +91,10 @@ class Places:
             for directory in private:
                 self._make(directory, self._mode, made)
             self._fill(place, made)
-            if not durably:
-                return
-            _sync([*_leaves(place), *(private if shared else [place.shared, *private])], made)
+            _sync(private if shared else [place.shared, *private], made)
+            new = os.stat(place.directory + "/new")
         _sync(shared, made)
-        self.have_become_safe(place)
-
-    def have_become_safe(self, place: Place) -> None:
-        """
-        Remember that the Maildir is safe on disk, by whatever means.
-        """
-        if place.directory not in self._safe:
-            with as_user(place.uid, place.gid):
-                new = os.stat(place.directory + "/new")
-            self._remember(place, new)
+        self._remember(place, new)
 
     def sync(self, place: Place) -> None:
         """
