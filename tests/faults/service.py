@@ -39,7 +39,7 @@ class Service:
 
     *directory* gets its log and its socket.  With *port*, it listens there on loopback instead.
     *sabotage* are the arguments of ``sabotage.py``, *twistd* further options of twistd itself, and
-    *arguments* those of its command ``lmtp``.
+    *arguments* those of its command ``lmtp``.  *log* is where it logs to instead.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Service:
         sabotage: Sequence[str] = (),
         twistd: Sequence[str] = (),
         arguments: Sequence[str] = (),
+        log: Path | None = None,
     ) -> None:
         self.root = root
         self._directory = directory
@@ -65,7 +66,7 @@ class Service:
         words = ["-n", "--pidfile=", *twistd, "lmtp", "--listen", listen]
         words += ["--backend", f"maildir:{root}/{{domain}}/{{user}}", *arguments]
         self._command = [sys.executable, *program, *words]
-        self._log = directory / "server.log"
+        self._log = log or directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 20.0) -> None:
@@ -106,6 +107,8 @@ class Service:
         """
         What the server wrote to its log.
         """
+        if not self._log.is_file():
+            return "not kept"
         return self._log.read_text(errors="replace")
 
     def connection(self) -> Connection:

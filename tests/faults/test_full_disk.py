@@ -4,6 +4,7 @@ No room, no inodes, no right to write: "not now" to whom it concerns, and the se
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -190,3 +191,43 @@ def test_read_only(disk: Callable[..., Disk], service: Callable[..., Service]) -
         assert codes(6, 400 * KIB, *THREE) == ["250"] * 3
     clean(running)
     assert len(messages(plugged.root)) == 7
+
+
+def test_no_descriptors(directory: Path, service: Callable[..., Service]) -> None:
+    """
+    A server that may not open another file says "not now", and goes on when it may.
+    """
+    root = directory / "mail"
+    running = service(root)
+    ledger = Ledger()
+    process = running.process.pid
+    allowed = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    with running.connection() as connection:
+        used = len(list(Path(f"/proc/{process}/fd").iterdir()))
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (used, allowed[1]))
+        for seed, octets in enumerate((300 * KIB, 1000, 300 * KIB)):
+            message = compose(Random(seed), THREE, octets)
+            replies = connection.deliver(message, ledger)
+            assert {reply.code for reply in replies} <= {250, 451, 452}
+        resource.prlimit(process, resource.RLIMIT_NOFILE, allowed)
+        for seed, octets in enumerate((300 * KIB, 1000), start=10):
+            replies = connection.deliver(compose(Random(seed), THREE, octets), ledger)
+            assert [250] * 3 == [reply.code for reply in replies]
+    assert ledger.refused
+    clean(running)
+    found = inspect(root, ledger)
+    assert found.harm == []
+    assert found.refused == []
+
+
+def test_no_room_for_the_log(directory: Path, service: Callable[..., Service]) -> None:
+    """
+    Mail is taken although not a word of it can be logged.
+    """
+    running = service(directory / "mail", log=Path("/dev/full"))
+    ledger = Ledger()
+    with running.connection() as connection:
+        for seed in range(3):
+            replies = connection.deliver(compose(Random(seed), THREE, 1000), ledger)
+            assert [250] * 3 == [reply.code for reply in replies]
+    assert inspect(running.root, ledger).harm == []
