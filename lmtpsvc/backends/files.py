@@ -1,51 +1,17 @@
 """
-Files and directories that survive a power cut, and what is said when they cannot be had.
+Files and directories that survive a power cut.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
-from typing import BinaryIO, Final
-
-from ..errors import DeliveryError, TemporaryFailure
-from ..errors import refusal as as_error
-from ..replies import BAD_MAILBOX, NO_SPACE, TOO_LARGE, Reply
-
-#: The mailbox's owner has used up his quota.
-MAILBOX_FULL: Final = Reply(452, "Mailbox full", (2, 2))
-#: The same, where the operator wants the message returned at once.
-MAILBOX_FULL_FOR_GOOD: Final = Reply(552, "Mailbox full", (2, 2))
+from typing import BinaryIO
 
 #: Octets that are copied at a time.
 CHUNK = 1 << 18
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def refusal(error: OSError, mailbox_full: Reply = MAILBOX_FULL) -> DeliveryError:
-    """
-    Choose the reply for a file system error (codes: RFC 3463 §3.3, §3.4); log the error yourself.
-
-    Anything unforeseen is temporary: a lost mount or a slip of the administrator is no reason to
-    return mail to its sender.
-    """
-    match error.errno:
-        case errno.EDQUOT:
-            return as_error(mailbox_full)
-        case errno.ENOSPC | errno.EROFS:
-            # Also what the lack of inodes is called.
-            return as_error(NO_SPACE)
-        case errno.EFBIG:
-            # No file here may be that large, tomorrow neither.
-            return as_error(TOO_LARGE)
-        case errno.ENAMETOOLONG:
-            return as_error(BAD_MAILBOX)
-        case errno.EACCES | errno.EPERM | errno.ELOOP | errno.ENOTDIR:
-            return TemporaryFailure("Mailbox unavailable, try again later", (2, 0))
-        case _:
-            return TemporaryFailure("Mail cannot be stored now, try again later", (3, 0))
 
 
 def sync_directory(path: str) -> os.stat_result:
@@ -90,9 +56,10 @@ def make_directory_durably(path: str, mode: int) -> None:
             sync_directory(parent)
 
 
-def write_durably(path: str, source: BinaryIO, mode: int) -> None:
+def create(path: str, source: BinaryIO, mode: int, *, durably: bool) -> int:
     """
-    Write what *source* holds into the new file *path*, and wait until the disk has it.
+    Write what *source* holds into the new file *path*; if *durably*, wait until the disk has it.
+    Returns which device it is on.
 
     Raises:
         OSError: It did not work; there is no such file then.
@@ -105,7 +72,9 @@ def write_durably(path: str, source: BinaryIO, mode: int) -> None:
                 os.fchmod(descriptor, mode)
             while chunk := source.read(CHUNK):
                 _write(descriptor, chunk)
-            os.fsync(descriptor)
+            if durably:
+                os.fsync(descriptor)
+            return os.fstat(descriptor).st_dev
         finally:
             # NFS tells of a full quota here, so it must be before success.
             os.close(descriptor)
@@ -119,17 +88,6 @@ def _write(descriptor: int, octets: bytes) -> None:
     while written < len(octets):
         octets = octets[written:]
         written = os.write(descriptor, octets)
-
-
-def sync_file(path: str) -> None:
-    """
-    Wait until the disk has the contents of the file *path*.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def touch(path: str, mode: int) -> None:

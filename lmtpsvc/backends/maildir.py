@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -14,22 +15,23 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.plugin import IPlugin
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..errors import DeliveryError
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage
+from .batch import Batch
 from .files import make_directory, make_directory_durably, remove_older
 from .folders import directory_name
+from .group_commit import GroupCommit
 from .names import Names
 from .places import STALE_SECONDS, Place, Places
 from .pool import Pool, WorkerPool
 from .posting import Posting
 from .settings import SYNOPSIS, Settings, from_words
-from .sharing import deliver
-from .target import Target
+from .syncing import Syncing
+from .target import Answer, Target
 
 #: Where large messages are spooled, in the root; no value of a field begins with a dot.
 SPOOL: Final = ".spool"
@@ -40,16 +42,19 @@ class MaildirBackend(Service):
     """
     Stores mail in Maildirs; file work is done in *pool* only, except at start.
 
-    *names* makes the names of files, and *seconds* is the time of day.
+    *names* makes the names of files, and *clock* tells the time of day.
     """
 
-    def __init__(
-        self, settings: Settings, pool: Pool, names: Names, seconds: Callable[[], float]
-    ) -> None:
+    def __init__(self, settings: Settings, pool: Pool, names: Names, clock: IReactorTime) -> None:
+        seconds = clock.seconds
         self._settings, self._pool, self._names, self._seconds = settings, pool, names, seconds
         root = settings.template.root
         self._spool = None if root is None else os.path.join(root, SPOOL)
         self._places = Places(root, settings.mode, seconds)
+        self._syncing = Syncing(time.monotonic)
+        self._group = GroupCommit(
+            pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
+        )
         self.capabilities = Capabilities(settings.line_ending, self._spool)
 
     def startService(self) -> None:
@@ -99,22 +104,16 @@ class MaildirBackend(Service):
         for place, target in targets.items():
             owners.setdefault((place.uid, place.gid), []).append(target)
         for group in owners.values():
-            self._pool.run(partial(self._store, message, group))
+            posting = Posting(message, group, self._settings, self._places, self._names)
+            self._group.add(posting)
         return results
 
-    def _store(self, message: IMessage, targets: list[Target]) -> None:
+    def _store(self, postings: list[Posting]) -> list[Answer]:
         """
-        In a worker thread: give the message its name, and store it.
+        In a worker thread: store several messages together.
         """
-        settings = self._settings
-        try:
-            name = self._names.make(message.sizes(settings.line_ending))
-        except Exception:
-            for target in targets:
-                self._pool.post(target.fire, Failure())
-            return
-        posting = Posting(message, name, settings, self._places, self._pool)
-        deliver(posting, targets)
+        settings, pool = self._settings, self._pool
+        return Batch(postings, settings, self._places, self._syncing, pool).store()
 
     def _place(self, mailbox: Mailbox) -> Place:
         """
@@ -163,8 +162,8 @@ threads   at most so many deliveries are on their way to the disk at a time.
         if root is not None:
             _check(root)
         pool = WorkerPool(IReactorFromThreads(reactor), settings.threads, "maildir")
-        seconds = IReactorTime(reactor).seconds
-        return MaildirBackend(settings, pool, Names(socket.gethostname(), seconds), seconds)
+        clock = IReactorTime(reactor)
+        return MaildirBackend(settings, pool, Names(socket.gethostname(), clock.seconds), clock)
 
 
 def _check(root: str) -> None:

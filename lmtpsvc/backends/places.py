@@ -76,11 +76,12 @@ class Places:
         """
         return place.directory in self._safe
 
-    def make(self, place: Place) -> None:
+    def make(self, place: Place, *, durably: bool = True) -> None:
         """
-        Make the Maildir, as far as it is not there, and wait until it is safe on disk.
+        Make the Maildir, as far as it is not there; if *durably*, wait until it is safe on disk.
 
         What is there already is synced too: the process that made it may have died before it did.
+        If not *durably*, `sync` or `have_become_safe` must follow.
         """
         made: set[str] = set()
         shared = self._make_shared(place, made)
@@ -91,10 +92,20 @@ class Places:
             for directory in private:
                 self._make(directory, self._mode, made)
             self._fill(place, made)
-            _sync(private if shared else [place.shared, *private], made)
-            new = os.stat(place.directory + "/new")
+            if not durably:
+                return
+            _sync([*([] if shared else [place.shared]), *private, *_leaves(place)], made)
         _sync(shared, made)
-        self._remember(place, new)
+        self.have_become_safe(place)
+
+    def have_become_safe(self, place: Place) -> None:
+        """
+        Remember that the Maildir is safe on disk, by whatever means.
+        """
+        if place.directory not in self._safe:
+            with as_user(place.uid, place.gid):
+                new = os.stat(place.directory + "/new")
+            self._remember(place, new)
 
     def sync(self, place: Place) -> None:
         """
@@ -154,13 +165,8 @@ class Places:
         """
         Make what a Maildir consists of, in the INBOX's and in the folder's.
         """
-        for directory in {place.inbox, place.directory}:
-            fresh: set[str] = set()
-            for name in ("tmp", "new", "cur"):
-                self._make(f"{directory}/{name}", self._mode, fresh)
-            for path in fresh:
-                sync_directory(path)
-            made |= fresh
+        for path in _leaves(place):
+            self._make(path, self._mode, made)
         if place.directory != place.inbox and place.directory in made:
             # Tells Courier's deliverquota that the quota is that of the directory above.
             touch(place.directory + "/maildirfolder", file_mode(self._mode))
@@ -190,6 +196,14 @@ def _below(top: str, bottom: str) -> list[str]:
         found.append(bottom)
         bottom = os.path.dirname(bottom)
     return found[::-1]
+
+
+def _leaves(place: Place) -> list[str]:
+    """
+    What a Maildir consists of, the INBOX's and the folder's.
+    """
+    inboxes = {place.inbox, place.directory}
+    return [f"{inbox}/{name}" for inbox in inboxes for name in ("tmp", "new", "cur")]
 
 
 def _sync(directories: list[str], made: set[str]) -> None:

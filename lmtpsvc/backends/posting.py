@@ -1,94 +1,100 @@
 """
-The steps by which a message comes into a Maildir: written to ``tmp``, shown in ``new``, synced.
+One message on its way into Maildirs, and the steps by which it comes there.
 
 All run in worker threads.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Callable
-from functools import partial
+from typing import Final
 
-from attrs import frozen
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from attrs import define, field
 
 from ..interfaces import IMessage
-from .files import refusal, remove, sync_file, write_durably
+from .files import create, remove
 from .identity import as_user, identity
+from .names import Names
 from .places import Place, Places
-from .pool import Pool
 from .settings import Settings
 from .target import Target
 
-_log = Logger()
+# What link(2) says where a copy may still succeed: another file system, too many links, links to
+# others' files forbidden (fs.protected_hardlinks), a file system that has no links, the file gone.
+_NO_LINK: Final = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT)
 
 
-@frozen
+@define(eq=False)
 class Posting:
     """
-    Puts *message*, under the file *name*, into Maildirs.
+    *message*, under one name, for *targets* that belong to the same user and group.
 
+    It is written to ``tmp`` of one of the targets, the *source*, and hard-linked from there.
     """
 
     message: IMessage
-    name: str
+    targets: list[Target]
     settings: Settings
     places: Places
-    pool: Pool
+    names: Names
+    #: Of the file; with the sizes in it, which may take a look at the whole message.
+    name: str = field(default="", init=False)
+    source: Target | None = field(default=None, init=False)
+    #: The file system that the file in ``tmp`` is on.
+    device: int = field(default=-1, init=False)
 
-    def path(self, target: Target, where: str) -> str:
+    @property
+    def source_place(self) -> Place:
         """
-        The file in ``tmp`` or ``new``.
+        The Maildir with the file in its ``tmp``.
         """
-        return f"{target.place.directory}/{where}/{self.name}"
+        assert self.source is not None, "it was written"
+        return self.source.place
 
-    def attempt(self, target: Target, step: Callable[[Target], object]) -> bool:
+    @property
+    def tmp(self) -> str:
         """
-        Do one *step*; False if it failed, and *target* has been answered.
+        The file that is linked from.
         """
-        try:
-            step(target)
-        except OSError as error:
-            _log.error(
-                "{id}: no delivery to {mailbox} in {directory}: {error}",
-                id=self.message.id,
-                mailbox=target.mailbox,
-                directory=target.place.directory,
-                error=error,
-            )
-            self.pool.post(target.fire, Failure(refusal(error, self.settings.mailbox_full)))
-        except Exception:
-            self.pool.post(target.fire, Failure())
-        else:
-            return True
-        return False
+        return os.path.join(self.source_place.directory, "tmp", self.name)
 
-    def write(self, target: Target) -> None:
+    def new(self, target: Target) -> str:
         """
-        Have the whole message in ``tmp``, safe.
+        The file as mail readers will see it.
+        """
+        return f"{target.place.directory}/new/{self.name}"
+
+    def write(self, target: Target, *, durably: bool) -> None:
+        """
+        Have the whole message in ``tmp`` of *target*, which is the source then.
+
+        Raises:
+            OSError: It did not work; there is no such file then.
         """
         place = target.place
+        self.source = target
+        if not self.name:
+            self.name = self.names.make(self.message.sizes(self.settings.line_ending))
         if not self.places.is_safe(place):
-            self.places.make(place)
+            self.places.make(place, durably=durably)
         try:
-            self._put(target)
+            self._put(place, durably=durably)
         except FileNotFoundError:
             # Somebody has removed the mailbox since.
-            self.places.make(place)
-            self._put(target)
+            self.places.make(place, durably=durably)
+            self._put(place, durably=durably)
 
-    def _put(self, target: Target) -> None:
-        place, path = target.place, self.path(target, "tmp")
-        if self.message.path is not None and self._take(self.message.path, place, path):
+    def _put(self, place: Place, *, durably: bool) -> None:
+        path = self.tmp
+        if self.message.path is not None and self._take(self.message.path, place, path, durably):
             return
         # Opened by the service: what is spooled is not for the user to read.
         with self.message.open(self.settings.line_ending) as source, as_user(place.uid, place.gid):
-            write_durably(path, source, self.settings.file_mode)
+            self.device = create(path, source, self.settings.file_mode, durably=durably)
 
-    def _take(self, spooled: str, place: Place, path: str) -> bool:
+    def _take(self, spooled: str, place: Place, path: str, durably: bool) -> bool:
         """
         Make the *spooled* file itself the one in ``tmp``, if it is as ours would be.
 
@@ -109,42 +115,67 @@ class Posting:
                 os.link(os.path.abspath(spooled), path, src_dir_fd=0, follow_symlinks=True)
             except OSError:
                 return False
-            try:
-                sync_file(path)
-            except BaseException:
-                remove(path)
-                raise
+            self.device = seen.st_dev
+            if durably:
+                self.sync()
         return True
 
-    def show(self, target: Target) -> None:
+    def sync(self) -> None:
         """
-        Move the file from ``tmp`` to ``new``, unless nobody wants it any more.
-        """
-        place = target.place
-        tmp, new = self.path(target, "tmp"), self.path(target, "new")
-        with as_user(place.uid, place.gid):
-            if not target.begin():
-                remove(tmp)
-                return
-            try:
-                os.rename(tmp, new)
-            except BaseException:
-                remove(tmp)
-                raise
-        self.settle(target)
+        Wait until the disk has the file in ``tmp``.
 
-    def settle(self, target: Target) -> None:
+        Raises:
+            OSError: It has not; the file has been removed.
         """
-        Wait until what is in ``new`` is safe, and answer.
+        place = self.source_place
+        with as_user(place.uid, place.gid):
+            try:
+                descriptor = os.open(self.tmp, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            except BaseException:
+                remove(self.tmp)
+                raise
+
+    def link(self, target: Target) -> bool:
+        """
+        Show the file to *target*; False if there can be no link.
         """
         place = target.place
-        try:
-            self.places.sync(place)
-        except BaseException:
-            # Nobody knows whether it would be there; the client keeps its copy.
-            with as_user(place.uid, place.gid):
-                remove(self.path(target, "new"))
-            raise
-        self.pool.post(target.fire)
-        if self.places.is_untidy(place):
-            self.pool.run(partial(self.places.tidy, place))
+        if not self.places.is_safe(place):
+            # Synced when the link is.
+            self.places.make(place, durably=False)
+        with as_user(place.uid, place.gid):
+            try:
+                os.link(self.tmp, self.new(target))
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                return False
+        return True
+
+    def rename(self) -> None:
+        """
+        Show the file to the source, and to nobody after that.
+
+        Raises:
+            OSError: It did not work; the file has been removed.
+        """
+        source = self.source
+        assert source is not None, "it was written"
+        with as_user(source.place.uid, source.place.gid):
+            try:
+                os.rename(self.tmp, self.new(source))
+            except BaseException:
+                remove(self.tmp)
+                raise
+
+    def withdraw(self, target: Target | None = None) -> None:
+        """
+        Take the file out of *target*'s ``new``, or out of ``tmp``.
+        """
+        place = self.source_place if target is None else target.place
+        with as_user(place.uid, place.gid):
+            remove(self.tmp if target is None else self.new(target))

@@ -11,8 +11,7 @@ from typing import Final, TypeVar
 from attrs import frozen
 
 from ..interfaces import LineEnding
-from ..replies import Reply
-from .files import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD
+from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
 from .template import Template, parse
 
 T = TypeVar("T")

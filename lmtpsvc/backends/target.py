@@ -4,6 +4,8 @@ Where a message is to go, and who waits for the answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.python.failure import Failure
 
 from ..commitment import Commitment
@@ -47,3 +49,15 @@ class Target:
                     commitment.callback(None)
                 else:
                     commitment.errback(failure)
+
+
+#: Who is to be answered, and what went wrong, if anything did.
+Answer = tuple[Target, Failure | None]
+
+
+def fire(answers: Iterable[Answer]) -> None:
+    """
+    Answer them all; in the reactor thread.
+    """
+    for target, failure in answers:
+        target.fire(failure)
