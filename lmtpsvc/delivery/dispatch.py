@@ -32,7 +32,7 @@ def reply_for(failure: Failure) -> Reply:
     and not a 5yz, because our bug is no reason to bounce somebody's mail.
     """
     error = failure.value
-    if isinstance(error, DeliveryError):
+    if isinstance(error, DeliveryError) and hasattr(error, "reply"):
         return error.reply
     if isinstance(error, TimeoutError):
         return replies.CANNOT_LOOK_UP

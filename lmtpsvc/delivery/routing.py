@@ -80,7 +80,8 @@ class Routing:
     def _verify(
         self, mailboxes: Sequence[Mailbox]
     ) -> tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]]:
-        if not mailboxes:
+        # None, from a directory that forgot its answer, is a defect and not an unknown user.
+        if len(mailboxes) == 0:
             raise refusal(replies.NO_SUCH_USER)
         verdicts = [self.backend.verify(mailbox) for mailbox in mailboxes]
         waiting: list[Deferred[None]] = [

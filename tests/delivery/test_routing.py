@@ -1,0 +1,317 @@
+"""
+From an address to mailboxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lmtpsvc import replies
+from lmtpsvc.delivery.dispatch import reply_for
+from lmtpsvc.delivery.routing import AddressRules, Routing
+from lmtpsvc.envelope import Address, Mailbox
+from lmtpsvc.errors import PermanentFailure, TemporaryFailure, refusal
+from lmtpsvc.interfaces import Capabilities, IBackend, IDirectory
+
+ANN = Address("ann", "example.org")
+ANN_BOX, BOB_BOX = Mailbox("ann", "example.org"), Mailbox("bob", "example.org")
+NO_SUCH_USER = refusal(replies.NO_SUCH_USER)
+
+
+class TestAddressRules:
+    """
+    How an address is read.
+    """
+
+    @pytest.mark.parametrize(
+        ("rules", "local", "mailbox"),
+        [
+            ({}, "ann", ("ann", "")),
+            ({}, "Ann", ("ann", "")),
+            ({"fold_case": False}, "Ann", ("Ann", "")),
+            ({}, "ann+lists", ("ann", "lists")),
+            ({}, "ann+a+b", ("ann", "a+b")),
+            ({}, "ann+", ("ann", "")),
+            ({}, "+lists", ("+lists", "")),
+            ({}, "+a+b", ("+a", "b")),
+            ({}, "+", ("+", "")),
+            ({}, "Ann+Lists", ("ann", "lists")),
+            ({"delimiter": ""}, "ann+lists", ("ann+lists", "")),
+            ({"delimiter": "-"}, "ann-lists", ("ann", "lists")),
+            ({"delimiter": "-"}, "ann+x-y", ("ann+x", "y")),
+            ({}, "a b", ("a b", "")),
+            ({}, "", ("", "")),
+            ({}, "JÖRG", ("jörg", "")),
+            ({}, "jo\u0308rg", ("jörg", "")),
+            ({"fold_case": False}, "jo\u0308rg", ("jörg", "")),
+        ],
+    )
+    def test_mailbox(self, rules: dict[str, Any], local: str, mailbox: tuple[str, str]) -> None:
+        """
+        Case and spelling do not matter, and what stands behind the delimiter is a detail.
+        """
+        read = AddressRules("mx.example.org", **rules).mailbox(Address(local, "example.org"))
+
+        assert Mailbox(mailbox[0], "example.org", mailbox[1]) == read
+
+    @pytest.mark.parametrize("local", ["Postmaster", "postmaster"])
+    def test_postmaster(self, local: str) -> None:
+        """
+        The bare Postmaster is one of this host (RFC 5321 §4.1.1.3).
+        """
+        read = AddressRules("mx.example.org").mailbox(Address(local, ""))
+
+        assert Mailbox("postmaster", "mx.example.org") == read
+
+
+@implementer(IDirectory)
+class Directory:
+    def __init__(self, answer: Callable[[Mailbox], Any]) -> None:
+        self.resolve = answer
+
+
+@implementer(IBackend)
+class Store:
+    capabilities = Capabilities()
+
+    def __init__(self, *verdicts: Any) -> None:
+        self.verdicts, self.asked = list(verdicts), list[Mailbox]()
+
+    def verify(self, mailbox: Mailbox) -> Any:
+        self.asked.append(mailbox)
+        verdict = self.verdicts.pop(0) if self.verdicts else None
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict() if callable(verdict) else verdict
+
+    def deliver(self, message: object, mailboxes: Sequence[Mailbox]) -> list[Any]:
+        raise NotImplementedError
+
+
+async def coroutine(result: Any) -> Any:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def resolve(clock: Clock) -> Callable[..., Deferred[tuple[Mailbox, ...]]]:
+    """
+    Ask where mail for Ann goes, of a directory and a store.
+    """
+
+    def resolve(
+        answer: Callable[[Mailbox], Any], *verdicts: Any
+    ) -> Deferred[tuple[Mailbox, ...]]:
+        routing = Routing(
+            Directory(answer), Store(*verdicts), AddressRules("mx.example.org"), clock, 60.0
+        )
+        return routing.resolve(ANN)
+
+    return resolve
+
+
+class TestDirectory:
+    """
+    What a directory may answer.
+    """
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            lambda mailbox: [mailbox],
+            lambda mailbox: (mailbox,),
+            lambda mailbox: succeed([mailbox]),
+            lambda mailbox: coroutine([mailbox]),
+        ],
+        ids=["list", "tuple", "Deferred", "coroutine"],
+    )
+    def test_known(
+        self, answer: Any, resolve: Callable[..., Any], success_of: Callable[..., Any]
+    ) -> None:
+        """
+        A directory answers at once or later, whatever way it is written.
+        """
+        assert (ANN_BOX,) == success_of(resolve(answer))
+
+    def test_alias(self, resolve: Callable[..., Any], success_of: Callable[..., Any]) -> None:
+        """
+        An alias is several mailboxes, in the directory's order.
+        """
+        assert (BOB_BOX, ANN_BOX) == success_of(resolve(lambda _: [BOB_BOX, ANN_BOX]))
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            lambda _: [],
+            lambda _: fail(NO_SUCH_USER),
+            lambda _: coroutine(NO_SUCH_USER),
+        ],
+        ids=["nobody", "Deferred", "coroutine"],
+    )
+    def test_unknown(
+        self, answer: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        Nobody of that name, however it is said, is 550 5.1.1.
+        """
+        failure = failure_of(resolve(answer), PermanentFailure)
+
+        assert replies.NO_SUCH_USER == reply_for(failure)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            lambda _: 1 / 0,
+            lambda _: fail(ZeroDivisionError()),
+            lambda _: coroutine(ZeroDivisionError()),
+            lambda _: None,
+            lambda _: coroutine(None),
+            lambda _: 7,
+        ],
+        ids=["raises", "fails", "coroutine", "None", "None from a coroutine", "a number"],
+    )
+    def test_defect(
+        self, answer: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        A directory that is broken never makes a user unknown.
+        """
+        assert replies.INTERNAL_ERROR == reply_for(failure_of(resolve(answer)))
+
+    def test_asyncio(self, resolve: Callable[..., Any], failure_of: Callable[..., Failure]) -> None:
+        """
+        What only an event loop of another kind could await is an error, and not somebody's mail.
+        """
+
+        class Future:
+            def __await__(self) -> Any:
+                yield self
+
+        failure_of(resolve(lambda _: Future()), TypeError)
+
+
+class TestVerify:
+    """
+    What a backend says to a mailbox.
+    """
+
+    @pytest.mark.parametrize(
+        "verdicts",
+        [
+            (None, None),
+            (lambda: succeed(None), lambda: coroutine(None)),
+            (None, lambda: coroutine(None)),
+        ],
+    )
+    def test_taken(
+        self, verdicts: Any, resolve: Callable[..., Any], success_of: Callable[..., Any]
+    ) -> None:
+        """
+        All mailboxes of an alias must be taken.
+        """
+        assert (ANN_BOX, BOB_BOX) == success_of(resolve(lambda _: [ANN_BOX, BOB_BOX], *verdicts))
+
+    @pytest.mark.parametrize(
+        "verdicts",
+        [
+            (None, PermanentFailure("no")),
+            (PermanentFailure("no"), None),
+            (lambda: succeed(None), lambda: fail(PermanentFailure("no"))),
+            (lambda: coroutine(PermanentFailure("no")), Deferred),
+        ],
+        ids=["raised, second", "raised, first", "Deferred", "coroutine, and one that never answers"],
+    )
+    def test_refused(
+        self, verdicts: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        One refusal is the reply for all, as soon as it is known, in its own words.
+        """
+        failure = failure_of(resolve(lambda _: [ANN_BOX, BOB_BOX], *verdicts), PermanentFailure)
+
+        assert "no" == str(failure.value)
+
+    def test_first_refusal_is_the_reply(
+        self, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        Who refuses first is quoted; who refuses later is no error of anybody's.
+        """
+        first, second = Deferred[None](), Deferred[None]()
+        resolved = resolve(lambda _: [ANN_BOX, BOB_BOX], lambda: first, lambda: second)
+
+        second.errback(TemporaryFailure("later"))
+        first.errback(PermanentFailure("never"))
+
+        failure_of(resolved, TemporaryFailure)
+
+
+class TestTimeout:
+    """
+    Who does not answer in time.
+    """
+
+    @pytest.mark.parametrize("who", ["directory", "backend", "coroutine"])
+    def test_too_slow(
+        self,
+        who: str,
+        clock: Clock,
+        resolve: Callable[..., Any],
+        no_result: Callable[..., None],
+        failure_of: Callable[..., Failure],
+    ) -> None:
+        """
+        A look-up that takes a minute is called off: the client may try again.
+        """
+        waiting: Deferred[Any] = Deferred()
+
+        async def wait() -> Any:
+            return await waiting
+
+        resolved = {
+            "directory": lambda: resolve(lambda _: waiting),
+            "backend": lambda: resolve(lambda mailbox: [mailbox], lambda: waiting),
+            "coroutine": lambda: resolve(lambda _: wait()),
+        }[who]()
+        clock.advance(59)
+        no_result(resolved)
+        clock.advance(1)
+
+        assert replies.CANNOT_LOOK_UP == reply_for(failure_of(resolved, TimeoutError))
+        assert waiting.called
+        waiting.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def test_in_time(
+        self, clock: Clock, resolve: Callable[..., Any], success_of: Callable[..., Any]
+    ) -> None:
+        """
+        One that answers leaves no timer behind.
+        """
+        waiting: Deferred[Any] = Deferred()
+        resolved = resolve(lambda _: waiting)
+
+        waiting.callback([ANN_BOX])
+
+        assert (ANN_BOX,) == success_of(resolved)
+        assert [] == clock.getDelayedCalls()
+
+    def test_at_once(self, clock: Clock, resolve: Callable[..., Any]) -> None:
+        """
+        One that answers at once never has a timer.
+        """
+        resolve(lambda mailbox: [mailbox])
+
+        assert [] == clock.getDelayedCalls()

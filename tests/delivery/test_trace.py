@@ -1,0 +1,148 @@
+"""
+The headers on top of a message.
+"""
+
+from __future__ import annotations
+
+import re
+from email import message_from_bytes
+from email.policy import default
+from email.utils import parsedate_to_datetime
+
+import pytest
+
+from lmtpsvc.delivery.trace import DeliveredTo, delivered_to_header, trace_headers
+from lmtpsvc.envelope import Address, Client, Envelope, Recipient, Sender
+
+ANN = Address("ann", "example.net")
+BOB, EVE = (Recipient(Address(name, "example.org")) for name in ("bob", "eve"))
+WHEN = 1_700_000_000.75
+
+
+def headers(
+    *recipients: Recipient,
+    sender: Sender | None = None,
+    client: Client | None = None,
+    delivered_to: DeliveredTo = "single",
+) -> bytes:
+    envelope = Envelope(
+        sender or Sender(ANN), recipients, client or Client("192.0.2.7", "mx.example.net")
+    )
+    return trace_headers(envelope, "t1", "lmtp.example.org", WHEN, delivered_to)
+
+
+def without_date(octets: bytes) -> bytes:
+    return re.sub(rb"; .* [+-]\d{4}\r\n", b"; DATE\r\n", octets)
+
+
+def test_all() -> None:
+    """
+    Who sent it, for whom, and how it came here: each on lines of its own, with CRLF.
+    """
+    assert (
+        b"Return-Path: <ann@example.net>\r\n"
+        b"Delivered-To: bob@example.org\r\n"
+        b"Received: from mx.example.net ([192.0.2.7])\r\n"
+        b"\tby lmtp.example.org (lmtpsvc) with LMTP id t1\r\n"
+        b"\tfor <bob@example.org>; DATE\r\n"
+    ) == without_date(headers(BOB))
+
+
+def test_several_recipients() -> None:
+    """
+    With several recipients, nobody is told of the others.
+    """
+    assert (
+        b"Return-Path: <ann@example.net>\r\n"
+        b"Received: from mx.example.net ([192.0.2.7])\r\n"
+        b"\tby lmtp.example.org (lmtpsvc) with LMTP id t1; DATE\r\n"
+    ) == without_date(headers(BOB, EVE))
+
+
+def test_date() -> None:
+    """
+    The date is that of the transaction, in a form that every reader knows.
+    """
+    message = message_from_bytes(headers(BOB) + b"\r\n", policy=default)
+
+    said = parsedate_to_datetime(message["Received"].rpartition(";")[2])
+    assert int(WHEN) == said.timestamp()
+    assert said.utcoffset() is not None
+
+
+@pytest.mark.parametrize(
+    ("client", "said"),
+    [
+        (Client("192.0.2.7", "mx"), b"from mx ([192.0.2.7])\r\n"),
+        (Client("2001:db8::1", "mx"), b"from mx ([IPv6:2001:db8::1])\r\n"),
+        (Client("::1", "[IPv6:::1]"), b"from [IPv6:::1] ([IPv6:::1])\r\n"),
+        (Client("local", "mx"), b"from mx (local)\r\n"),
+    ],
+)
+def test_client(client: Client, said: bytes) -> None:
+    """
+    An address literal is tagged where it is one of IPv6; a UNIX socket has no address.
+    """
+    assert b"Received: " + said in headers(BOB, client=client)
+
+
+@pytest.mark.parametrize(
+    ("tls", "smtputf8", "protocol"),
+    [
+        (False, False, b" with LMTP id "),
+        (True, False, b" with LMTPS id "),
+        (False, True, b" with UTF8LMTP id "),
+        (True, True, b" with UTF8LMTPS id "),
+    ],
+)
+def test_protocol(tls: bool, smtputf8: bool, protocol: bytes) -> None:
+    """
+    The registered names of what was spoken (RFC 3848, RFC 6531 §4.3).
+    """
+    sender = Sender(ANN, {"SMTPUTF8": True} if smtputf8 else {})
+
+    assert protocol in headers(BOB, sender=sender, client=Client("::1", "mx", tls))
+
+
+@pytest.mark.parametrize(
+    ("sender", "said"),
+    [
+        (Sender(None), b"Return-Path: <>\r\n"),
+        (Sender(Address("a b", "example.net")), b'Return-Path: <"a b"@example.net>\r\n'),
+        (
+            Sender(Address("jörg", "bücher.example"), {"SMTPUTF8": True}),
+            "Return-Path: <jörg@bücher.example>\r\n".encode(),
+        ),
+    ],
+)
+def test_return_path(sender: Sender, said: bytes) -> None:
+    """
+    The path back is the sender as it was said; a bounce has none.
+    """
+    assert headers(BOB, sender=sender).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("delivered_to", "recipients", "there"),
+    [
+        ("single", (BOB,), True),
+        ("single", (BOB, EVE), False),
+        ("always", (BOB,), False),  # each mailbox gets a line of its own on top
+        ("always", (BOB, EVE), False),
+        ("never", (BOB,), False),
+    ],
+)
+def test_delivered_to(
+    delivered_to: DeliveredTo, recipients: tuple[Recipient, ...], there: bool
+) -> None:
+    """
+    Delivered-To stands in what all share only where there is one recipient.
+    """
+    assert there is (b"Delivered-To:" in headers(*recipients, delivered_to=delivered_to))
+
+
+def test_delivered_to_header() -> None:
+    """
+    The line for each of several is the recipient as it was said.
+    """
+    assert b"Delivered-To: bob@example.org\r\n" == delivered_to_header(BOB)
