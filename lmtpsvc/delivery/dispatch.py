@@ -64,5 +64,15 @@ def dispatch(
     wrong = RuntimeError(f"{len(results)} results for {len(mailboxes)} mailboxes from {backend!r}")
     for result in results:
         result.addErrback(lambda _: None)
-        result.cancel()
+        call_off(result)
     return [fail(wrong) for _ in mailboxes]
+
+
+def call_off(result: Deferred[None]) -> None:
+    """
+    Cancel a delivery; a backend that fails to be called off harms nobody else.
+    """
+    try:
+        result.cancel()
+    except Exception:
+        _log.failure("a delivery could not be called off")

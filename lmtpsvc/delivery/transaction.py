@@ -18,7 +18,7 @@ from ..interfaces import IBackend
 from ..limits import Limits
 from ..replies import Reply
 from .content import Content
-from .dispatch import dispatch, reply_for
+from .dispatch import call_off, dispatch, reply_for
 from .log import Timing, log_delivery
 from .message import Message
 from .spool import Spool
@@ -158,8 +158,11 @@ class Transaction:
                 self._results += dispatch(self._backend, own, [mailbox])
         else:
             self._results = dispatch(self._backend, message, mailboxes)
+        # A backend may give several mailboxes one and the same Deferred; they share how it ends.
+        positions_of: dict[Deferred[None], list[int]] = {}
         for mailbox, result in zip(mailboxes, self._results, strict=True):
-            positions = recipients_of[mailbox]
+            positions_of.setdefault(result, []).extend(recipients_of[mailbox])
+        for result, positions in positions_of.items():
             result.addCallbacks(
                 self._stored, self._refused, callbackArgs=(positions,), errbackArgs=(positions,)
             )
@@ -211,7 +214,7 @@ class Transaction:
 
     def _cancel_open(self) -> None:
         for result in self._results:
-            result.cancel()
+            call_off(result)
 
     def _give_up(self) -> None:
         """

@@ -201,6 +201,19 @@ class TestDispatch:
 
         assert held == ended
 
+    def test_wrong_count_that_cannot_be_called_off(self, logged: Any) -> None:
+        """
+        Not even a backend that fails in being called off keeps anybody from an answer.
+        """
+
+        def broken(_: Deferred[None]) -> None:
+            raise ZeroDivisionError
+
+        results = dispatch(Backend(lambda: [Deferred(broken)]), MESSAGE, THREE)
+
+        assert [replies.INTERNAL_ERROR] * 3 == outcomes(results)
+        assert ZeroDivisionError in [failure.type for failure in logged.defects]
+
     def test_not_awaitable(self, logged: Any) -> None:
         """
         A result that nobody here can await fails alone.
