@@ -8,11 +8,12 @@ be wrong.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -27,8 +28,15 @@ from .delivery.json_log import JSONLog
 from .delivery.routing import AddressRules, Routing
 from .delivery.spool import SpoolSettings
 from .limits import Limits, limit_options, limits_from
+from .quantities import count
+from .server.command import Account, Command
+from .server.counts import Counts
 from .server.factory import LMTPFactory
-from .server.service import SMTP_PORT, Listener, LMTPService
+from .server.inherited import Inheritance, InheritedSocketReactor
+from .server.listening import SMTP_PORT, Listener
+from .server.service import LMTPService
+from .server.supervisor import Supervisor
+from .server.worker import Worker, WorkerFactory
 from .session.standard import standard_extensions
 from .specs import (
     backend_factories,
@@ -43,6 +51,10 @@ DEFAULT_LISTEN = "tcp:8024:interface=127.0.0.1"
 DEFAULT_BACKEND = "maildir:mail/{domain}/{user}"
 #: Threads that write spooled files.
 SPOOL_THREADS = 4
+#: What --workers says: a number, or auto.
+DEFAULT_WORKERS = "1"
+#: How long a worker may take to stop, beyond what transactions and commits in flight may.
+STOP_MARGIN_SECONDS = 5.0
 
 _loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
 
@@ -68,6 +80,8 @@ class Options(usage.Options):
          "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
         ["spool", None, None, "Directory for large messages on their way in"],
         ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
+        ["workers", None, DEFAULT_WORKERS,
+         "Processes that share the connections; auto is one per processor"],
         *([option, None, default, text] for option, default, text in limit_options()),
     ]  # fmt: skip
 
@@ -113,6 +127,7 @@ class Options(usage.Options):
         """
         Read the command line.  A mistake is one line: Twisted would print all options before it.
         """
+        self["words"] = list(sys.argv[1:] if options is None else options)
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -130,14 +145,18 @@ class Options(usage.Options):
         from twisted.internet import reactor
 
         self["reactor"] = reactor
+        self["inheritance"] = Inheritance.claim(os.environ)
+        self["workers"] = self._workers()
         self["limits"] = self._limits()
         self["rules"] = self._rules()
         if self["delivered-to"] not in {"single", "always", "never"}:
             raise usage.UsageError("--delivered-to is single, always or never")
-        self["listeners"] = [self._listener(words) for words in self["listen"] or [DEFAULT_LISTEN]]
+        self["listeners"] = self._listeners(self["listen"] or [DEFAULT_LISTEN])
         self["users"] = self["users"] or self._default_users()
         self["directory"] = self._made("users", directory_from_string)
         self["store"] = self._made("backend", backend_from_string)
+        self["command"] = Command.of(getattr(self, "parent", None), self["words"])
+        self["files"] = self._files()
         if self["json-log"] is not None:
             try:
                 self["json-log"] = JSONLog.to(self["json-log"])
@@ -163,7 +182,50 @@ class Options(usage.Options):
             raise usage.UsageError("--recipient-delimiter is one character, or empty")
         return AddressRules(hostname, delimiter, not self["keep-case"])
 
-    def _listener(self, words: str) -> Listener:
+    def _workers(self) -> int:
+        """
+        How many processes to start; 1 is this one alone, and so is each that was started.
+        """
+        if self["inheritance"] is not None:
+            return 1
+        if self["workers"] == "auto":
+            usable = getattr(os, "sched_getaffinity", None)
+            number = len(usable(0)) if usable is not None else os.cpu_count() or 1
+        else:
+            try:
+                number = count(self["workers"])
+            except ValueError as error:
+                raise usage.UsageError(f"--workers: {error}, or auto") from error
+        # What a worker runs would have to be there, too.
+        if number > 1 and (getattr(self, "parent", None) or {}).get("chroot") is not None:
+            raise usage.UsageError("--workers cannot be started with --chroot; take --workers 1")
+        return number
+
+    def _files(self) -> list[str]:
+        """
+        The files that processes beside this one write to.
+        """
+        logs = [self["command"].log_of(number) for number in range(1, self["workers"] + 1)]
+        if self["json-log"] not in {None, "-"}:
+            logs.append(os.path.abspath(self["json-log"]))
+        return [log for log in logs if log is not None]
+
+    def _listeners(self, listen: Sequence[str]) -> list[Listener]:
+        """
+        The endpoints; those of a worker listen on the sockets that it has inherited.
+        """
+        given = self["inheritance"]
+        if given is None:
+            return [self._listener(words, self["reactor"]) for words in listen]
+        self["counts"] = counts = Counts(given.table, given.workers)
+        return [
+            self._listener(
+                words, InheritedSocketReactor(self["reactor"], socket, counts, given.number)
+            )
+            for words, socket in zip(listen, given.sockets, strict=True)
+        ]
+
+    def _listener(self, words: str, reactor: Any) -> Listener:
         # Said before anything is touched; what other endpoints turn out to be is looked at later.
         if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", words):
             raise usage.UsageError(
@@ -171,7 +233,7 @@ class Options(usage.Options):
                 " socket"
             )
         try:
-            return Listener(words, serverFromString(self["reactor"], words))
+            return Listener(words, serverFromString(reactor, words))
         except Exception as error:
             # What an endpoint's parser raises is not documented, and a mistake of the operator's.
             raise usage.UsageError(
@@ -199,6 +261,9 @@ def makeService(options: Options) -> IService:
     """
     Join the parts; nothing here can fail.
     """
+    summary = f"mail goes to {options['backend']}, users: {options['users']}"
+    if options["workers"] > 1:
+        return _supervisor(options, summary)
     reactor, limits, rules = options["reactor"], options["limits"], options["rules"]
     backend, directory = options["store"], options["directory"]
     clock = IReactorTime(reactor)
@@ -221,10 +286,49 @@ def makeService(options: Options) -> IService:
     parts = [directory, backend]
     if options["json-log"] is not None:
         parts.insert(0, options["json-log"])
-    return LMTPService(
+    extensions = standard_extensions(limits)
+    given: Inheritance | None = options["inheritance"]
+    if given is None:
+        return LMTPService(
+            options["listeners"],
+            LMTPFactory(agent, extensions),
+            parts,
+            summary,
+            spool_threads.stop,
+        )
+    return Worker(
         options["listeners"],
-        LMTPFactory(agent, standard_extensions(limits)),
+        WorkerFactory(agent, extensions, options["counts"], given.number),
         parts,
-        f"mail goes to {options['backend']}, users: {options['users']}",
+        summary,
         spool_threads.stop,
+        reactor,
+        options["counts"],
+        given.number,
+        given.lifeline,
+    )
+
+
+def _supervisor(options: Options, summary: str) -> IService:
+    """
+    The service in several processes.  What delivers is made in each of them; that it could be made
+    here says that the words are right.
+    """
+    # Here, because it imports the reactor.
+    from twisted.runner.procmon import ProcessMonitor
+
+    limits = options["limits"]
+    if options["json-log"] is not None:
+        # Only workers write to it; here, it would stay open after it was moved away.
+        options["json-log"].stopService()
+    return Supervisor(
+        options["listeners"],
+        summary,
+        options["reactor"],
+        ProcessMonitor,
+        options["command"],
+        options["workers"],
+        limits.stop_seconds + limits.grace_seconds + STOP_MARGIN_SECONDS,
+        options["files"],
+        Account.of(getattr(options, "parent", None)),
     )

@@ -4,40 +4,17 @@ LMTPService: everything that starts and stops, in an order in which nothing is l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from attrs import frozen
-from twisted.application.service import IService, Service
+from twisted.application.service import IService
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from .factory import LMTPFactory
-
-# RFC 2033 §5: LMTP must not be used on the TCP port of SMTP.
-SMTP_PORT = 25
+from .listening import Listener, Listening
 
 
-class CannotStart(Exception):
-    """
-    The service cannot do what it was asked to; the text is one line for the operator.
-    """
-
-
-@frozen
-class Listener:
-    """
-    An endpoint, and the words that asked for it.
-    """
-
-    words: str
-    endpoint: IStreamServerEndpoint
-
-
-class LMTPService(Service):
+class LMTPService(Listening):
     """
     Listens, and delivers.
 
@@ -46,7 +23,7 @@ class LMTPService(Service):
     when the one before has.  *at_end* is called last.
     """
 
-    _log = Logger(namespace="lmtpsvc.server")
+    _factory: LMTPFactory
 
     def __init__(
         self,
@@ -56,21 +33,10 @@ class LMTPService(Service):
         summary: str,
         at_end: Callable[[], Deferred[None]],
     ) -> None:
-        self._listeners, self._factory, self._summary = listeners, factory, summary
+        super().__init__(listeners, factory)
+        self._summary = summary
         self._parts = [IService(part) for part in parts if IService.providedBy(part)]
         self._at_end = at_end
-        self._ports: list[IListeningPort] = []
-
-    def privilegedStartService(self) -> None:
-        """
-        Listen, while that may need the rights of root.
-
-        Raises:
-            CannotStart: Some endpoint cannot be listened on; then none is.
-        """
-        super().privilegedStartService()
-        for listener in self._listeners:
-            self._listen(listener)
 
     def startService(self) -> None:
         """
@@ -80,20 +46,12 @@ class LMTPService(Service):
             CannotStart: One of them cannot be started.
         """
         super().startService()
-        if not self._ports:
-            self.privilegedStartService()
         for part in self._parts:
             try:
                 part.startService()
             except OSError as error:
                 self._refuse(f"{error.filename or part}: {error.strerror or error}")
-        for listener, port in zip(self._listeners, self._ports, strict=True):
-            self._log.info(
-                "listening on {words} ({address})",
-                words=listener.words,
-                address=port.getHost(),
-            )
-        self._log.info("{summary}", summary=self._summary)
+        self._say_started()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -110,37 +68,6 @@ class LMTPService(Service):
         yield self._at_end()
         self._log.info("stopped")
 
-    def _listen(self, listener: Listener) -> None:
-        outcome: list[IListeningPort | Failure] = []
-        # Every endpoint of Twisted listens, or fails to, at once.
-        listener.endpoint.listen(self._factory).addBoth(outcome.append)
-        if not outcome:
-            self._refuse(f"cannot listen on {listener.words}: it takes its time")
-        port = outcome[0]
-        if isinstance(port, Failure):
-            self._refuse(f"cannot listen on {listener.words}: {_reason(port)}")
-        self._ports.append(port)
-        if getattr(port.getHost(), "port", None) == SMTP_PORT:
-            self._refuse(f"{listener.words} is port 25, where LMTP must not be (RFC 2033)")
-
-    def _refuse(self, reason: str) -> NoReturn:
-        """
-        Do not start: say so in one line.
-        """
-        for port in self._ports:
-            port.stopListening()
-        self._ports = []
-        self._log.critical("cannot start: {reason}", reason=reason)
-        # twistd prints the traceback of an exception, unless it is SystemExit.  A daemon's terminal
-        # is gone by now, and the exception is what twistd tells there.
-        if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
-            raise CannotStart(reason)
-        raise SystemExit(f"twistd lmtp: {reason}")
-
-
-def _reason(failure: Failure) -> str:
-    """
-    What is wrong, without the words that a CannotListenError puts around it.
-    """
-    cause = getattr(failure.value, "socketError", failure.value)
-    return getattr(cause, "strerror", None) or str(cause)
+    def _say_started(self) -> None:
+        self._say_where()
+        self._log.info("{summary}", summary=self._summary)

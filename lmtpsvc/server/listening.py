@@ -1,0 +1,112 @@
+"""
+Listening: the sockets of the service, all of them or none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+# RFC 2033 §5: LMTP must not be used on the TCP port of SMTP.
+SMTP_PORT = 25
+
+
+class CannotStart(Exception):
+    """
+    The service cannot do what it was asked to; the text is one line for the operator.
+    """
+
+
+@frozen
+class Listener:
+    """
+    An endpoint, and the words that asked for it.
+    """
+
+    words: str
+    endpoint: IStreamServerEndpoint
+
+
+class Listening(Service):
+    """
+    Listens where it was told to, as long as it runs; connections are *factory*'s.
+    """
+
+    _log = Logger(namespace="lmtpsvc.server")
+
+    def __init__(self, listeners: Sequence[Listener], factory: Factory) -> None:
+        self._listeners, self._factory = listeners, factory
+        self._ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while that may need the rights of root.
+
+        Raises:
+            CannotStart: Some endpoint cannot be listened on; then none is.
+        """
+        super().privilegedStartService()
+        for listener in self._listeners:
+            self._listen(listener)
+
+    def startService(self) -> None:
+        """
+        Listen, if that has not been done before.
+
+        Raises:
+            CannotStart: As `privilegedStartService`.
+        """
+        super().startService()
+        if not self._ports:
+            self.privilegedStartService()
+
+    def _say_where(self) -> None:
+        for listener, port in zip(self._listeners, self._ports, strict=True):
+            self._log.info(
+                "listening on {words} ({address})",
+                words=listener.words,
+                address=port.getHost(),
+            )
+
+    def _listen(self, listener: Listener) -> None:
+        outcome: list[IListeningPort | Failure] = []
+        # Every endpoint of Twisted listens, or fails to, at once.
+        listener.endpoint.listen(self._factory).addBoth(outcome.append)
+        if not outcome:
+            self._refuse(f"cannot listen on {listener.words}: it takes its time")
+        port = outcome[0]
+        if isinstance(port, Failure):
+            self._refuse(f"cannot listen on {listener.words}: {_reason(port)}")
+        self._ports.append(port)
+        if getattr(port.getHost(), "port", None) == SMTP_PORT:
+            self._refuse(f"{listener.words} is port 25, where LMTP must not be (RFC 2033)")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        """
+        Do not start: say so in one line.
+        """
+        for port in self._ports:
+            port.stopListening()
+        self._ports = []
+        self._log.critical("cannot start: {reason}", reason=reason)
+        # twistd prints the traceback of an exception, unless it is SystemExit.  A daemon's terminal
+        # is gone by now, and the exception is what twistd tells there.
+        if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+            raise CannotStart(reason)
+        raise SystemExit(f"twistd lmtp: {reason}")
+
+
+def _reason(failure: Failure) -> str:
+    """
+    What is wrong, without the words that a CannotListenError puts around it.
+    """
+    cause = getattr(failure.value, "socketError", failure.value)
+    return getattr(cause, "strerror", None) or str(cause)
