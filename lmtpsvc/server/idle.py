@@ -35,17 +35,16 @@ class IdleTimer:
         """
         Do not call any more.
         """
-        if self._call is not None:
+        if self._call is not None and self._call.active():
             self._call.cancel()
-            self._call = None
+        self._call = None
 
     def _look(self) -> None:
         now = self._clock.seconds()
         left = self._touched + self._seconds - now
         if left <= 0:
             self._touched, left = now, self._seconds
-            self._call = None
             self._expired()
-            if self._call is not None:
+            if self._call is None:
                 return
         self._call = self._clock.callLater(left, self._look)
