@@ -173,6 +173,8 @@ class LMTPProtocol(Protocol):
         octets = self._session.data_to_send()
         if octets:
             connection.write(octets)
+            if self._idle is not None:
+                self._idle.touch()
         if self._session.closed and not self._closing:
             self._closing = True
             connection.unregisterProducer()
@@ -257,6 +259,6 @@ class LMTPProtocol(Protocol):
         if self._closing:
             # The client takes neither our last words nor the end of the connection.
             self.abort()
-        elif not (self._session.is_blocked or self._spool_behind):
+        elif not (self._session.owes_reply or self._spool_behind):
             self._session.close(replies.IDLE_TOO_LONG)
             self._run()

@@ -150,6 +150,13 @@ class ServerSession:
         )
 
     @property
+    def owes_reply(self) -> bool:
+        """
+        The client waits for us.
+        """
+        return len(self._replies) > 0
+
+    @property
     def has_unread(self) -> bool:
         """
         Something was received that is not a whole command yet, or must wait: see `is_blocked`.

@@ -4,7 +4,7 @@ A whole server on transports that are strings, with a directory and a backend th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -197,3 +198,14 @@ def make_server(tmp_path: Path, world: World) -> Callable[[Limits], Server]:
 @pytest.fixture
 def server(make_server: Callable[[Limits], Server]) -> Server:
     return make_server(Limits(spool_memory=1000))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """
+    What is logged from now on.
+    """
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
