@@ -7,6 +7,7 @@ is skipped, or fails if LMTPSVC_REQUIRE_PEERS=1.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .disks import MIB, Disk, MemoryDisk
+from .disks import MIB, Disk, MemoryDisk, undisturbed
 from .service import Service
 
 HERE = Path(__file__).parent
@@ -60,8 +61,17 @@ def stack() -> Iterator[ExitStack]:
     """
     What a test has opened: closed in reverse, so that servers are gone before their disks.
     """
-    with ExitStack() as stack:
-        yield stack
+    stack = ExitStack()
+
+    def close() -> None:
+        with undisturbed():
+            stack.close()
+
+    # Whoever presses Control-C twice may keep pytest from coming back here.
+    atexit.register(close)
+    yield stack
+    close()
+    atexit.unregister(close)
 
 
 @pytest.fixture
@@ -69,8 +79,9 @@ def directory(stack: ExitStack) -> Path:
     """
     A new directory whose name is short enough for a UNIX socket, and which anybody may enter.
     """
-    path = Path(tempfile.mkdtemp(prefix="lmtp-faults-"))
-    stack.callback(shutil.rmtree, path)
+    with undisturbed():
+        path = Path(tempfile.mkdtemp(prefix="lmtp-faults-"))
+        stack.callback(shutil.rmtree, path)
     path.chmod(0o755)
     return path
 
@@ -82,7 +93,8 @@ def disk(prerequisites: None, stack: ExitStack, directory: Path) -> Callable[...
     """
 
     def make(octets: int = 192 * MIB, options: Sequence[str] = ("-b", "4096")) -> Disk:
-        return stack.enter_context(closing(Disk(directory / "disk", octets, options)))
+        with undisturbed():
+            return stack.enter_context(closing(Disk(directory / "disk", octets, options)))
 
     return make
 
@@ -96,7 +108,8 @@ def memory_disk(
     """
 
     def make(octets: int, inodes: int = 0, point: str = "disk") -> MemoryDisk:
-        return stack.enter_context(closing(MemoryDisk(directory / point, octets, inodes)))
+        with undisturbed():
+            return stack.enter_context(closing(MemoryDisk(directory / point, octets, inodes)))
 
     return make
 

@@ -82,6 +82,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         wait_until(self._answers, seconds, "the server listens")
 
