@@ -157,9 +157,9 @@ class Batch:
         if self._syncing.whole_pays(len({target.place for _, target in shown})):
             for group in _by_device(shown, lambda each: each[0].device):
                 if self._sync_whole(group[0][1].place, "new"):
-                    for _, target in group:
-                        self._places.have_become_safe(target.place)
-                        self._succeed(target)
+                    for posting, target in group:
+                        step = partial(self._places.have_become_safe, target.place)
+                        self._finish(posting, target, step)
                 else:
                     self._settle_each(group)
         else:
@@ -167,13 +167,19 @@ class Batch:
 
     def _settle_each(self, shown: list[tuple[Posting, Target]]) -> None:
         for posting, target in shown:
-            if self._attempt(posting, target, partial(self._sync, target.place)):
-                self._succeed(target)
-                if len(shown) > 1:
-                    self._answer_now()
-            else:
-                # Nobody knows whether it would be there; the client keeps its copy.
-                posting.withdraw(target)
+            self._finish(posting, target, partial(self._sync, target.place))
+            if len(shown) > 1:
+                self._answer_now()
+
+    def _finish(self, posting: Posting, target: Target, step: Callable[[], object]) -> None:
+        """
+        Do the last *step*, and answer.
+        """
+        if self._attempt(posting, target, step):
+            self._succeed(target)
+        else:
+            # Nobody knows whether it would be there; the client keeps its copy.
+            posting.withdraw(target)
 
     def _sync(self, place: Place) -> None:
         with self._syncing.timed():

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .pool import Pool
@@ -48,6 +49,7 @@ class GroupCommit:
         self._slow: IDelayedCall | None = None
         # Of those that run, how many have used up our patience.
         self._written_off = 0
+        self._finishing: list[Deferred[None]] = []
 
     def add(self, posting: Posting) -> None:
         """
@@ -55,6 +57,15 @@ class GroupCommit:
         """
         self._waiting.append(posting)
         self._start()
+
+    def finish(self) -> Deferred[None]:
+        """
+        Fires when all that has been added is stored.
+        """
+        finished: Deferred[None] = Deferred()
+        self._finishing.append(finished)
+        self._tell_if_finished()
+        return finished
 
     def _start(self) -> None:
         """
@@ -94,6 +105,13 @@ class GroupCommit:
             self._slow = None
         self._start()
         fire(answers)
+        self._tell_if_finished()
+
+    def _tell_if_finished(self) -> None:
+        if not self._running and not self._waiting:
+            finishing, self._finishing = self._finishing, []
+            for finished in finishing:
+                finished.callback(None)
 
     def _run_out_of_patience(self) -> None:
         self._slow = None

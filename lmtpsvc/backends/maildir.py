@@ -76,7 +76,8 @@ class MaildirBackend(Service):
         Fires when all deliveries that have been asked for are done.
         """
         super().stopService()
-        return self._pool.stop()
+        # Before the pool: what waits for its turn is not in the pool yet.
+        return self._group.finish().addCallback(lambda _: self._pool.stop())
 
     def verify(self, mailbox: Mailbox) -> None:
         """

@@ -84,6 +84,9 @@ class Places:
         If not *durably*, `sync` or `have_become_safe` must follow.
         """
         made: set[str] = set()
+        with self._lock:
+            # What was known is not about what is made now; it may even have the same number.
+            self._safe.pop(place.directory, None)
         shared = self._make_shared(place, made)
         private = _below(place.shared, place.directory)
         if shared and place.uid is not None and place.gid is not None:

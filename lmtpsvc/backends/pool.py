@@ -115,7 +115,12 @@ class WorkerPool:
                 name = f"{self._name}-{number}"
                 thread = Thread(target=self._work, name=name, daemon=True)
                 self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # The job is in the queue, for the threads there are or the next try.
+                    self._threads.remove(thread)
+                    _log.failure("a thread cannot be started")
 
     def _work(self) -> None:
         jobs = self._jobs

@@ -165,12 +165,20 @@ class Posting:
         """
         source = self.source
         assert source is not None, "it was written"
-        with as_user(source.place.uid, source.place.gid):
+        try:
             try:
-                os.rename(self.tmp, self.new(source))
-            except BaseException:
-                remove(self.tmp)
-                raise
+                self._rename(source)
+            except FileNotFoundError:
+                # Somebody has removed new/ since.  Synced when the name is.
+                self.places.make(source.place, durably=False)
+                self._rename(source)
+        except BaseException:
+            self.withdraw()
+            raise
+
+    def _rename(self, source: Target) -> None:
+        with as_user(source.place.uid, source.place.gid):
+            os.rename(self.tmp, self.new(source))
 
     def withdraw(self, target: Target | None = None) -> None:
         """
