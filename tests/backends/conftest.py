@@ -1,12 +1,14 @@
 """
 What the tests of backends share: pools without threads, a Maildir backend, a disk that fails.
+
+Nothing here waits for a whole file system: syncfs(2) is pretended, but for the one test of it.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -14,9 +16,13 @@ import pytest
 from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 
+from lmtpsvc.backends import syncing
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.names import Names
 from lmtpsvc.backends.settings import from_words
+from lmtpsvc.backends.syncing import Syncing
+from lmtpsvc.commitment import Commitment
+from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
 
 T = TypeVar("T")
@@ -84,18 +90,60 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "mail"
 
 
+@pytest.fixture(autouse=True)
+def real_syncfs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """
+    The system call, which is pretended otherwise: a disk that others write to must not hold up the
+    tests.
+    """
+    real = syncing._syncfs
+    monkeypatch.setattr(syncing, "_syncfs", lambda descriptor: None)
+    return real
+
+
 @pytest.fixture
-def maildir(root: Path, clock: Clock, spot_pool: SpotPool) -> Callable[..., MaildirBackend]:
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Each file and directory is synced by itself.
+    """
+    monkeypatch.setattr(Syncing, "whole_pays", lambda self, count: False)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whatever is to be synced, the whole file system is.
+    """
+    monkeypatch.setattr(Syncing, "whole_pays", lambda self, count: True)
+
+
+@pytest.fixture(params=["one_by_one", "at_once"])
+def way(request: pytest.FixtureRequest) -> str:
+    """
+    The test holds for both ways of syncing, and is told which it is.
+    """
+    request.getfixturevalue(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def maildir(
+    request: pytest.FixtureRequest, root: Path, clock: Clock, spot_pool: SpotPool
+) -> Callable[..., MaildirBackend]:
     """
     ``maildir(mode="0750")``: a started backend with these options.
+
+    It syncs one by one, if the test does not say otherwise: what pays is a matter of chance.
     """
+    if not {"way", "at_once"} & set(request.fixturenames):
+        request.getfixturevalue("one_by_one")
 
     def make(
         pool: SpotPool = spot_pool, template: str | None = None, **options: str
     ) -> MaildirBackend:
         settings = from_words(template or f"{root}/{{domain}}/{{user}}", options)
         names = Names("mx.example.org", clock.seconds)
-        backend = MaildirBackend(settings, pool, names, clock.seconds)
+        backend = MaildirBackend(settings, pool, names, clock)
         backend.startService()
         return backend
 
@@ -141,19 +189,20 @@ def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """
     seen: list[tuple[str, str]] = []
 
-    def record(name: str) -> None:
-        original = getattr(os, name)
+    def record(module: Any, name: str) -> None:
+        original = getattr(module, name)
 
         def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
             path = _place(args[0] if name in {"rename", "link"} else subject)
             if path.startswith(f"{root}"):
-                seen.append((name, os.path.relpath(path, root)))
+                seen.append((name.removeprefix("_"), os.path.relpath(path, root)))
             return original(subject, *args, **kwargs)
 
-        monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(module, name, call)
 
     for name in ("mkdir", "write", "fsync", "rename", "link", "unlink"):
-        record(name)
+        record(os, name)
+    record(syncing, "_syncfs")
     return seen
 
 
@@ -161,11 +210,13 @@ def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], None]:
     """
     ``break_call("fsync", "ann/new", EIO)``: from now on, that call fails where the path it is about
-    has these names in it.
+    has these names in it.  A sync that fails does so for all that it is to make safe: syncfs does,
+    too.
     """
 
     def break_call(name: str, where: str, number: int) -> None:
-        original = getattr(os, name)
+        module, inner = (syncing, "_syncfs") if name == "syncfs" else (os, name)
+        original = getattr(module, inner)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # What is linked is the same everywhere; where to is what counts.
@@ -174,9 +225,34 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], Non
                 raise OSError(number, os.strerror(number), path)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(module, inner, call)
+        if name == "fsync":
+            break_call("syncfs", "", number)
 
     return break_call
+
+
+#: What is delivered together: messages, each with its mailboxes.
+Deliveries = Sequence[tuple[MemoryMessage, Sequence[Mailbox]]]
+
+
+@pytest.fixture
+def together(
+    maildir: Callable[..., MaildirBackend], held_pool: HeldPool, at_once: None
+) -> Callable[..., list[list[Commitment]]]:
+    """
+    ``together(backend, [(message, [ANN]), ...])``: the results of what came while the disk was
+    busy, and so is one batch; the backend has the held pool, which has still to work.
+    """
+
+    def together(backend: MaildirBackend, deliveries: Deliveries) -> list[list[Commitment]]:
+        backend.deliver(MemoryMessage(b"first\r\n"), [Mailbox("first", "example.org")])
+        results = [backend.deliver(message, mailboxes) for message, mailboxes in deliveries]
+        assert 1 == len(held_pool.jobs)
+        held_pool.jobs.pop(0)()
+        return results
+
+    return together
 
 
 @pytest.fixture

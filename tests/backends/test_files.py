@@ -1,53 +1,22 @@
 """
-What a file system error says to the client.
+Files and directories that survive a power cut.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from lmtpsvc.backends.files import MAILBOX_FULL_FOR_GOOD, make_directory_durably, refusal
+from lmtpsvc.backends import files
+from lmtpsvc.backends.files import create, make_directory_durably
 
-
-@pytest.mark.parametrize(
-    ("number", "reply"),
-    [
-        (errno.EDQUOT, "452 4.2.2"),
-        (errno.ENOSPC, "452 4.3.1"),
-        (errno.EROFS, "452 4.3.1"),
-        (errno.EFBIG, "552 5.3.4"),
-        (errno.ENAMETOOLONG, "553 5.1.3"),
-        (errno.EACCES, "451 4.2.0"),
-        (errno.EPERM, "451 4.2.0"),
-        (errno.ELOOP, "451 4.2.0"),
-        (errno.ENOTDIR, "451 4.2.0"),
-        (errno.EIO, "451 4.3.0"),
-        (errno.ESTALE, "451 4.3.0"),
-        (errno.ENOENT, "451 4.3.0"),
-        (errno.EMFILE, "451 4.3.0"),
-    ],
-)
-def test_refusal(number: int, reply: str) -> None:
-    """
-    Each error has its reply, and no reply has a path.
-    """
-    said = str(refusal(OSError(number, os.strerror(number), "/srv/secret")).reply)
-
-    assert reply == said[:9]
-    assert "secret" not in said
-
-
-def test_mailbox_full_is_up_to_the_operator() -> None:
-    """
-    A full mailbox may be for good, where the operator says so.
-    """
-    error = refusal(OSError(errno.EDQUOT, ""), MAILBOX_FULL_FOR_GOOD)
-
-    assert "552 5.2.2 Mailbox full" == str(error.reply)
+Calls = list[tuple[str, str]]
 
 
 def test_file_in_the_way(tmp_path: Path) -> None:
@@ -58,3 +27,59 @@ def test_file_in_the_way(tmp_path: Path) -> None:
 
     with pytest.raises(NotADirectoryError):
         make_directory_durably(str(tmp_path / "file/a"), 0o700)
+
+
+@pytest.mark.parametrize("durably", [False, True])
+def test_create(root: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, durably: bool) -> None:
+    """
+    All is written, in pieces; the caller says whether to wait for the disk, and learns which it is.
+    """
+    monkeypatch.setattr(files, "CHUNK", 4)
+    root.mkdir()
+    calls.clear()
+
+    device = create(f"{root}/a", BytesIO(b"0123456789"), 0o600, durably=durably)
+
+    assert b"0123456789" == (root / "a").read_bytes()
+    assert os.stat(root).st_dev == device
+    assert [("write", "a")] * 3 + [("fsync", "a")] * durably == calls
+
+
+def test_create_takes_the_mode_as_it_is(tmp_path: Path) -> None:
+    """
+    The umask does not take away what the operator asked for.
+    """
+    umask = os.umask(0o077)
+    try:
+        create(f"{tmp_path}/a", BytesIO(b""), 0o640, durably=False)
+    finally:
+        os.umask(umask)
+
+    assert 0o640 == stat.S_IMODE((tmp_path / "a").stat().st_mode)
+
+
+@pytest.mark.parametrize("call", ["fchmod", "write", "fsync", "fstat", "close"])
+def test_create_fails(
+    tmp_path: Path, break_call: Callable[[str, str, int], None], call: str
+) -> None:
+    """
+    Half a file does not stay.
+    """
+    break_call(call, "half", errno.EIO)
+
+    with pytest.raises(OSError, match="Input/output"):
+        create(f"{tmp_path}/half", BytesIO(b"text"), 0o640, durably=True)
+
+    assert [] == os.listdir(tmp_path)
+
+
+def test_create_overwrites_nothing(tmp_path: Path) -> None:
+    """
+    A file that is there stays as it is, even if that is a miracle of names.
+    """
+    (tmp_path / "a").write_bytes(b"mail")
+
+    with pytest.raises(FileExistsError):
+        create(f"{tmp_path}/a", BytesIO(b"other"), 0o600, durably=True)
+
+    assert b"mail" == (tmp_path / "a").read_bytes()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from mailbox import Maildir
@@ -29,6 +30,9 @@ BOB = Mailbox("bob", "example.org")
 
 Make = Callable[..., MaildirBackend]
 
+#: Holds for both ways of syncing.
+WAY = pytest.mark.usefixtures("way")
+
 
 def only_file(folder: Path) -> Path:
     """
@@ -46,6 +50,7 @@ def test_provides_interfaces(maildir: Make) -> None:
     assert verifyObject(IService, maildir())
 
 
+@WAY
 def test_first_mail(maildir: Make, message: MemoryMessage, root: Path, success_of: Any) -> None:
     """
     The first mail makes the Maildir, and any reader of Maildirs finds it.
@@ -59,6 +64,7 @@ def test_first_mail(maildir: Make, message: MemoryMessage, root: Path, success_o
     assert "new" == item.get_subdir()
 
 
+@WAY
 def test_one_copy_two_replies(
     maildir: Make, message: MemoryMessage, root: Path, success_of: Any
 ) -> None:
@@ -124,11 +130,24 @@ def test_modes(maildir: Make, message: MemoryMessage, root: Path, mode: str, fil
     assert file == stat.S_IMODE(only_file(inbox / "new").stat().st_mode)
 
 
+@pytest.mark.parametrize(
+    ("way", "steps"),
+    [
+        ("one_by_one", ["write NAME", "fsync NAME", "rename NAME", "fsync new"]),
+        (
+            "at_once",
+            ["write NAME", "syncfs tmp", "fsync tmp", "rename NAME", "syncfs new", "fsync new"],
+        ),
+    ],
+    indirect=["way"],
+)
 def test_order(
     maildir: Make,
     message: MemoryMessage,
     root: Path,
     calls: list[tuple[str, str]],
+    way: str,
+    steps: list[str],
 ) -> None:
     """
     Text synced, then shown, then the directory synced, then answered: nothing may change places.
@@ -141,17 +160,16 @@ def test_order(
     result.addCallback(lambda _: calls.append(("answer", "")))
 
     name = max((root / "example.org/ann/new").iterdir()).name
-    assert [
-        ("write", f"example.org/ann/tmp/{name}"),
-        ("fsync", f"example.org/ann/tmp/{name}"),
-        ("rename", f"example.org/ann/new/{name}"),
-        ("fsync", "example.org/ann/new"),
-        ("answer", ""),
-    ] == calls
+    short = [f"{call} {os.path.basename(path)}" for call, path in calls]
+    assert [*[step.replace("NAME", name) for step in steps], "answer "] == short
 
 
 def test_not_answered_before_the_directory_is_synced(
-    maildir: Make, held_pool: Any, message: MemoryMessage, monkeypatch: pytest.MonkeyPatch
+    maildir: Make,
+    held_pool: Any,
+    message: MemoryMessage,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
 ) -> None:
     """
     While file and directory are being synced, nobody has been told anything.
@@ -173,6 +191,7 @@ def test_not_answered_before_the_directory_is_synced(
     assert result.called
 
 
+@WAY
 def test_cancelled_before(
     maildir: Make,
     held_pool: Any,
@@ -195,6 +214,7 @@ def test_cancelled_before(
     assert [] == leftovers()
 
 
+@WAY
 def test_cancelled_while_written(
     maildir: Make,
     held_pool: Any,
@@ -223,6 +243,7 @@ def test_cancelled_while_written(
     assert [] == leftovers()
 
 
+@WAY
 def test_cancelled_too_late(
     maildir: Make,
     held_pool: Any,
@@ -274,6 +295,7 @@ def test_verify_takes_anybody(maildir: Make) -> None:
     maildir().verify(ANN)
 
 
+@WAY
 def test_folder(maildir: Make, message: MemoryMessage, root: Path, success_of: Any) -> None:
     """
     With detail=folder, the detail is a Maildir++ folder, which Python's reader finds.
@@ -290,24 +312,34 @@ def test_folder(maildir: Make, message: MemoryMessage, root: Path, success_of: A
     assert (root / "example.org/ann/.lists.python/maildirfolder").exists()
 
 
+@WAY
+@pytest.mark.parametrize(
+    "names", [["tmp"], ["new"], ["tmp", "new", "cur"], ["tmp", "new", "cur", ""]]
+)
+@pytest.mark.parametrize("mailboxes", [[ANN], [ANN, BOB], [BOB, ANN]])
 def test_removed_mailbox(
-    maildir: Make, message: MemoryMessage, root: Path, success_of: Any
+    maildir: Make,
+    message: MemoryMessage,
+    root: Path,
+    success_of: Any,
+    leftovers: Callable[[], list[str]],
+    names: list[str],
+    mailboxes: list[Mailbox],
 ) -> None:
     """
-    A mailbox that somebody removes is made again by the next mail.
+    A mailbox that somebody removes, in part or whole, is made again by the next mail.
     """
     backend = maildir()
-    backend.deliver(message, [ANN])
-    for name in ("tmp", "new", "cur"):
-        folder = root / "example.org/ann" / name
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+    backend.deliver(message, mailboxes)
+    for name in names:
+        shutil.rmtree(root / "example.org/ann" / name)
 
-    [result] = backend.deliver(message, [ANN])
+    for result in backend.deliver(message, mailboxes):
+        success_of(result)
 
-    success_of(result)
-    assert only_file(root / "example.org/ann/new").is_file()
+    assert 1 + ("new" not in names) == len(os.listdir(root / "example.org/ann/new"))
+    assert {"tmp", "new", "cur"} >= set(os.listdir(root / "example.org/ann"))
+    assert [] == leftovers()
 
 
 def test_leftovers_are_removed(

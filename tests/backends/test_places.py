@@ -15,17 +15,23 @@ from attrs import evolve
 
 from lmtpsvc.backends import places
 from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.places import Place, Places
+from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.testing import MemoryMessage
 
-ANN = Mailbox("ann", "example.org")
+ANN, BOB = Mailbox("ann", "example.org"), Mailbox("bob", "example.org")
 
 #: Nobody on any system.
 UID, GID = 54321, 54322
 
 Make = Callable[..., MaildirBackend]
 Calls = list[tuple[str, str]]
+
+
+#: Holds for both ways of syncing.
+WAY = pytest.mark.usefixtures("way")
 
 
 @pytest.fixture
@@ -72,7 +78,9 @@ def test_parents_are_synced_once_more(maildir: Make, message: MemoryMessage, cal
     other.deliver(message, [ANN])
 
     user = "example.org/ann"
-    assert [user, "example.org", ".", f"{user}/new", f"{user}/new"] == synced(calls)
+    found = synced(calls)
+    assert {f"{user}/tmp", f"{user}/new", f"{user}/cur"} == set(found[:3])
+    assert [user, "example.org", ".", f"{user}/new", f"{user}/new"] == found[3:]
 
 
 def test_root_is_synced_at_start(
@@ -101,7 +109,7 @@ def test_replaced_directory(
     maildir: Make, message: MemoryMessage, root: Path, calls: Calls, success_of: Any
 ) -> None:
     """
-    A mailbox that somebody else has made anew is synced up to the root, too.
+    A mailbox that somebody else has made anew is synced up to the root, too, and once.
     """
     backend = maildir()
     backend.deliver(message, [ANN])
@@ -115,6 +123,60 @@ def test_replaced_directory(
     success_of(result)
     assert "." in synced(calls)
     assert 1 == len(os.listdir(root / "example.org/ann/new"))
+    calls.clear()
+    backend.deliver(message, [ANN])
+    assert ["example.org/ann/new"] == synced(calls)
+
+
+def test_first_mail_with_one_sync(maildir: Make, message: MemoryMessage, calls: Calls) -> None:
+    """
+    Where a link is the first mail, its own sync is the only one that the new mailbox needs.
+    """
+    backend = maildir()
+    backend.deliver(message, [BOB])
+    calls.clear()
+
+    backend.deliver(message, [BOB, ANN])
+
+    [first, *_] = [n for n, (call, path) in enumerate(calls) if call == "fsync" and "/ann" in path]
+    assert first > [call for call, _ in calls].index("link")
+    assert {"example.org/ann", "example.org", "."} <= set(synced(calls))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_remembered_once_the_disk_has_it(
+    maildir: Make, message: MemoryMessage, success_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A new mailbox is safe when the file system has been synced, and not before.
+    """
+    backend, seen = maildir(), []
+    place = backend._place(ANN)
+    monkeypatch.setattr(
+        Syncing, "whole", lambda self, directory: seen.append(backend._places.is_safe(place))
+    )
+
+    for _ in range(2):
+        [result] = backend.deliver(message, [ANN])
+        success_of(result)
+
+    assert [False, False, True, True] == seen
+
+
+def test_not_known_as_safe_when_made_again(root: Path) -> None:
+    """
+    What is made again and not synced yet is not what was safe before.
+    """
+    some = Places(str(root), 0o700, lambda: 0.0)
+    place = Place(f"{root}/a", f"{root}/a", str(root))
+    some.make(place)
+    assert some.is_safe(place)
+
+    some.make(place, durably=False)
+    assert not some.is_safe(place)
+
+    some.have_become_safe(place)
+    assert some.is_safe(place)
 
 
 def test_folder_is_synced(maildir: Make, message: MemoryMessage, calls: Calls) -> None:
@@ -127,9 +189,13 @@ def test_folder_is_synced(maildir: Make, message: MemoryMessage, calls: Calls) -
 
     backend.deliver(message, [evolve(ANN, detail="lists")])
 
-    assert ["example.org/ann/.lists", "example.org/ann", "example.org", "."] == synced(calls)[3:-1]
+    found = synced(calls)
+    leaves = [f"{name}/{leaf}" for name in ("ann", "ann/.lists") for leaf in ("tmp", "new", "cur")]
+    assert {f"example.org/{leaf}" for leaf in leaves} == set(found[:6])
+    assert ["example.org/ann/.lists", "example.org/ann", "example.org", "."] == found[6:-1]
 
 
+@WAY
 def test_bounded_memory(
     maildir: Make, message: MemoryMessage, monkeypatch: pytest.MonkeyPatch, success_of: Any
 ) -> None:
@@ -146,6 +212,7 @@ def test_bounded_memory(
     assert 2 == len(backend._places._safe)
 
 
+@WAY
 def test_home(maildir: Make, message: MemoryMessage, tmp_path: Path, success_of: Any) -> None:
     """
     A Maildir in the home directory that the users' directory tells.
@@ -161,6 +228,7 @@ def test_home(maildir: Make, message: MemoryMessage, tmp_path: Path, success_of:
     assert backend.capabilities.spool_directory is None
 
 
+@WAY
 def test_home_is_not_made(
     maildir: Make, message: MemoryMessage, tmp_path: Path, failure_of: Any
 ) -> None:
@@ -177,6 +245,7 @@ def test_home_is_not_made(
 
 @pytest.mark.usefixtures("passable")
 @pytest.mark.parametrize("detail", ["inbox", "folder"])
+@WAY
 def test_owner(
     maildir: Make,
     message: MemoryMessage,
@@ -203,6 +272,7 @@ def test_owner(
 
 @pytest.mark.usefixtures("passable")
 @pytest.mark.parametrize("name", ["tmp", "new", ""])
+@WAY
 def test_symbolic_links(
     maildir: Make,
     message: MemoryMessage,

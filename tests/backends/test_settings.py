@@ -12,10 +12,10 @@ from twisted.internet import reactor
 from twisted.plugin import IPlugin
 from zope.interface.verify import verifyObject
 
-from lmtpsvc.backends.files import MAILBOX_FULL_FOR_GOOD
 from lmtpsvc.backends.maildir import MaildirFactory
 from lmtpsvc.backends.settings import from_words
 from lmtpsvc.interfaces import IBackend, IBackendFactory
+from lmtpsvc.replies import MAILBOX_FULL_FOR_GOOD
 
 
 def test_defaults() -> None:

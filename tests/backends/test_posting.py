@@ -1,5 +1,5 @@
 """
-Mail for several mailboxes: one file, as many names, and each answered on its own.
+One message for several mailboxes: one file, as many names, and each answered on its own.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError
 
+from lmtpsvc.backends.batch import AT_ONCE
 from lmtpsvc.backends.maildir import MaildirBackend
-from lmtpsvc.backends.sharing import PIECE
 from lmtpsvc.envelope import Mailbox
+from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.testing import MemoryMessage
 
 ANN, BOB, CY = (Mailbox(user, "example.org") for user in ("ann", "bob", "cy"))
-MANY = [Mailbox(f"user{number}", "example.org") for number in range(3 * PIECE + 1)]
+MANY = [Mailbox(f"user{number}", "example.org") for number in range(2 * AT_ONCE + 50)]
 
 Make = Callable[..., MaildirBackend]
+
+#: Holds for both ways of syncing.
+WAY = pytest.mark.usefixtures("way")
 
 
 def files(root: Path, *mailboxes: Mailbox) -> list[os.stat_result]:
@@ -58,6 +62,7 @@ def spooled(root: Path) -> Iterator[Callable[..., MemoryMessage]]:
         os.close(descriptor)
 
 
+@WAY
 @pytest.mark.parametrize("mailboxes", [[ANN, BOB], [ANN, BOB, CY], MANY])
 def test_one_file(
     maildir: Make,
@@ -83,7 +88,7 @@ def test_order(
     maildir: Make, message: MemoryMessage, calls: list[tuple[str, str]], success_of: Any
 ) -> None:
     """
-    One sync of the text; each mailbox is answered after its own sync, not after the last one.
+    One sync of the text before anybody is shown it; the one whose tmp/ it is in has it moved.
     """
     backend = maildir()
     backend.deliver(message, [ANN, BOB])
@@ -96,11 +101,37 @@ def test_order(
     assert [
         ("write", "ann/tmp"),
         ("fsync", "ann/tmp"),
-        ("link", "ann/new"),
         ("link", "bob/new"),
-        ("fsync", "ann/new"),
+        ("rename", "ann/new"),
         ("fsync", "bob/new"),
-        ("unlink", "ann/tmp"),
+        ("fsync", "ann/new"),
+    ] == short
+
+
+@pytest.mark.usefixtures("at_once")
+def test_order_at_once(
+    maildir: Make, message: MemoryMessage, calls: list[tuple[str, str]], success_of: Any
+) -> None:
+    """
+    Two waits for the disk, however many mailboxes: one for the text, one for the names.
+    """
+    backend = maildir()
+    backend.deliver(message, [ANN, BOB, CY])
+    calls.clear()
+    for result in backend.deliver(message, [ANN, BOB, CY]):
+        success_of(result)
+
+    short = [(call, "/".join(path.split("/")[1:3])) for call, path in calls]
+
+    assert [
+        ("write", "ann/tmp"),
+        ("syncfs", "ann/tmp"),
+        ("fsync", "ann/tmp"),
+        ("link", "bob/new"),
+        ("link", "cy/new"),
+        ("rename", "ann/new"),
+        ("syncfs", "bob/new"),
+        ("fsync", "bob/new"),
     ] == short
 
 
@@ -108,24 +139,77 @@ def test_answered_one_by_one(
     maildir: Make, message: MemoryMessage, monkeypatch: pytest.MonkeyPatch, held_pool: Any
 ) -> None:
     """
-    The first has the answer while the disk is still busy with the second.
+    Whoever is synced has the answer while the disk is still busy with the next.
     """
     backend = maildir(held_pool)
-    backend.deliver(message, [ANN, BOB])
+    backend.deliver(message, [ANN, BOB, CY])
     held_pool.work()
-    first, second = backend.deliver(message, [ANN, BOB])
+    results = backend.deliver(message, [ANN, BOB, CY])
     fsync, seen = os.fsync, []
 
     def watch(descriptor: int) -> None:
-        seen.append((first.called, second.called))
+        seen.append([result.called for result in results])
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watch)
     held_pool.work()
 
-    assert [(False, False), (False, False), (True, False)] == seen
+    assert [[False] * 3, [False] * 3, [False, True, False], [False, True, True]] == seen
 
 
+def test_many_are_answered_before_all_are_shown(
+    maildir: Make,
+    message: MemoryMessage,
+    monkeypatch: pytest.MonkeyPatch,
+    held_pool: Any,
+    success_of: Any,
+    way: str,
+) -> None:
+    """
+    Where there are very many, the first have their answers while the last are still to be linked.
+    """
+    backend = maildir(held_pool)
+    results = backend.deliver(message, MANY)
+    link, seen = os.link, []
+
+    def watch(source: str, target: str) -> None:
+        seen.append(sum(result.called for result in results))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", watch)
+    held_pool.work()
+
+    assert [0] * AT_ONCE + [AT_ONCE] * AT_ONCE + [2 * AT_ONCE] * 49 == seen
+    for result in results:
+        success_of(result)
+
+
+def test_failures_do_not_hold_up_the_answers(
+    maildir: Make,
+    message: MemoryMessage,
+    break_call: Callable[[str, str, int], None],
+    held_pool: Any,
+    success_of: Any,
+    failure_of: Any,
+    way: str,
+) -> None:
+    """
+    Among very many, each of those that fail has its own answer, too, and the file is elsewhere.
+    """
+    backend = maildir(held_pool)
+    break_call("link", "7/new", errno.EACCES)
+
+    results = backend.deliver(message, MANY)
+    held_pool.work()
+
+    for mailbox, result in zip(MANY, results, strict=True):
+        if mailbox.user.endswith("7"):
+            failure_of(result, TemporaryFailure)
+        else:
+            success_of(result)
+
+
+@WAY
 def test_first_cancelled(
     maildir: Make,
     message: MemoryMessage,
@@ -157,6 +241,7 @@ def test_first_cancelled(
     assert [] == leftovers()
 
 
+@WAY
 @pytest.mark.parametrize(
     "number", [errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT]
 )
@@ -183,6 +268,7 @@ def test_no_links(
     assert [] == leftovers()
 
 
+@WAY
 def test_spooled_file_is_taken(
     maildir: Make,
     message: MemoryMessage,
@@ -209,6 +295,7 @@ def test_spooled_file_is_synced_with_a_name(
     message: MemoryMessage,
     spooled: Callable[..., MemoryMessage],
     calls: list[tuple[str, str]],
+    way: str,
     mailboxes: list[Mailbox],
 ) -> None:
     """
@@ -221,12 +308,14 @@ def test_spooled_file_is_synced_with_a_name(
 
     backend.deliver(large, mailboxes)
 
-    assert "link" == calls[0][0]
-    assert "fsync" == calls[1][0]
-    assert calls[1][1].startswith("example.org/ann/tmp/")
+    sync = "fsync" if way == "one_by_one" else "syncfs"
+    assert ["link", sync] == [call for call, _ in calls[:2]]
+    for _, path in calls[:2]:
+        assert path.startswith("example.org/ann/tmp")
     assert "write" not in [call for call, _ in calls]
 
 
+@WAY
 @pytest.mark.parametrize("reason", ["mode", "link"])
 def test_spooled_file_is_copied(
     maildir: Make,
@@ -254,6 +343,7 @@ def test_spooled_file_is_copied(
     assert os.stat(large.path).st_ino != file.st_ino
 
 
+@WAY
 def test_sync_of_the_spooled_file_fails(
     maildir: Make,
     message: MemoryMessage,
@@ -276,6 +366,7 @@ def test_sync_of_the_spooled_file_fails(
     assert [] == leftovers()
 
 
+@WAY
 def test_other_file_system(
     maildir: Make,
     message: MemoryMessage,
