@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
 from lmtpsvc.backends import syncing
@@ -97,7 +98,7 @@ def real_syncfs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     tests.
     """
     real = syncing._syncfs
-    monkeypatch.setattr(syncing, "_syncfs", lambda descriptor: None)
+    monkeypatch.setattr(syncing, "_syncfs", lambda _: None)
     return real
 
 
@@ -106,7 +107,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Each file and directory is synced by itself.
     """
-    monkeypatch.setattr(Syncing, "whole_pays", lambda self, count: False)
+    monkeypatch.setattr(Syncing, "whole_pays", lambda *_: False)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Whatever is to be synced, the whole file system is.
     """
-    monkeypatch.setattr(Syncing, "whole_pays", lambda self, count: True)
+    monkeypatch.setattr(Syncing, "whole_pays", lambda *_: True)
 
 
 @pytest.fixture(params=["one_by_one", "at_once"])
@@ -253,6 +254,20 @@ def together(
         return results
 
     return together
+
+
+@pytest.fixture
+def timeout_of() -> Callable[[Deferred[T]], Deferred[T]]:
+    """
+    ``timeout_of(d)``: *d*, which fails if it takes as long as nothing should; in the reactor.
+    """
+
+    def timeout_of(result: Deferred[T]) -> Deferred[T]:
+        from twisted.internet import reactor
+
+        return result.addTimeout(20, IReactorTime(reactor))
+
+    return timeout_of
 
 
 @pytest.fixture

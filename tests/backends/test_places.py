@@ -152,9 +152,7 @@ def test_remembered_once_the_disk_has_it(
     """
     backend, seen = maildir(), []
     place = backend._place(ANN)
-    monkeypatch.setattr(
-        Syncing, "whole", lambda self, directory: seen.append(backend._places.is_safe(place))
-    )
+    monkeypatch.setattr(Syncing, "whole", lambda *_: seen.append(backend._places.is_safe(place)))
 
     for _ in range(2):
         [result] = backend.deliver(message, [ANN])
