@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 from typing import Protocol as Shape
 
-from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,6 +34,7 @@ from ..session.events import (
 from ..session.reply_queue import Slot
 from ..session.server import ServerSession
 from .idle import IdleTimer
+from .outlet import Outlet
 
 if TYPE_CHECKING:
     from .factory import LMTPFactory
@@ -39,7 +45,6 @@ class Transport(Shape):
     What a connection does with its transport: TCP, UNIX and TLS all can.
     """
 
-    def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...
     def pauseProducing(self) -> None: ...
@@ -48,7 +53,7 @@ class Transport(Shape):
     def unregisterProducer(self) -> None: ...
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class LMTPProtocol(Protocol):
     """
     One connection, from its greeting to its end.
@@ -66,6 +71,7 @@ class LMTPProtocol(Protocol):
             factory.agent.hostname, factory.agent.limits, factory.extensions
         )
         self._connection: Transport | None = None
+        self._outlet: Outlet | None = None
         self._transaction: Transaction | None = None
         self._idle: IdleTimer | None = None
         self._running = False
@@ -82,18 +88,28 @@ class LMTPProtocol(Protocol):
         transport = self.transport
         assert transport is not None
         self._connection = connection = cast("Transport", transport)
+        self._outlet = Outlet(transport)
         self._host = getattr(transport.getPeer(), "host", "local")
         self._tls = ISSLTransport.providedBy(transport)
         if ITCPTransport.providedBy(transport):
             # Several replies may leave on their own, each as soon as it is known.
             transport.setTcpNoDelay(True)
-        connection.registerProducer(self, True)
+        if not self._tls:
+            connection.registerProducer(self, True)
         limits = self._agent.limits
         self._idle = IdleTimer(self._agent.clock, limits.idle_seconds, self._idle_too_long)
         refusal = self.factory.admit(self)
         if refusal is not None:
             self._session = ServerSession.refusing(refusal)
         self._run()
+
+    def handshakeCompleted(self) -> None:
+        """
+        With TLS, output is held back until the handshake is done: a producer that stopped reading
+        because of that would never see its end.
+        """
+        if self._connection is not None and not self._closing:
+            self._connection.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
         if self._idle is not None:
@@ -171,8 +187,8 @@ class LMTPProtocol(Protocol):
 
     def _send(self, connection: Transport) -> None:
         octets = self._session.data_to_send()
-        if octets:
-            connection.write(octets)
+        if octets and self._outlet is not None:
+            self._outlet.write(octets)
             if self._idle is not None:
                 self._idle.touch()
         if self._session.closed and not self._closing:
