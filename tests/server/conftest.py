@@ -133,8 +133,10 @@ class Server:
     A service without listening ports.
     """
 
-    def __init__(self, directory: Path, world: World, limits: Limits) -> None:
-        self.clock, self.world = Clock(), world
+    def __init__(
+        self, directory: Path, world: World, limits: Limits, clock: Clock | None = None
+    ) -> None:
+        self.clock, self.world = clock or Clock(), world
         self.jobs: list[Callable[[], None]] = []
         #: A slow disk keeps what is to be written in *jobs*.
         self.slow_disk = False
@@ -191,12 +193,15 @@ def world() -> World:
 
 
 @pytest.fixture
-def make_server(tmp_path: Path, world: World) -> Callable[[Limits], Server]:
-    return lambda limits: Server(tmp_path / "spool", world, limits)
+def make_server(tmp_path: Path, world: World) -> Callable[..., Server]:
+    """
+    Make a server with limits, and another clock if one is given.
+    """
+    return lambda limits, clock=None: Server(tmp_path / "spool", world, limits, clock)
 
 
 @pytest.fixture
-def server(make_server: Callable[[Limits], Server]) -> Server:
+def server(make_server: Callable[..., Server]) -> Server:
     return make_server(Limits(spool_memory=1000))
 
 

@@ -1,0 +1,239 @@
+"""
+What only a real socket can show: replies that leave one by one, a socket in a folder, and TLS.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+    serverFromString,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from lmtpsvc.limits import Limits
+
+MESSAGE = b"MAIL FROM:<ann@example.net>\r\n%sDATA\r\nSubject: x\r\n\r\nHi\r\n.\r\n"
+
+
+def message(*names: str) -> bytes:
+    to = b"".join(f"RCPT TO:<{name}@example.org>\r\n".encode() for name in names)
+    return MESSAGE % to
+
+
+class Client(LineOnlyReceiver):
+    """
+    Somebody who can wait for lines.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.lost: Deferred[None] = Deferred()
+        self._wanted = 0
+        self._waiting: Deferred[None] | None = None
+
+    def lineReceived(self, line: bytes) -> None:
+        self.lines.append(line)
+        if self._waiting is not None and len(self.lines) >= self._wanted:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+    async def hear(self, count: int) -> list[bytes]:
+        """
+        Wait for *count* lines, and take all that are there.
+        """
+        if len(self.lines) < count:
+            self._wanted, self._waiting = count, Deferred()
+            await self._waiting
+        lines, self.lines = self.lines, []
+        return lines
+
+    async def greet(self) -> None:
+        """
+        Say LHLO.
+        """
+        assert (await self.hear(1))[0].startswith(b"220 ")
+        assert self.transport is not None
+        self.transport.write(b"LHLO client.example.net\r\n")
+        await self.hear(6)
+
+
+@pytest.fixture
+def listen(make_server: Callable[..., Any]) -> Any:
+    """
+    A service on an endpoint, by the words of the command line.
+    """
+    ports: list[IListeningPort] = []
+
+    async def listen(words: str) -> IListeningPort:
+        factory = make_server(Limits(stop_seconds=5), reactor).factory
+        ports.append(await serverFromString(reactor, words).listen(factory))
+        return ports[-1]
+
+    yield listen
+    for port in ports:
+        pytest_twisted.blockon(maybeDeferred(port.stopListening))
+
+
+async def connect(endpoint: IStreamClientEndpoint) -> Client:
+    client = await connectProtocol(endpoint, Client())
+    assert isinstance(client, Client)
+    await client.greet()
+    return client
+
+
+def codes(lines: list[bytes]) -> list[bytes]:
+    return [each[:3] for each in lines]
+
+
+Listen = Callable[[str], Coroutine[Any, Any, IListeningPort]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_early_reply(listen: Listen, world: Any) -> None:
+    """
+    The first of three recipients has its reply while the second is held, the third waits for the
+    second, and order is kept.
+    """
+    port = await listen("tcp:0:interface=127.0.0.1")
+    client = await connect(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+    assert client.transport is not None
+    client.transport.write(message("ann", "bob", "eve"))
+    assert [*[b"250"] * 4, b"354"] == codes(await client.hear(5))
+    while len(world.held) < 3:
+        await turn()
+
+    world.held["ann"].callback(None)
+    assert b"<ann@" in (await client.hear(1))[0]
+
+    # Nothing of Eve's can be on its way when the answer to Bob is there first.
+    world.held["eve"].callback(None)
+    await turn()
+    assert [] == client.lines
+    world.held["bob"].callback(None)
+    bob, eve = await client.hear(2)
+    assert b"<bob@" in bob
+    assert b"<eve@" in eve
+
+    client.transport.write(b"QUIT\r\n")
+    assert [b"221"] == codes(await client.hear(1))
+    await client.lost
+
+
+async def turn() -> None:
+    """
+    Let the reactor go round once.
+    """
+    once: Deferred[None] = Deferred()
+    reactor.callLater(0, once.callback, None)  # type: ignore[attr-defined]  # a module at run time
+    await once
+
+
+@pytest_twisted.ensureDeferred
+async def test_unix_socket(listen: Listen, world: Any, tmp_path: Path) -> None:
+    """
+    A UNIX socket has the mode that was asked for, and its client is "local".
+    """
+    path = tmp_path / "lmtp.sock"
+    await listen(f"unix:{path}:mode=660")
+    assert 0o660 == path.stat().st_mode & 0o777
+
+    client = await connect(UNIXClientEndpoint(reactor, str(path)))
+    assert client.transport is not None
+    client.transport.write(message("quick") + b"QUIT\r\n")
+    assert [b"250", b"250", b"354", b"250", b"221"] == codes(await client.hear(5))
+    await client.lost
+
+    with world.messages[0].open() as file:
+        assert b"Received: from client.example.net (local)\r\n" in file.read()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A certificate for this machine that nobody but us trusts, and its key.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+# Twisted 26 hands objects to pyOpenSSL 26 that the latter would rather have otherwise.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest_twisted.ensureDeferred
+async def test_tls(listen: Listen, certificate: Path, world: Any) -> None:
+    """
+    With TLS from the first octet on, all is the same, and the message says that it came so.
+    """
+    port = await listen(
+        f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}"
+    )
+    trusted = Certificate.loadPEM(certificate.read_bytes())
+    client = await connect(
+        wrapClientTLS(
+            optionsForClientTLS("localhost", trustRoot=trusted),
+            TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
+        )
+    )
+    assert client.transport is not None
+
+    client.transport.write(message("quick", "ann") + message("bob") + b"QUIT\r\n")
+    assert [*[b"250"] * 3, b"354", b"250"] == codes(await client.hear(5))
+    world.held["ann"].callback(None)
+    assert [*[b"250"] * 3, b"354"] == codes(await client.hear(4))
+    world.held["bob"].callback(None)
+    assert [b"250", b"221"] == codes(await client.hear(2))
+    await client.lost
+
+    with world.messages[0].open() as file:
+        assert b" with LMTPS id " in file.read()
