@@ -1,12 +1,13 @@
 """
 Run twistd with its syncing taken out, or written down.
 
-Usage: sabotage.py files|large-files|directories -- TWISTD-ARGUMENTS
+Usage: sabotage.py files|large-files|directories|file-systems -- TWISTD-ARGUMENTS
        sabotage.py record FILE -- TWISTD-ARGUMENTS
 
 ``files`` makes fsync of regular files do nothing, ``large-files`` that of those that were spooled
 in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
-for each sync that is done: the path.
+for each sync that is done: the path.  These four sync one by one, never a file system as a whole;
+``file-systems`` leaves out just that, wherever the server thinks that it pays.
 """
 
 from __future__ import annotations
@@ -70,21 +71,35 @@ def recording(record: int, sync: Sync) -> Sync:
     return recorded_sync
 
 
+def replace(owner: object, name: str, replacement: Callable[..., object]) -> None:
+    """
+    Put another function in the place of one that is there.
+    """
+    assert hasattr(owner, name), f"{owner!r} has no {name} any more: see what it syncs with now"
+    setattr(owner, name, replacement)
+
+
 def main() -> None:
     """
     Do what the command line says.
     """
     # This directory's modules are nobody's top-level modules.
     del sys.path[0]
+    from lmtpsvc.backends import syncing
+
     end = sys.argv.index("--")
     mode, *rest = sys.argv[1:end]
-    for name in ("fsync", "fdatasync"):
-        sync = getattr(os, name)
-        if mode == "record":
-            record = os.open(rest[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            setattr(os, name, recording(record, sync))
-        else:
-            setattr(os, name, skipping(SKIPPED[mode], sync))
+    if mode == "file-systems":
+        replace(syncing.Syncing, "whole", lambda *_: None)
+    else:
+        replace(syncing, "can_sync_file_systems", lambda: False)
+        for name in ("fsync", "fdatasync"):
+            sync = getattr(os, name)
+            if mode == "record":
+                record = os.open(rest[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                replace(os, name, recording(record, sync))
+            else:
+                replace(os, name, skipping(SKIPPED[mode], sync))
 
     from twisted.scripts.twistd import run
 

@@ -18,27 +18,29 @@ from .service import Service
 ROUNDS = 12
 
 
-@pytest.mark.parametrize("what", ["files", "large-files", "directories"])
+@pytest.mark.parametrize("what", ["files", "large-files", "directories", "file-systems"])
 def test_is_noticed(what: str, disk: Callable[..., Disk], service: Callable[..., Service]) -> None:
     """
     Without the sync of files, of large ones only, or of directories, a power cut breaks a promise.
 
-    Without the former, names are on the disk before what they name: messages are empty or cut.
-    Without the latter, the last names are missing; not all, since ext4 commits the names of
-    before with the next file that is synced.  So few clients: the fewer syncs, the more is lost.
+    Without the sync of files, names are on the disk before what they name: messages are empty or
+    cut.  Without that of directories the last names are missing; not all, since ext4 commits the
+    names of before with the next file that is synced: so few clients, for the fewer syncs, the more
+    is lost.  Whole file systems are synced only where many clients come together.
     """
     plugged = disk()
+    connections, most = (8, 150) if what == "file-systems" else (2, 60)
     harm: list[str] = []
     for seed in range(ROUNDS):
         _, found = cut_power_under_load(
-            plugged, service, seed, connections=2, most=60, sabotage=(what,)
+            plugged, service, seed, connections=connections, most=most, sabotage=(what,)
         )
         harm = found.harm
         if harm:
             break
 
     assert harm, f"{ROUNDS} rounds without the sync of {what}, and nothing was lost"
-    wanted = "lost" if what == "directories" else "broken"
+    wanted = "broken" if what.endswith("files") else "lost"
     assert [line for line in harm if line.startswith(wanted)]
 
 
