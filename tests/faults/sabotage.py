@@ -2,12 +2,13 @@
 Run twistd with its syncing taken out, or written down.
 
 Usage: sabotage.py files|large-files|directories|file-systems -- TWISTD-ARGUMENTS
-       sabotage.py record FILE -- TWISTD-ARGUMENTS
+       sabotage.py record|record-file-systems FILE -- TWISTD-ARGUMENTS
 
 ``files`` makes fsync of regular files do nothing, ``large-files`` that of those that were spooled
 in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
 for each sync that is done: the path.  These four sync one by one, never a file system as a whole;
-``file-systems`` leaves out just that, wherever the server thinks that it pays.
+``file-systems`` leaves out just that, wherever the server thinks that it pays, and
+``record-file-systems`` does it always, and adds to FILE the directory that it was done for.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class HasFileno(Protocol):
 
 
 Sync = Callable[[int | HasFileno], None]
+
+RECORD = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 SPOOL_MEMORY = 256 * 1024
 
@@ -91,12 +94,21 @@ def main() -> None:
     mode, *rest = sys.argv[1:end]
     if mode == "file-systems":
         replace(syncing.Syncing, "whole", lambda *_: None)
+    elif mode == "record-file-systems":
+        record, whole = os.open(rest[0], RECORD, 0o600), syncing.Syncing.whole
+
+        def recorded_whole(self: syncing.Syncing, directory: str) -> None:
+            whole(self, directory)
+            os.write(record, f"{directory}\n".encode())
+
+        replace(syncing.Syncing, "whole", recorded_whole)
+        replace(syncing.Syncing, "whole_pays", lambda *_: True)
     else:
         replace(syncing, "can_sync_file_systems", lambda: False)
         for name in ("fsync", "fdatasync"):
             sync = getattr(os, name)
             if mode == "record":
-                record = os.open(rest[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                record = os.open(rest[0], RECORD, 0o600)
                 replace(os, name, recording(record, sync))
             else:
                 replace(os, name, skipping(SKIPPED[mode], sync))

@@ -76,3 +76,24 @@ def test_everything_is_synced(
         (message,) = [path for path in synced if path.parent.name == "tmp"]
         after = synced[synced.index(message) :]
         assert {home / "new" for home in homes} <= set(after)
+
+
+@pytest.mark.parametrize("octets", [1000, 300 * KIB])
+def test_file_system_is_synced_twice(
+    octets: int, directory: Path, service: Callable[..., Service]
+) -> None:
+    """
+    Where the file system as a whole is synced, it is before a message is shown, and after.
+
+    ext4 writes the data before the names, so that no power cut would tell of the former.
+    """
+    root = directory / "mail"
+    root.mkdir()
+    record = directory / "syncs"
+    running = service(root, sabotage=("record-file-systems", str(record)))
+    recipients = ("ann@example.org", "bob@example.org")
+    with running.connection() as connection:
+        replies = connection.deliver(compose(Random(0), recipients, octets))
+
+    assert [250] * 2 == [reply.code for reply in replies]
+    assert ["tmp", "new"] == [Path(line).name for line in record.read_text().splitlines()]
