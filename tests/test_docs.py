@@ -1,0 +1,448 @@
+"""
+What the documentation says is so: links, options, replies, states, and the examples, which are run.
+
+A comment in front of an example names it for the tests: ``<!-- test: first mail -->``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from lmtpsvc import replies
+from lmtpsvc.directory.lines import parse
+from lmtpsvc.limits import Limits
+from lmtpsvc.session.states import TRANSITIONS, State, Verb
+from lmtpsvc.tap import DEFAULT_LISTEN, Options
+
+ROOT = Path(__file__).parent.parent
+UNIT = ROOT / "docs" / "systemd" / "lmtpsvc.service"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+_fence = r"```\w*\n(.*?)```\n"
+_transaction_id = re.compile(r"\b[0-9a-f]{16}\b")
+
+
+def page(name: str) -> str:
+    """
+    The text of a page.
+    """
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def examples(page_name: str, name: str) -> list[str]:
+    """
+    The examples that are called *name*.
+    """
+    return re.findall(rf"<!-- test: {name} -->\n{_fence}", page(page_name), re.DOTALL)
+
+
+def part(page_name: str, name: str) -> str:
+    """
+    What stands between ``<!-- name -->`` and ``<!-- end of name -->``.
+    """
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", page(page_name), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def rows(table: str) -> list[list[str]]:
+    """
+    The cells of a table, its head left out.
+    """
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+# ── what can be compared ─────────────────────────────────────────────────────────────────────────
+
+
+class TestLinks:
+    @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+    def test_lead_somewhere(self, path: Path) -> None:
+        """
+        Every link within the project has a file, and every ``#part`` a heading, at its end.
+        """
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"https?:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            there = path.parent / name if name else path
+
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def anchors(path: Path) -> set[str]:
+    """
+    What the headings of a page are called in links.
+    """
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def option_table() -> str:
+    """
+    The table of options as it should be.
+    """
+    options = Options()
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for name in sorted(option.rstrip("=") for option in options.longOpt):
+        takes_value = f"{name}=" in options.longOpt
+        default = DEFAULT_LISTEN if name == "listen" else options.defaults.get(name)
+        meaning = " ".join(options.docs[name].split()).removesuffix(f"[default: {default}]").strip()
+        shown = f"`{default}`" if takes_value and default is not None else ""
+        lines.append(f"| `--{name}` | {shown} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+class TestOptions:
+    def test_table(self) -> None:
+        """
+        Every option stands in docs/operate.md, with its default and its meaning.
+
+        If this fails, put the expected table between the two comments.
+        """
+        assert option_table() == part("docs/operate.md", "options")
+
+
+class TestReplies:
+    def test_table(self) -> None:
+        """
+        Every reply in the table is the one of that name.
+        """
+        table = rows(part("docs/operate.md", "replies"))
+
+        assert len(table) > 10
+        for _, said, name in table:
+            assert said.strip("`") == str(getattr(replies, name.strip("`")))
+
+    def test_complete(self) -> None:
+        """
+        Every reply for a recipient, and every 421, stands in the table.
+        """
+        wanted = {
+            name
+            for name, reply in vars(replies).items()
+            if isinstance(reply, replies.Reply)
+            and (reply.code == 421 or (reply.status or (0, 0))[0] in {1, 2, 3, 4})
+            and reply.code > 400
+        } - {"BAD_SENDER", "BAD_RECIPIENT"}
+
+        assert wanted <= {name.strip("`") for *_, name in rows(part("docs/operate.md", "replies"))}
+
+
+class TestStates:
+    def test_table(self) -> None:
+        """
+        The table of commands and states is that of the session.
+        """
+        states = [State.NEW, State.READY, State.SENDER, State.RECIPIENTS]
+        verbs = [Verb.LHLO, Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.RSET]
+
+        table = rows(part("docs/protocol.md", "states"))
+
+        assert len(table) == len(states)
+        for state, (_, *cells) in zip(states, table, strict=True):
+            for verb, cell in zip(verbs, cells, strict=True):
+                assert (verb in TRANSITIONS[state]) == (not cell.startswith("503")), (state, verb)
+
+
+class TestUsersFile:
+    def test_example(self) -> None:
+        """
+        The example of a users file has no mistake.
+        """
+        [example] = examples("docs/operate.md", "users")
+
+        assert len(parse(example.encode()).entries) == len(example.splitlines())
+
+
+class TestUnit:
+    def test_suits_the_defaults(self) -> None:
+        """
+        The unit file allows as many files as there may be connections, and waits for our own bounds.
+        """
+        unit = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
+        limits = Limits()
+
+        assert int(unit["LimitNOFILE"]) > limits.connections + 1000
+        assert float(unit["TimeoutStopSec"]) > limits.stop_seconds + limits.grace_seconds
+
+
+# ── what can be run ──────────────────────────────────────────────────────────────────────────────
+
+
+@frozen
+class Service:
+    """
+    A running ``twistd lmtp``, in *directory*.
+    """
+
+    directory: Path
+    port: int
+
+
+def free_port() -> int:
+    """
+    A TCP port on loopback where nobody listens.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(directory: Path, port: int, *arguments: str) -> Iterator[None]:
+    """
+    ``twistd lmtp`` with *arguments*, from when somebody listens on *port*.
+    """
+    words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    words += ["-n", "--pidfile=", "lmtp", *arguments]
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            assert process.poll() is None, log.read_text()
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """
+    A service for the examples: with the users of docs/operate.md, and a JSON log.
+    """
+    directory, port = Path(tempfile.mkdtemp(prefix="lmtp-docs-")), free_port()
+    [users] = examples("docs/operate.md", "users")
+    (directory / "users").write_text(users)
+    with running(
+        directory,
+        port,
+        *("--listen", f"tcp:{port}:interface=127.0.0.1"),
+        *("--users", "file:users", "--hostname", "mx.example.org", "--json-log", "json"),
+    ):
+        yield Service(directory, port)
+    shutil.rmtree(directory)
+
+
+@pytest.mark.interop
+class TestFirstMail:
+    def test_is_delivered(self, service: Service) -> None:
+        """
+        The first example of the README, typed as it stands there, shows the mail that came.
+        """
+        [example] = examples("README.md", "first mail")
+        assert "8024" in example
+
+        done = subprocess.run(
+            ["sh", "-c", example.replace("8024", str(service.port))],
+            cwd=service.directory,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+
+        assert done.stdout.decode().endswith("Subject: Hello\n\nHello, Ann.\n")
+        assert done.stdout.decode().startswith("Return-Path: <me@example.org>\n")
+
+
+@pytest.mark.interop
+class TestConversation:
+    def test_example(self, service: Service) -> None:
+        """
+        The conversation of docs/protocol.md, word for word but for the transaction id.
+        """
+        [example] = examples("docs/protocol.md", "conversation")
+        with (
+            socket.create_connection(("127.0.0.1", service.port), 30) as connection,
+            connection.makefile("rb") as said,
+        ):
+            for line in example.splitlines():
+                who, text = line[:2], line[3:]
+                if who == "C:":
+                    connection.sendall(text.encode() + b"\r\n")
+                else:
+                    heard = said.readline().decode().removesuffix("\r\n")
+                    assert _transaction_id.sub("ID", text) == _transaction_id.sub("ID", heard)
+
+
+@pytest.mark.interop
+class TestLog:
+    def test_fields(self, service: Service) -> None:
+        """
+        The line of the log and the JSON object have the fields that docs/operate.md shows.
+        """
+        with smtplib.LMTP("127.0.0.1", service.port) as lmtp:
+            lmtp.sendmail("me@example.org", ["ann@example.org"], "Subject: x\n\nx\n")
+        [line] = examples("docs/operate.md", "log")
+        [shown] = examples("docs/operate.md", "json")
+        logged = (service.directory / "log").read_text()
+        [*_, written] = (service.directory / "json").read_text().splitlines()
+
+        assert json.loads(shown).keys() == json.loads(written).keys()
+        [*_, said] = re.findall(r"\S+ to=.*", logged)
+        field = re.compile(r" (\w+)=")
+        assert field.findall(line) == field.findall(said)
+        for name in json.loads(written):
+            assert f"`{name}`" in page("docs/operate.md")
+
+
+@pytest.mark.interop
+class TestTLS:
+    def test_endpoint(self, tmp_path: Path) -> None:
+        """
+        A client of the ``ssl:`` endpoint is greeted, and its message says LMTPS in Received.
+        """
+        certificate(tmp_path)
+        port = free_port()
+        endpoint = f"ssl:port={port}:privateKey=key.pem:certKey=cert.pem:interface=127.0.0.1"
+        context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+
+        with (
+            running(tmp_path, port, "--listen", endpoint, "--users", "any", "--stop-timeout", "1"),
+            socket.create_connection(("127.0.0.1", port), 5) as connection,
+            context.wrap_socket(connection, server_hostname="mx.example.org") as tls,
+        ):
+            assert tls.recv(1000).startswith(b"220 ")
+
+
+def certificate(directory: Path) -> None:
+    """
+    Make ``key.pem`` and ``cert.pem`` for mx.example.org.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.example.org")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("mx.example.org")]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (directory / "cert.pem").write_bytes(made.public_bytes(pem))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+# ── what other programs must understand ──────────────────────────────────────────────────────────
+
+
+@pytest.mark.interop
+class TestPeers:
+    @pytest.mark.parametrize("example", examples("docs/postfix.md", "main.cf"))
+    def test_main_cf(self, example: str, peer: Callable[[str], Path], tmp_path: Path) -> None:
+        """
+        Postfix knows every parameter of the examples, and reads the value that is meant.
+        """
+        postconf = peer("postconf")
+        (tmp_path / "main.cf").write_text(f"compatibility_level = 3.6\n{example}")
+        (tmp_path / "master.cf").write_text("lmtp unix - - n - - lmtp\n")
+
+        done = subprocess.run(
+            [postconf, "-c", tmp_path, "-n"], capture_output=True, check=True, text=True, timeout=60
+        )
+
+        # It warns of parameters that nobody uses, which is how it tells of misspelt ones.
+        assert done.stderr == ""
+        read = {line for line in done.stdout.splitlines() if line}
+        wanted = {line.strip() for line in example.splitlines() if line and line[0] != "#"}
+        assert wanted <= read
+
+    def test_dovecot_conf(self, peer: Callable[[str], Path], tmp_path: Path) -> None:
+        """
+        Dovecot reads its example.
+        """
+        [example] = examples("docs/dovecot.md", "dovecot")
+        configuration = tmp_path / "dovecot.conf"
+        configuration.write_text(f"ssl = no\n{example}")
+
+        done = subprocess.run(
+            [peer("doveconf"), "-n", "-c", configuration],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+
+        assert done.returncode == 0, done.stderr
+        assert "mail_location = maildir:/srv/mail/%d/%n" in done.stdout
+
+    @pytest.mark.parametrize("name", ["lmtpsvc.service", "lmtpsvc.socket"])
+    def test_units(self, name: str, peer: Callable[[str], Path], tmp_path: Path) -> None:
+        """
+        ``systemd-analyze`` has nothing to say against the units, with the drop-in and without.
+        """
+        analyze = peer("systemd-analyze")
+        for unit in UNIT.parent.iterdir():
+            text = unit.read_text().replace("/opt/lmtpsvc/bin/twistd", sys.executable)
+            place = tmp_path / unit.name
+            if unit.suffix == ".conf":
+                if name == "lmtpsvc.service":
+                    continue
+                place = tmp_path / "lmtpsvc.service.d" / "socket.conf"
+                place.parent.mkdir()
+            place.write_text(text)
+
+        done = subprocess.run(
+            [analyze, "verify", f"./{name}"],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+
+        assert done.returncode == 0, done.stderr
+        assert name not in done.stderr
