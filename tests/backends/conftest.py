@@ -1,7 +1,7 @@
 """
 What the tests of backends share: pools without threads, a Maildir backend, a disk that fails.
 
-Nothing here waits for a whole file system: syncfs(2) is pretended, but for the one test of it.
+Nothing here waits for the disk: that it is asked, and when, is what counts.
 """
 
 from __future__ import annotations
@@ -94,11 +94,16 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def real_syncfs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """
-    The system call, which is pretended otherwise: a disk that others write to must not hold up the
-    tests.
+    The system call, which is pretended otherwise, as fsync is: a disk that others write to must not
+    hold up the tests.
     """
-    real = syncing._syncfs
-    monkeypatch.setattr(syncing, "_syncfs", lambda _: None)
+    real, stat = syncing._syncfs, os.fstat
+
+    def pretend(descriptor: int) -> None:
+        stat(descriptor)
+
+    monkeypatch.setattr(syncing, "_syncfs", pretend)
+    monkeypatch.setattr(os, "fsync", pretend)
     return real
 
 
@@ -247,6 +252,7 @@ def together(
     """
 
     def together(backend: MaildirBackend, deliveries: Deliveries) -> list[list[Commitment]]:
+        held_pool.work()
         backend.deliver(MemoryMessage(b"first\r\n"), [Mailbox("first", "example.org")])
         results = [backend.deliver(message, mailboxes) for message, mailboxes in deliveries]
         assert 1 == len(held_pool.jobs)

@@ -40,7 +40,7 @@ class Group:
 
     def add(self, *numbers: int) -> None:
         for number in numbers:
-            self.commit.add(cast(Posting, number))
+            self.commit.add(cast("Posting", number))
 
     @property
     def running(self) -> int:
@@ -58,7 +58,7 @@ class Group:
         return [(self._target(number), None) for number in numbers]
 
     def _target(self, number: int) -> Target:
-        target = Target(cast(Any, None), cast(Any, None))
+        target = Target(cast("Any", None), cast("Any", None))
         waiting = Commitment()
         waiting.addCallback(lambda _: self.events.append(f"{number} with {self.running} running"))
         target.waiting.append(waiting)
@@ -242,7 +242,7 @@ def test_a_defect_forgets_nobody_else(
     group = Group(held_pool, clock)
     group.add(1, 2)
     store = group._store
-    group.commit._store = lambda postings: 1 // 0  # type: ignore[assignment,return-value]  # on purpose
+    group.commit._store = lambda _: 1 // 0  # type: ignore[assignment,return-value]  # a defect
     with pytest.raises(ZeroDivisionError):
         group.end()
     group.commit._store = store

@@ -4,21 +4,26 @@ Threads: results come back, all jobs are done before the end, and one wake-up se
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from zope.interface import implementer
 
+from lmtpsvc.backends import group_commit
 from lmtpsvc.backends.maildir import MaildirBackend, MaildirFactory
 from lmtpsvc.backends.pool import WorkerPool
+from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
 
@@ -204,4 +209,76 @@ async def test_delivery_by_threads(tmp_path: Any) -> None:
     for user in users:
         folder = tmp_path / "mail" / "example.org" / user.user
         assert 21 == len(list((folder / "new").iterdir()))
+        assert [] == list((folder / "tmp").iterdir())
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where the system has no thread for us, the job waits until it has; nobody is told a lie.
+    """
+    threads, results = Reactor(), list[int]()
+    pool = WorkerPool(threads, 1, "test")
+    finished = threading.Event()
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, capturedLogs() as events:
+        patch.setattr(threading.Thread, "start", fail)
+        pool.run(partial(results.append, 1))
+    assert 1 == len(events)
+    assert [] == pool._threads
+
+    pool.run(finished.set)
+    assert finished.wait(10)
+
+    assert [1] == results
+    pool.stop()
+    for thread in pool._threads:
+        thread.join(10)
+    threads.run()
+
+
+@pytest.mark.parametrize("way", ["one_by_one", "at_once", "both"])
+@in_reactor
+async def test_many_at_once(
+    request: pytest.FixtureRequest,
+    root: Path,
+    timeout_of: Callable[[Deferred[Any]], Deferred[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """
+    Three hundred messages from as many sessions to twenty mailboxes, some also to several, with
+    batches that are slow, and a choice that changes all the time: each arrives once, and whole.
+    """
+    choice = random.Random(1)
+    if way == "both":
+        monkeypatch.setattr(Syncing, "whole_pays", lambda _, count: count > choice.randrange(4))
+    else:
+        request.getfixturevalue(way)
+    monkeypatch.setattr(group_commit, "PATIENCE", 0.0)
+    backend = MaildirFactory().build(reactor, str(root), threads="6")
+    assert isinstance(backend, MaildirBackend)
+    backend.startService()
+    users = [Mailbox(f"user{number}", "example.org") for number in range(20)]
+    expected: dict[str, list[bytes]] = {user.user: [] for user in users}
+    results: list[Deferred[None]] = []
+    for number in range(300):
+        text = b"%d\n" % number * choice.randrange(1, 2000)
+        mailboxes = choice.sample(users, choice.choice([1, 1, 1, 2, 20]))
+        results += backend.deliver(MemoryMessage(text), mailboxes)
+        for mailbox in mailboxes:
+            expected[mailbox.user].append(text)
+        if number % 10 == 0:
+            # Others have their turn: answers, and the end of a batch.
+            await deferLater(IReactorTime(reactor), 0)
+
+    await timeout_of(gatherResults(results))
+    await timeout_of(backend.stopService())
+
+    for user, texts in expected.items():
+        folder = root / "example.org" / user
+        found = [path.read_bytes() for path in (folder / "new").iterdir()]
+        assert sorted(texts) == sorted(found)
         assert [] == list((folder / "tmp").iterdir())
