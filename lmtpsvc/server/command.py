@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.python.systemd import ListenFDs
 
 
 @frozen
@@ -75,8 +74,18 @@ class Command:
             log = said["logfile"]
         elif not said.get("nodaemon", True):
             log = "twistd.log"
-        systemd = len(ListenFDs.fromEnvironment().inheritedDescriptors())
+        # Twisted has taken the number out of the environment when it was imported; it takes no
+        # descriptors that have no names.
+        names = os.environ.get("LISTEN_FDNAMES")
+        systemd = len(names.split(":")) if names else 0
         return cls(words, twistd, os.getcwd(), log and os.path.abspath(log), syslog, systemd)
+
+    def environment(self) -> dict[str, str]:
+        """
+        The environment of a worker.
+        """
+        systemd = {"LISTEN_FDS": str(self.systemd)} if self.systemd else {}
+        return {**os.environ, **systemd}
 
     def log_of(self, number: int) -> str | None:
         """

@@ -167,11 +167,10 @@ class SharedPort:
             self._reactor.adoptStreamConnection(
                 connection.fileno(), connection.family, self._factory
             )
-        except OSError:
-            # The client has gone again, and has no address any more.
-            pass
-        except Exception:
-            self._log.failure("a connection could not be begun")
+        except Exception as error:
+            # A client that has gone again has no address any more.
+            if getattr(error, "errno", None) != errno.ENOTCONN:
+                self._log.failure("a connection could not be begun")
 
     def _cannot_accept(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:

@@ -159,7 +159,7 @@ class Supervisor(Listening):
             self._monitor.addProcess(
                 f"worker {number}",
                 self._command.arguments(number),
-                env={**os.environ, **inheritance.environment()},
+                env={**self._command.environment(), **inheritance.environment()},
                 cwd=None if self._command.directory == here else self._command.directory,
             )
 
@@ -192,9 +192,8 @@ class Supervisor(Listening):
         lines, before = self._lines.pop(name, []), self._lines_before.pop(name, None)
         if not self.running:
             return
-        status = getattr(reason.value, "status", None)
         if not self._begun and _exit_code(reason):
-            self._give_up(lines[-1] if lines else f"{name} ended with status {status}")
+            self._give_up(lines[-1] if lines else f"{name} has ended ({_how(reason)})")
             return
         if not began:
             self._lines_before[name] = lines
@@ -207,6 +206,7 @@ class Supervisor(Listening):
         """
         No worker has ever begun, and none will: what is wrong concerns all of them.
         """
+        reason = reason.removeprefix("twistd lmtp: ")
         self._log.critical("cannot start: {reason}", reason=reason)
         # twistd ends with status 0 once the reactor has run, whatever happened.
         atexit.register(_fail, reason)
@@ -215,9 +215,7 @@ class Supervisor(Listening):
 
 def _fail(reason: str) -> None:
     sys.stdout.flush()
-    if not reason.startswith("twistd lmtp: "):
-        reason = f"twistd lmtp: {reason}"
-    os.write(2, f"{reason}\n".encode(errors="backslashreplace"))
+    os.write(2, f"twistd lmtp: {reason}\n".encode(errors="backslashreplace"))
     os._exit(1)
 
 

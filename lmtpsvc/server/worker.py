@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
@@ -113,6 +113,12 @@ class Worker(LMTPService):
             number=self._number,
             pid=os.getpid(),
         )
+
+    def _refuse(self, reason: str) -> NoReturn:
+        # A worker's standard error ends in the supervisor, which says it for all; Python's own ends
+        # in the log by now.
+        os.write(2, f"twistd lmtp: {reason}\n".encode(errors="backslashreplace"))
+        raise SystemExit(1)
 
     def _heed_signals(self) -> None:
         """

@@ -1,0 +1,260 @@
+"""
+How a worker takes its share of connections from a socket that others have too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from lmtpsvc.server.counts import Counts
+from lmtpsvc.server.shared_port import AT_ONCE, EXHAUSTED_SECONDS, PAUSE_SECONDS, PAUSES, SharedPort
+
+
+class Reactor(MemoryReactorClock):
+    """
+    Adopts connections, and counts them for worker 1, as its factory would.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.adopted = 0
+        self._counts = counts
+        self.failing: OSError | None = None
+
+    def adoptStreamConnection(
+        self, fileDescriptor: int, addressFamily: int, factory: Factory
+    ) -> None:
+        if self.failing is not None:
+            raise self.failing
+        assert addressFamily == socket.AF_UNIX
+        assert not os.get_blocking(fileDescriptor)
+        self.adopted += 1
+        self._counts.set(1, self.adopted)
+
+
+class World:
+    """
+    A listening socket with worker 1 behind it, and worker 2 beside.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.counts = Counts.create(2)
+        self.counts.take(1)
+        self.counts.take(2)
+        self.reactor = Reactor(self.counts)
+        self.path = str(path)
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(self.path)
+        self.listening.listen(200)
+        self.clients: list[socket.socket] = []
+        self.port = SharedPort(
+            self.reactor, os.dup(self.listening.fileno()), Factory(), self.counts, 1
+        )
+        self.port.startListening()
+
+    def connect(self, number: int = 1) -> None:
+        """
+        So many clients connect.
+        """
+        for _ in range(number):
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(self.path)
+            self.clients.append(client)
+
+    def turn(self) -> None:
+        """
+        The reactor looks once whether there is something to read.
+        """
+        if self.is_reading:
+            self.port.doRead()
+
+    @property
+    def is_reading(self) -> bool:
+        return self.port in self.reactor.getReaders()
+
+    def close(self) -> None:
+        """
+        Close all sockets.
+        """
+        self.port.stopListening()
+        for each in (self.listening, *self.clients):
+            each.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # The name of a socket is short.
+    monkeypatch.chdir(tmp_path)
+    world = World(Path("socket"))
+    yield world
+    world.close()
+
+
+class TestTurns:
+    def test_one_at_a_time(self, world: World) -> None:
+        """
+        One connection, then the others may look.
+        """
+        world.counts.set(2, 5)
+        world.connect(3)
+        world.turn()
+        assert world.reactor.adopted == 1
+        world.turn()
+        assert world.reactor.adopted == 2
+
+    def test_stands_back(self, world: World) -> None:
+        """
+        Who has more than another leaves the connection to him, and waits without looking.
+        """
+        world.counts.set(1, 1)
+        world.connect()
+        world.turn()
+        assert world.reactor.adopted == 0
+        assert not world.is_reading
+
+    def test_taken_by_another(self, world: World) -> None:
+        """
+        When the other took it, all is as before.
+        """
+        world.counts.set(1, 1)
+        world.connect()
+        world.turn()
+        world.listening.accept()[0].close()
+        world.reactor.advance(PAUSE_SECONDS)
+        assert world.reactor.adopted == 0
+        assert world.is_reading
+        assert world.reactor.getDelayedCalls() == []
+
+    def test_its_turn_again(self, world: World) -> None:
+        """
+        When the other has caught up, the connection is taken at the next look.
+        """
+        world.counts.set(1, 1)
+        world.connect()
+        world.turn()
+        world.counts.set(2, 1)
+        world.reactor.advance(PAUSE_SECONDS)
+        assert world.reactor.adopted == 1
+        assert world.is_reading
+
+    def test_nobody_else_does(self, world: World) -> None:
+        """
+        A connection that nobody takes for a while is taken after all, with those behind it.
+        """
+        world.counts.set(1, 1)
+        world.connect(3)
+        world.turn()
+        world.reactor.pump([PAUSE_SECONDS] * (PAUSES - 1))
+        assert world.reactor.adopted == 0
+        world.reactor.advance(PAUSE_SECONDS)
+        assert world.reactor.adopted == 3
+        assert world.is_reading
+        assert AT_ONCE >= 3
+
+    def test_alone(self, world: World) -> None:
+        """
+        Where the others are gone, nobody is waited for.
+        """
+        world.counts.set(1, 1)
+        world.counts.clear(2)
+        world.connect()
+        world.turn()
+        assert world.reactor.adopted == 1
+
+
+class TestTrouble:
+    def test_nothing_there(self, world: World) -> None:
+        """
+        Somebody was quicker: nothing happens.
+        """
+        world.turn()
+        assert world.reactor.adopted == 0
+        assert world.is_reading
+
+    def test_client_has_gone(self, world: World) -> None:
+        """
+        A connection that ended before it began is no defect.
+        """
+        world.reactor.failing = OSError(errno.ENOTCONN, "gone")
+        world.connect(1)
+        world.turn()
+        world.reactor.failing = None
+        world.connect(1)
+        world.turn()
+        assert world.reactor.adopted == 1
+
+    def test_too_many_files(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A process that can open no more files leaves connections to others for a while, instead of
+        trying all the time.
+        """
+        monkeypatch.setattr(world.port, "_socket", Exhausted(world.port._socket))
+        world.connect()
+        world.turn()
+        assert not world.is_reading
+        monkeypatch.undo()
+        world.reactor.advance(EXHAUSTED_SECONDS)
+        assert world.reactor.adopted == 1
+        assert world.is_reading
+
+
+class Exhausted:
+    """
+    A socket in a process with no descriptor left.
+    """
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    def accept(self) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+class TestEnd:
+    def test_the_service_stops(self, world: World) -> None:
+        """
+        A socket that the supervisor has shut down is readable for ever; it is let be.
+        """
+        world.counts.stop()
+        world.turn()
+        assert not world.is_reading
+
+    def test_stop_while_standing_back(self, world: World) -> None:
+        """
+        Nothing is left of a pause.
+        """
+        world.counts.set(1, 1)
+        world.connect()
+        world.turn()
+        world.port.stopListening()
+        assert world.reactor.getDelayedCalls() == []
+        assert world.port.fileno() == -1
+
+    def test_socket_file_stays(self, world: World) -> None:
+        """
+        The file belongs to who made it, and the others go on listening.
+        """
+        world.port.stopListening()
+        world.connect()
+        assert Path(world.path).is_socket()
+
+    def test_lost(self, world: World) -> None:
+        """
+        The reactor's word that the socket has ended is as good, and may come before ours.
+        """
+        world.port.connectionLost(Failure(ConnectionDone()))
+        world.port.stopListening()
+        assert not world.is_reading
