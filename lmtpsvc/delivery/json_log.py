@@ -8,12 +8,15 @@ import json
 import logging
 import logging.handlers
 import sys
+from typing import TextIO
 
 from twisted.application.service import Service
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from zope.interface import implementer
 
 from .log import NAMESPACE
+
+_log = Logger(namespace="lmtpsvc.json_log")
 
 _FIELDS = (
     "transaction",
@@ -29,6 +32,27 @@ _FIELDS = (
     "store_seconds",
     "total_seconds",
 )
+
+
+class _Quietly:
+    """
+    One line when the file cannot be written any more, instead of a traceback for each recipient.
+    """
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            self._failed = True
+            _log.error("the JSON log is not written: {error}", error=sys.exc_info()[1])
+
+
+class _File(_Quietly, logging.handlers.WatchedFileHandler):
+    pass
+
+
+class _StandardOutput(_Quietly, logging.StreamHandler[TextIO]):
+    pass
 
 
 class JSONLog(Service):
@@ -50,8 +74,8 @@ class JSONLog(Service):
             OSError: It cannot be opened.
         """
         if path == "-":
-            return cls(logging.StreamHandler(sys.stdout))
-        return cls(logging.handlers.WatchedFileHandler(path, encoding="utf-8"))
+            return cls(_StandardOutput(sys.stdout))
+        return cls(_File(path, encoding="utf-8"))
 
     def startService(self) -> None:
         super().startService()

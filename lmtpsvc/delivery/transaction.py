@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import replies
@@ -23,6 +24,8 @@ from .log import Timing, log_delivery
 from .message import Message
 from .spool import Spool
 from .trace import delivered_to_header
+
+_log = Logger(namespace="lmtpsvc.spool")
 
 
 @frozen
@@ -88,6 +91,7 @@ class Transaction:
         self._received = self._begun
         self._size = 0
         self._answer: Callable[[int, Reply], None] | None = None
+        self._dispatched = False
         self._outcomes = [_Outcome(len(each.mailboxes)) for each in accepted]
         self._unanswered = len(accepted)
         self._results: list[Deferred[None]] = []
@@ -109,6 +113,7 @@ class Transaction:
         self._received = self._clock.seconds()
         content = self._spool.finish()
         if isinstance(content, Deferred):
+            self._set_deadline()
             content.addCallbacks(self._dispatch, self._not_spooled)
         else:
             self._dispatch(content)
@@ -117,10 +122,8 @@ class Transaction:
         """
         The text is refused as a whole, and each recipient has been told *reply*.
         """
-        self._spool.discard()
         self._answer = _nobody
-        for position in range(len(self._accepted)):
-            self._settle(position, reply)
+        self._refuse_all(reply)
 
     def abandon(self) -> None:
         """
@@ -133,8 +136,12 @@ class Transaction:
 
     def _not_spooled(self, failure: Failure) -> None:
         if isinstance(failure.value, OSError):
+            _log.error("{id}: cannot be spooled: {error}", id=self._id, error=failure.value)
             failure = Failure(from_os_error(failure.value))
-        reply = reply_for(failure)
+        self._refuse_all(reply_for(failure))
+
+    def _refuse_all(self, reply: Reply) -> None:
+        self._spool.discard()
         for position in range(len(self._accepted)):
             self._settle(position, reply)
 
@@ -144,6 +151,7 @@ class Transaction:
         """
         if self._answer is _nobody:
             return
+        self._dispatched = True
         deadline = self._received + self._limits.delivery_seconds
         message = Message(self._id, self._envelope, deadline, content)
         recipients_of: dict[Mailbox, list[int]] = {}
@@ -166,8 +174,11 @@ class Transaction:
             result.addCallbacks(
                 self._stored, self._refused, callbackArgs=(positions,), errbackArgs=(positions,)
             )
-        if self._unanswered:
-            self._timer = self._clock.callLater(self._limits.delivery_seconds, self._expire)
+        if self._unanswered and self._timer is None:
+            self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self._timer = self._clock.callLater(self._limits.delivery_seconds, self._expire)
 
     def _stored(self, _: object, positions: list[int]) -> None:
         for position in positions:
@@ -208,6 +219,10 @@ class Transaction:
         The deadline: call off what is open, and wait for what has begun to commit.
         """
         self._timer = None
+        if not self._dispatched:
+            # The spool's disk does not answer.
+            self._refuse_all(replies.OUT_OF_TIME)
+            return
         self._cancel_open()
         if self._unanswered:
             self._timer = self._clock.callLater(self._limits.grace_seconds, self._give_up)

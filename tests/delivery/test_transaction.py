@@ -77,9 +77,7 @@ class Delivery:
             Client("192.0.2.7", "client.example.net"),
         )
         self.replied: list[Reply | None] = [None] * len(accepted)
-        self.transaction: Transaction = agent.begin(
-            envelope, accepted, self._pause, self._resume
-        )
+        self.transaction: Transaction = agent.begin(envelope, accepted, self._pause, self._resume)
 
     def deliver(self, text: bytes = TEXT) -> None:
         self.transaction.write(text)
@@ -202,9 +200,7 @@ class TestAnswers:
             )
         )
     )
-    def test_any_order(
-        self, plan: Sequence[tuple[int, Exception | None]], tmp_path: Path
-    ) -> None:
+    def test_any_order(self, plan: Sequence[tuple[int, Exception | None]], tmp_path: Path) -> None:
         """
         Whoever ends first and however, each recipient is answered once, with its own reply.
         """
@@ -384,11 +380,6 @@ def finish(backend: Any) -> None:
         held.callback(None)
 
 
-NOT_COUNTED = pytest.mark.xfail(
-    reason="the deadline is counted from the end of the spooling, not from the end of the text"
-)
-
-
 class TestDeadline:
     """
     A delivery that takes too long.
@@ -481,7 +472,6 @@ class TestDeadline:
         assert [LATE, LATE] == delivery.replied
         assert [ZeroDivisionError] == [failure.type for failure in logged.defects]
 
-    @NOT_COUNTED
     def test_slow_spool(self, deliver: Callable[..., Delivery], backend: Any) -> None:
         """
         The time that the spool takes for the last octets counts: the client waits for it too.
@@ -501,7 +491,6 @@ class TestDeadline:
 
         assert [LATE] == told
 
-    @NOT_COUNTED
     def test_stuck_spool(self, deliver: Callable[..., Delivery], backend: Any) -> None:
         """
         A disk that hangs does not keep the client from its answer; a message that comes out of it
