@@ -4,6 +4,7 @@
 # make format       lay the code out
 # make coverage     the tests that need no peers, and which lines they leave out
 # make test-oldest  the same tests with the oldest versions that pyproject.toml allows
+# make bench        deliveries per second, beside Dovecot's if that is installed; needs smtp-source
 # make clean        remove the virtual environments
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ OLDEST := build/oldest
 UNIT := not interop and not faults and not packaging
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: run test check format coverage test-oldest clean
+.PHONY: run test check format coverage test-oldest bench clean
 
 run: $(VENV)/run.stamp
 	exec $(BIN)/twistd -n --pidfile= lmtp
@@ -36,6 +37,9 @@ coverage: $(VENV)/test.stamp
 
 test-oldest: $(OLDEST)/test.stamp
 	$(OLDEST)/bin/python -m pytest -m '$(UNIT)' $(PYTEST)
+
+bench: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/deliver.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) $(OLDEST)
