@@ -74,7 +74,7 @@ class Crew:
                 watched, executable, args, env, path, uid, gid, childFDs=self.descriptors
             )
         except OSError as error:
-            self.said(watched.name, f"cannot be started: {error.strerror or error}")
+            self.said(watched.name, f"{executable}: {error.strerror or error}")
             watched.makeConnection(_Nothing())
             # ProcessMonitor does not expect the end before this call returns.
             self._reactor.callLater(0, watched.processEnded, Failure(ProcessTerminated(1)))

@@ -5,11 +5,13 @@ Listening: the sockets of the service, all of them or none.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import NoReturn
+import socket
+from collections.abc import Generator, Sequence
+from typing import Any, NoReturn
 
 from attrs import frozen
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -67,6 +69,24 @@ class Listening(Service):
         super().startService()
         if not self._ports:
             self.privilegedStartService()
+
+    @inlineCallbacks
+    def _stop_listening(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Fires when nobody listens any more.
+        """
+        for port in self._ports:
+            try:
+                yield maybeDeferred(port.stopListening)
+            except OSError as error:
+                # The file of a UNIX socket is gone, or in a directory that only root may change.
+                # Twisted leaves the socket open then.
+                self._log.warn(
+                    "{address}: {reason}", address=port.getHost(), reason=error.strerror or error
+                )
+                if hasattr(port, "fileno"):
+                    with socket.socket(fileno=os.dup(port.fileno())) as listening:
+                        listening.shutdown(socket.SHUT_RDWR)
 
     def _say_where(self) -> None:
         for listener, port in zip(self._listeners, self._ports, strict=True):

@@ -60,8 +60,7 @@ class LMTPService(Listening):
         """
         yield maybeDeferred(super().stopService)
         self._log.info("stopping: no new connections, waiting for transactions in flight")
-        for port in self._ports:
-            yield maybeDeferred(port.stopListening)
+        yield self._stop_listening()
         yield self._factory.stop()
         for part in reversed(self._parts):
             yield maybeDeferred(part.stopService)

@@ -92,7 +92,7 @@ class Supervisor(Listening):
         self._monitor.minRestartDelay = FIRST_DELAY_SECONDS
         self._monitor.maxRestartDelay = LONGEST_DELAY_SECONDS
         self._counts = Counts.create(workers)
-        self._begun = False
+        self._begun = self._given_up = False
         # What each worker has said in this life, and in one before that came to nothing.
         self._lines: dict[str, list[str]] = {}
         self._lines_before: dict[str, list[str]] = {}
@@ -131,8 +131,7 @@ class Supervisor(Listening):
         yield maybeDeferred(super().stopService)
         self._log.info("stopping: no new connections, waiting for the workers")
         self._counts.stop()
-        for port in self._ports:
-            yield maybeDeferred(port.stopListening)
+        yield self._stop_listening()
         self._monitor.stopService()
         yield self._crew.all_gone()
         self._log.info("all workers have stopped")
@@ -190,7 +189,7 @@ class Supervisor(Listening):
         )
         self._counts.clear(number)
         lines, before = self._lines.pop(name, []), self._lines_before.pop(name, None)
-        if not self.running:
+        if not self.running or self._given_up:
             return
         if not self._begun and _exit_code(reason):
             self._give_up(lines[-1] if lines else f"{name} has ended ({_how(reason)})")
@@ -206,6 +205,7 @@ class Supervisor(Listening):
         """
         No worker has ever begun, and none will: what is wrong concerns all of them.
         """
+        self._given_up = True
         reason = reason.removeprefix("twistd lmtp: ")
         self._log.critical("cannot start: {reason}", reason=reason)
         # twistd ends with status 0 once the reactor has run, whatever happened.

@@ -274,6 +274,22 @@ class TestStop:
             assert workers.process.wait(SECONDS) == CLEAN
             assert "Traceback" not in workers.log
 
+    def test_socket_file_is_gone(self, directory: Path) -> None:
+        """
+        Somebody has cleaned up, or only root may: the end is as orderly as ever.
+        """
+        path = directory / "s"
+        with running(directory, "-l", f"unix:{path}") as workers, Client(path) as client:
+            assert client.command("MAIL FROM:<>").startswith("250 ")
+            assert client.command("RCPT TO:<ann@example.test>").startswith("250 ")
+            assert client.command("DATA").startswith("354 ")
+            path.unlink()
+            workers.process.terminate()
+            wait_until(lambda: "waiting for transactions" in workers.log, SECONDS, "told to stop")
+            assert client.command("\r\n.").startswith("250 ")
+            assert workers.process.wait(SECONDS) == CLEAN
+            assert "Traceback" not in workers.log
+
     def test_control_c(self, directory: Path, port: int) -> None:
         """
         A terminal interrupts all processes at once, perhaps twice.
