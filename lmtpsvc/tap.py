@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -49,6 +49,8 @@ from .wire.grammar import match_domain
 
 DEFAULT_LISTEN = "tcp:8024:interface=127.0.0.1"
 DEFAULT_BACKEND = "maildir:mail/{domain}/{user}"
+#: What the least patient client waits for the replies behind the text.
+CLIENT_PATIENCE_SECONDS = 300
 #: Threads that write spooled files.
 SPOOL_THREADS = 4
 #: What --workers says: a number, or auto.
@@ -95,8 +97,8 @@ class Options(usage.Options):
 
     def opt_listen(self, words: str) -> None:
         """
-        A Twisted endpoint to listen on: tcp:24, unix:/run/lmtp.sock:mode=660, tls:…, systemd:…
-        May be repeated.  [default: tcp:8024:interface=127.0.0.1]
+        A Twisted endpoint to listen on: tcp:24, unix:/run/lmtp.sock:mode=660,
+        ssl:2424:privateKey=FILE:certKey=FILE, systemd:…  May be repeated.  [default: tcp:8024:interface=127.0.0.1]
         """
         self["listen"].append(words)
 
@@ -106,7 +108,11 @@ class Options(usage.Options):
         """
         Show the version of lmtpsvc and of Twisted, and leave.
         """
-        sys.stdout.write(f"lmtpsvc {version('lmtpsvc')}, Twisted {version('Twisted')}\n")
+        try:
+            ours = version("lmtpsvc")
+        except PackageNotFoundError:
+            ours = "(not installed)"
+        sys.stdout.write(f"lmtpsvc {ours}, Twisted {version('Twisted')}\n")
         sys.exit(0)
 
     def opt_help_backends(self) -> None:
@@ -232,6 +238,13 @@ class Options(usage.Options):
                 f"--listen {words}: LMTP must not be on port 25 (RFC 2033); take 24, or a UNIX"
                 " socket"
             )
+        if words.startswith("systemd:") and "domain=UNIX" in words:
+            # Twisted takes such a socket for one of its own: it makes it writable for everybody,
+            # and removes it at the end.
+            raise usage.UsageError(
+                f"--listen {words}: a UNIX socket of systemd's would be opened to everybody;"
+                " let it be made here: unix:/run/lmtp.sock:mode=660"
+            )
         try:
             return Listener(words, serverFromString(reactor, words))
         except Exception as error:
@@ -262,9 +275,15 @@ def makeService(options: Options) -> IService:
     Join the parts; nothing here can fail.
     """
     summary = f"mail goes to {options['backend']}, users: {options['users']}"
+    limits = options["limits"]
+    if limits.delivery_seconds + limits.grace_seconds >= CLIENT_PATIENCE_SECONDS:
+        summary += (
+            f"; a delivery may take {limits.delivery_seconds + limits.grace_seconds:g} seconds,"
+            " but clients may give up after 300 and send everything again"
+        )
     if options["workers"] > 1:
         return _supervisor(options, summary)
-    reactor, limits, rules = options["reactor"], options["limits"], options["rules"]
+    reactor, rules = options["reactor"], options["rules"]
     backend, directory = options["store"], options["directory"]
     clock = IReactorTime(reactor)
     capabilities = backend.capabilities

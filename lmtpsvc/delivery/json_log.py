@@ -48,7 +48,12 @@ class _Quietly:
 
 
 class _File(_Quietly, logging.handlers.WatchedFileHandler):
-    pass
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            # Moved away, and no right to make it anew.
+            self.handleError(record)
 
 
 class _StandardOutput(_Quietly, logging.StreamHandler[TextIO]):

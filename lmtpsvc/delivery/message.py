@@ -4,12 +4,14 @@ Message: what backends get.
 
 from __future__ import annotations
 
+from email.message import EmailMessage
 from typing import BinaryIO
 
-from attrs import frozen
+from attrs import field, frozen
 from zope.interface import implementer
 
 from ..envelope import Envelope
+from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
 from .content import Content, PrefixedContent
 
@@ -25,6 +27,8 @@ class Message:
     envelope: Envelope
     deadline: float
     content: Content
+    # Those of all recipients, once somebody has asked for them.
+    _headers: list[EmailMessage] = field(factory=list, init=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -39,6 +43,13 @@ class Message:
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return self.content.sizes(line_ending)
+
+    def headers(self) -> EmailMessage:
+        # Two threads that ask at the same time both read them, which is harmless.
+        if not self._headers:
+            with self.open() as file:
+                self._headers.append(read_headers(file))
+        return self._headers[0]
 
     def headed(self, header: bytes) -> Message:
         """
