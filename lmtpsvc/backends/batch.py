@@ -9,6 +9,7 @@ by one, to find out whose fault it was.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -109,13 +110,11 @@ class Batch:
         """
         safe: list[Posting] = []
         for group in _by_device(written, lambda posting: posting.device):
-            if self._sync_whole(group[0].source_place, "tmp"):
-                safe += group
-                continue
+            whole = self._sync_whole(group[0].source_place, "tmp")
             for posting in group:
                 source = posting.source
                 assert source is not None, "it was written"
-                if self._attempt(posting, source, posting.sync):
+                if self._attempt(posting, source, posting.check if whole else posting.sync):
                     safe.append(posting)
                 elif posting.targets:
                     self._left.append(evolve(posting))
@@ -193,11 +192,12 @@ class Batch:
             with as_user(place.uid, place.gid):
                 self._syncing.whole(f"{place.directory}/{name}")
         except OSError as error:
-            _log.warn(
-                "{directory}: syncfs failed ({error}), syncing one by one",
-                directory=place.directory,
-                error=error,
-            )
+            if error.errno != errno.EOPNOTSUPP:
+                _log.warn(
+                    "{directory}: syncfs failed ({error}), syncing one by one",
+                    directory=place.directory,
+                    error=error,
+                )
             return False
         return True
 

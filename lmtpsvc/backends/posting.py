@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 from attrs import define, field
@@ -19,6 +20,7 @@ from .identity import as_user, identity
 from .names import Names
 from .places import Place, Places
 from .settings import Settings
+from .syncing import check_written
 from .target import Target
 
 # What link(2) says where a copy may still succeed: another file system, too many links, links to
@@ -127,12 +129,24 @@ class Posting:
         Raises:
             OSError: It has not; the file has been removed.
         """
+        self._ask(os.fsync)
+
+    def check(self) -> None:
+        """
+        Make sure that the file in ``tmp`` was written, after its file system has been synced.
+
+        Raises:
+            OSError: It was not; the file has been removed.
+        """
+        self._ask(check_written)
+
+    def _ask(self, question: Callable[[int], None]) -> None:
         place = self.source_place
         with as_user(place.uid, place.gid):
             try:
                 descriptor = os.open(self.tmp, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
-                    os.fsync(descriptor)
+                    question(descriptor)
                 finally:
                     os.close(descriptor)
             except BaseException:

@@ -28,6 +28,9 @@ from lmtpsvc.testing import MemoryMessage
 
 T = TypeVar("T")
 
+#: What statfs(2) calls it.
+EXT4 = 0xEF53
+
 #: A time of day, so that nothing is older than 36 hours by itself.
 NOW = 1_700_000_000.5
 
@@ -92,18 +95,24 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def real_syncfs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def real(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[int], object]]:
     """
-    The system call, which is pretended otherwise, as fsync is: a disk that others write to must not
-    hold up the tests.
+    ``real["syncfs"](descriptor)``: the system calls that are pretended otherwise, as fsync is: a
+    disk that others write to must not hold up the tests.
     """
-    real, stat = syncing._syncfs, os.fstat
+    real: dict[str, Callable[[int], object]] = {
+        "syncfs": syncing._syncfs,
+        "file_system": syncing._file_system,
+    }
+    stat = os.fstat
 
     def pretend(descriptor: int) -> None:
         stat(descriptor)
 
     monkeypatch.setattr(syncing, "_syncfs", pretend)
     monkeypatch.setattr(os, "fsync", pretend)
+    # Wherever the temporary files are.
+    monkeypatch.setattr(syncing, "_file_system", lambda _: EXT4)
     return real
 
 
@@ -221,7 +230,8 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], Non
     """
 
     def break_call(name: str, where: str, number: int) -> None:
-        module, inner = (syncing, "_syncfs") if name == "syncfs" else (os, name)
+        special = name in {"syncfs", "sync_file_range"}
+        module, inner = (syncing, f"_{name}") if special else (os, name)
         original = getattr(module, inner)
 
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.logger import capturedLogs, formatEvent
 
+from lmtpsvc.backends import syncing
 from lmtpsvc.backends.batch import AT_ONCE
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.places import Places
@@ -95,6 +96,7 @@ STEPS = [
     ("rename", "ann/new/"),
     ("mkdir", "ann/new"),
     ("fsync", "ann/tmp/"),
+    ("sync_file_range", "ann/tmp/"),
     ("fsync", "ann/new"),
 ]
 
@@ -143,6 +145,7 @@ def test_one_fails(
         ("open", "ann/tmp/", "ann"),
         ("write", "ann/tmp/", "ann"),
         ("fsync", "ann/tmp/", "ann"),
+        ("sync_file_range", "ann/tmp/", "ann"),
         ("rename", "ann/new/", "ann"),
         ("fsync", "ann/new", "ann"),
         ("link", "bob/new/", "bob"),
@@ -217,6 +220,31 @@ def test_syncfs_fails_for_nobody(
     texts = [formatEvent(event) for event in events]
     assert 2 == len(texts)
     assert all("syncing one by one" in text for text in texts)
+
+
+def test_syncfs_is_no_promise(
+    backend: MaildirBackend,
+    together: Together,
+    held_pool: Any,
+    calls: Calls,
+    success_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    On FUSE and its like syncfs says yes to anything: each file is synced, and nobody is warned.
+    """
+    monkeypatch.setattr(syncing, "_file_system", lambda _: 0x65735546)
+    results = together(backend, [(ONE, [ANN]), (TWO, [BOB])])
+    calls.clear()
+    with capturedLogs() as events:
+        held_pool.work()
+
+    for result in chain.from_iterable(results):
+        success_of(result)
+    assert [] == events
+    steps = [call for call, _ in calls if call != "mkdir"]
+    assert [*["write"] * 2, *["fsync"] * 2, *["rename"] * 2, "fsync"] == steps[:7]
+    assert "syncfs" not in steps
 
 
 def test_removed_and_made_again_is_synced_whole(

@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from lmtpsvc.backends import syncing
-from lmtpsvc.backends.syncing import Syncing, can_sync_file_systems
+from lmtpsvc.backends.syncing import Syncing, can_sync_file_systems, check_written
 
 Calls = list[tuple[str, str]]
 
@@ -174,6 +174,23 @@ def test_whole_fails(
     assert before == os.listdir("/proc/self/fd")
 
 
+@pytest.mark.parametrize("number", [0x65735546, 0xFF534D42, 0x01021997, 0x794C7630, 0x6969])
+def test_not_on_this_file_system(disk: Disk, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """
+    FUSE, CIFS, 9P, overlayfs and NFS are synced one by one, and are not asked again for a minute.
+    """
+    monkeypatch.setattr(syncing, "_file_system", lambda _: number)
+    monkeypatch.setattr(syncing, "_syncfs", lambda _: pytest.fail("it would have said yes"))
+
+    with pytest.raises(OSError, match="no promise"):
+        disk.syncing.whole(str(disk.root))
+
+    disk.clock.advance(50)
+    assert not disk.syncing.whole_pays(2)
+    disk.clock.advance(30)
+    assert disk.syncing.whole_pays(2)
+
+
 def test_whole_without_a_directory(tmp_path: Path) -> None:
     """
     A directory that is not there is no success.
@@ -234,21 +251,27 @@ def test_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_real(
     unavailable: Callable[[str], None],
-    real_syncfs: Callable[[int], None],
+    real: dict[str, Callable[[int], object]],
     mounted: Callable[[Path], None],
     tmp_path: Path,
 ) -> None:
     """
-    The system call takes a descriptor, and says what is wrong with another.
+    The system calls take a descriptor, and say what is wrong with another.
     """
     if not can_sync_file_systems():
         unavailable("syncfs")
     mounted(tmp_path)
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    real_syncfs(descriptor)
+    real["syncfs"](descriptor)
+    assert 0x01021994 == real["file_system"](descriptor)
     os.close(descriptor)
+    with open(tmp_path / "file", "wb") as file:
+        check_written(file.fileno())
 
     with pytest.raises(OSError, match="Bad file descriptor") as error:
-        real_syncfs(descriptor)
+        real["syncfs"](descriptor)
 
     assert errno.EBADF == error.value.errno
+    for call in (check_written, real["file_system"]):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            call(descriptor)
