@@ -4,8 +4,8 @@ Everything that somebody who writes a backend or a directory needs to know.
 A **backend** is where mail comes to rest, a **directory** knows who lives here.  Each is made by a
 **factory**, a plugin that turns the words of the command line (``maildir:/srv/mail``) into one.
 
-All methods run in the reactor thread and must not block it.  Where a Deferred is asked for, a
-coroutine (``async def``) will do.  To refuse somebody, fail with
+All methods run in the reactor thread and must not block it.  Where an Awaitable is asked for, that
+is a Deferred or a coroutine (``async def``) that awaits Deferreds.  To refuse somebody, fail with
 `lmtpsvc.errors.TemporaryFailure` or `lmtpsvc.errors.PermanentFailure`: its reply is what the
 client reads.  Any other exception is taken for a defect: it is logged with its traceback, and the
 client reads ``451 4.3.0``.
@@ -14,6 +14,7 @@ client reads ``451 4.3.0``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from email.message import EmailMessage
 from typing import BinaryIO, Literal, NamedTuple
 
 from attrs import frozen
@@ -86,6 +87,15 @@ class IMessage(Interface):
         Return how many octets `open` yields.
         """
 
+    def headers() -> EmailMessage:
+        """
+        Return the headers, without the body: ``headers()["Subject"]`` is decoded text, or None.
+
+        They are read when somebody asks for the first time, from the first 128 KiB.  What a
+        stranger has written wrongly is its text, and no error.  All recipients share what is
+        returned: do not change it.
+        """
+
 
 class IBackend(Interface):
     """
@@ -116,7 +126,9 @@ class IBackend(Interface):
 
         To cancel one means: if you have not committed, do not, and fail with CancelledError; if
         you have begun to, finish, and fire as if nothing had been said.  (A Deferred's own cancel()
-        does the former; `lmtpsvc.commitment.Commitment` does both.)
+        does the former; `lmtpsvc.commitment.Commitment` does both.  A coroutine gets the
+        CancelledError from the ``await`` where it is, if what it awaits there can be cancelled;
+        `lmtpsvc.per_recipient.to_the_end` awaits what must not be.)
 
         Fails:
             TemporaryFailure, PermanentFailure: The reply this recipient gets.

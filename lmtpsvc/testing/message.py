@@ -1,18 +1,21 @@
 """
-What a plugin author needs to test a backend without a server: a message, ready-made.
+Messages, ready-made.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+from email.message import EmailMessage
 from io import BytesIO
 from typing import BinaryIO
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from zope.interface import implementer
 
-from .envelope import Address, Client, Envelope, Recipient, Sender
-from .interfaces import IMessage, LineEnding, Sizes
+from ..envelope import Address, Client, Envelope, Recipient, Sender
+from ..headers import read_headers
+from ..interfaces import IMessage, LineEnding, Sizes
 
 
 def envelope(*recipients: str, sender: str = "sender@example.net") -> Envelope:
@@ -55,6 +58,20 @@ class MemoryMessage:
         stored = self._as(line_ending)
         bare = stored.count(b"\n") - stored.count(b"\r\n")
         return Sizes(len(stored), len(stored) + bare)
+
+    def headers(self) -> EmailMessage:
+        return read_headers(self.open())
+
+    def spooled(self, directory: str, line_ending: LineEnding = "\r\n") -> MemoryMessage:
+        """
+        The same message, and a new file in *directory* that holds it: what becomes of large ones.
+
+        *line_ending* is that of the backend's capabilities.
+        """
+        path = os.path.join(directory, f"{self.id}.spooled")
+        with open(path, "xb") as file:
+            file.write(self._as(line_ending))
+        return evolve(self, path=path)
 
     def _as(self, line_ending: LineEnding) -> bytes:
         return self.text if line_ending == "\r\n" else self.text.replace(b"\r\n", b"\n")

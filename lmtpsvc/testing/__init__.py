@@ -1,0 +1,7 @@
+"""
+What a plugin author needs to test a backend: messages without a server, and the contract.
+"""
+
+from .message import MemoryMessage, envelope
+
+__all__ = ["MemoryMessage", "envelope"]
