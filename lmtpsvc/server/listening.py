@@ -116,10 +116,10 @@ class Listening(Service):
         for port in self._ports:
             port.stopListening()
         self._ports = []
-        self._log.critical("cannot start: {reason}", reason=reason)
         # twistd prints the traceback of an exception, unless it is SystemExit.  A daemon's terminal
         # is gone by now, and the exception is what twistd tells there.
         if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+            self._log.critical("cannot start: {reason}", reason=reason)
             raise CannotStart(reason)
         raise SystemExit(f"twistd lmtp: {reason}")
 
