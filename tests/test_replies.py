@@ -14,7 +14,9 @@ from lmtpsvc import replies
 from lmtpsvc.replies import MultilineReply, Reply
 
 CONSTANTS = {
-    name: value for name, value in vars(replies).items() if isinstance(value, (Reply, MultilineReply))
+    name: value
+    for name, value in vars(replies).items()
+    if isinstance(value, (Reply, MultilineReply))
 }
 
 
@@ -72,9 +74,7 @@ class TestReply:
         assert success is Reply(code, "x").is_success
 
     @given(integers(), text(characters(codec="utf-8")), none() | tuples(integers(0), integers(0)))
-    def test_one_line_or_none(
-        self, code: int, said: str, status: tuple[int, int] | None
-    ) -> None:
+    def test_one_line_or_none(self, code: int, said: str, status: tuple[int, int] | None) -> None:
         """
         A Reply that could be made is one well-formed line.
         """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -49,6 +49,7 @@ def backend() -> HeldBackend:
     return HeldBackend()
 
 
+@implementer(ILogObserver)
 class Logged:
     """
     What was logged by the package, as it was said.
@@ -56,6 +57,9 @@ class Logged:
 
     def __init__(self) -> None:
         self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.events.append(event)
 
     @property
     def defects(self) -> list[Failure]:
@@ -79,6 +83,6 @@ def logged() -> Iterator[Logged]:
     What is logged from now on.
     """
     logged = Logged()
-    globalLogPublisher.addObserver(logged.events.append)
+    globalLogPublisher.addObserver(logged)
     yield logged
-    globalLogPublisher.removeObserver(logged.events.append)
+    globalLogPublisher.removeObserver(logged)

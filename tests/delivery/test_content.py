@@ -97,7 +97,7 @@ def test_bare(stored: bytes, read: bytes, tmp_path: Path) -> None:
         with content.open("\n") as with_lf, content.open("\r\n") as with_crlf:
             assert (read, stored) == (with_lf.read(), with_crlf.read())
     for line_ending in ("\n", "\r\n"):
-        file = spooled(tmp_path, line_ending, stored)  # type: ignore[arg-type]  # one of the two
+        file = spooled(tmp_path, line_ending, stored)
         with file.open("\n") as with_lf:
             assert HEAD.replace(b"\r\n", b"\n") + read == with_lf.read()
 
@@ -145,7 +145,7 @@ def test_half_read_is_closed(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
 
     for line_ending in ("\r\n", "\n"):
-        with message.open(line_ending) as file:  # type: ignore[arg-type]  # one of the two
+        with message.open(line_ending) as file:
             file.read(10)
 
     assert before == len(os.listdir("/proc/self/fd"))

@@ -155,9 +155,7 @@ class TestDispatch:
         """
         A mailbox that fails as it should not has no part in the others.
         """
-        results = dispatch(
-            Backend(lambda: [stored(), broken(), succeed(None)]), MESSAGE, THREE
-        )
+        results = dispatch(Backend(lambda: [stored(), broken(), succeed(None)]), MESSAGE, THREE)
 
         assert [replies.DELIVERED, replies.INTERNAL_ERROR, replies.DELIVERED] == outcomes(results)
         assert [ZeroDivisionError] == [failure.type for failure in logged.defects]

@@ -49,15 +49,20 @@ class TestLines:
         [
             (
                 BOB,
-                "t1 to=<bob@example.org> mailbox=bob@example.org from=<ann@example.net>"
-                " client=2001:db8::1 size=1234 lookup=0.001 store=0.500 total=1.250"
-                " reply=250 2.0.0 <bob@example.org> t1 Delivered",
+                (
+                    "t1 to=<bob@example.org> mailbox=bob@example.org from=<ann@example.net>"
+                    " client=2001:db8::1 size=1234 lookup=0.001 store=0.500 total=1.250"
+                    " reply=250 2.0.0 <bob@example.org> t1 Delivered"
+                ),
             ),
             (
                 ODD,
-                't1 to=<"jö\\"rg {x} %s"@bücher.example> mailbox="jö\\"rg {x} %s"@bücher.example'
-                " from=<ann@example.net> client=2001:db8::1 size=1234 lookup=0.001 store=0.500"
-                " total=1.250 reply=250 2.0.0 t1 Delivered",
+                (
+                    't1 to=<"jö\\"rg {x} %s"@bücher.example>'
+                    ' mailbox="jö\\"rg {x} %s"@bücher.example from=<ann@example.net>'
+                    " client=2001:db8::1 size=1234 lookup=0.001 store=0.500 total=1.250"
+                    " reply=250 2.0.0 t1 Delivered"
+                ),
             ),
         ],
         ids=["usual", "odd"],

@@ -112,9 +112,7 @@ def resolve(clock: Clock) -> Callable[..., Deferred[tuple[Mailbox, ...]]]:
     Ask where mail for Ann goes, of a directory and a store.
     """
 
-    def resolve(
-        answer: Callable[[Mailbox], Any], *verdicts: Any
-    ) -> Deferred[tuple[Mailbox, ...]]:
+    def resolve(answer: Callable[[Mailbox], Any], *verdicts: Any) -> Deferred[tuple[Mailbox, ...]]:
         routing = Routing(
             Directory(answer), Store(*verdicts), AddressRules("mx.example.org"), clock, 60.0
         )
@@ -232,7 +230,12 @@ class TestVerify:
             (lambda: succeed(None), lambda: fail(PermanentFailure("no"))),
             (lambda: coroutine(PermanentFailure("no")), Deferred),
         ],
-        ids=["raised, second", "raised, first", "Deferred", "coroutine, and one that never answers"],
+        ids=[
+            "raised, second",
+            "raised, first",
+            "Deferred",
+            "coroutine, and one that never answers",
+        ],
     )
     def test_refused(
         self, verdicts: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]

@@ -15,7 +15,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -112,7 +112,7 @@ class Wire(StringTransport):
         """
         The lines that the client has heard since the last time.
         """
-        lines = self.value().splitlines()
+        lines: list[bytes] = self.value().splitlines()
         self.clear()
         self.writes.clear()
         return lines
@@ -137,7 +137,7 @@ class Server:
         self, directory: Path, world: World, limits: Limits, clock: Clock | None = None
     ) -> None:
         self.clock, self.world = clock or Clock(), world
-        self.jobs: list[Callable[[], None]] = []
+        self.jobs: list[Callable[[], object]] = []
         #: A slow disk keeps what is to be written in *jobs*.
         self.slow_disk = False
         agent = DeliveryAgent(
@@ -210,7 +210,16 @@ def logged() -> Iterator[list[LogEvent]]:
     """
     What is logged from now on.
     """
-    events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
+    observer = _Observer()
+    globalLogPublisher.addObserver(observer)
+    yield observer.events
+    globalLogPublisher.removeObserver(observer)
+
+
+@implementer(ILogObserver)
+class _Observer:
+    def __init__(self) -> None:
+        self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.events.append(event)

@@ -4,19 +4,20 @@ What only a real socket can show: replies that leave one by one, a socket in a f
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
-import pytest_twisted
+import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
@@ -109,17 +110,27 @@ def codes(lines: list[bytes]) -> list[bytes]:
     return [each[:3] for each in lines]
 
 
+def number(port: IListeningPort) -> int:
+    address = port.getHost()
+    assert isinstance(address, IPv4Address)
+    return address.port
+
+
+Test = TypeVar("Test")
+#: Runs a coroutine of a test.
+in_reactor = cast("Callable[[Test], Test]", pytest_twisted.ensureDeferred)
+
 Listen = Callable[[str], Coroutine[Any, Any, IListeningPort]]
 
 
-@pytest_twisted.ensureDeferred
+@in_reactor
 async def test_early_reply(listen: Listen, world: Any) -> None:
     """
     The first of three recipients has its reply while the second is held, the third waits for the
     second, and order is kept.
     """
     port = await listen("tcp:0:interface=127.0.0.1")
-    client = await connect(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+    client = await connect(TCP4ClientEndpoint(reactor, "127.0.0.1", number(port)))
     assert client.transport is not None
     client.transport.write(message("ann", "bob", "eve"))
     assert [*[b"250"] * 4, b"354"] == codes(await client.hear(5))
@@ -148,11 +159,11 @@ async def turn() -> None:
     Let the reactor go round once.
     """
     once: Deferred[None] = Deferred()
-    reactor.callLater(0, once.callback, None)  # type: ignore[attr-defined]  # a module at run time
+    reactor.callLater(0, once.callback, None)
     await once
 
 
-@pytest_twisted.ensureDeferred
+@in_reactor
 async def test_unix_socket(listen: Listen, world: Any, tmp_path: Path) -> None:
     """
     A UNIX socket has the mode that was asked for, and its client is "local".
@@ -178,15 +189,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName(
@@ -208,21 +219,22 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def trusted(certificate: Path) -> Any:
+    return Certificate.loadPEM(certificate.read_bytes())
+
+
 # Twisted 26 hands objects to pyOpenSSL 26 that the latter would rather have otherwise.
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
-@pytest_twisted.ensureDeferred
+@in_reactor
 async def test_tls(listen: Listen, certificate: Path, world: Any) -> None:
     """
     With TLS from the first octet on, all is the same, and the message says that it came so.
     """
-    port = await listen(
-        f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}"
-    )
-    trusted = Certificate.loadPEM(certificate.read_bytes())
+    port = await listen(f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}")
     client = await connect(
         wrapClientTLS(
-            optionsForClientTLS("localhost", trustRoot=trusted),
-            TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
+            optionsForClientTLS("localhost", trustRoot=trusted(certificate)),
+            TCP4ClientEndpoint(reactor, "127.0.0.1", number(port)),
         )
     )
     assert client.transport is not None

@@ -5,6 +5,7 @@ An application for a session to talk to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import pytest
 
@@ -97,13 +98,8 @@ class Application:
                 assert len(event.slots) == len(self._accepted)
                 self.told.append(("complete",))
                 for offer, slot in zip(self._accepted, event.slots, strict=True):
-                    self._answer(
-                        offer.recipient,
-                        "slow",
-                        lambda offer=offer, slot=slot: self.session.answer_message(
-                            slot, delivered(offer.recipient)
-                        ),
-                    )
+                    answer = partial(self.session.answer_message, slot, delivered(offer.recipient))
+                    self._answer(offer.recipient, "slow", answer)
 
     def _answer(self, recipient: Recipient, patient: str, answer: Callable[[], None]) -> None:
         if recipient.address.local.startswith(patient):

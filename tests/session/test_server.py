@@ -22,7 +22,7 @@ from lmtpsvc.session.extensions import Extensions
 from lmtpsvc.session.server import MAX_OUTSTANDING, ServerSession
 from lmtpsvc.session.states import State
 
-HELLO = [
+HELLO: list[Reply | MultilineReply] = [
     replies.greeting("foo.edu"),
     MultilineReply(
         250,
@@ -55,7 +55,7 @@ class Talk:
     """
 
     octets: bytes
-    heard: list[Reply]
+    heard: list[Reply | MultilineReply]
 
 
 def to(*names: str) -> bytes:
@@ -117,7 +117,12 @@ TALKS = {
         [SENDER, RCPT, RCPT, RCPT, TEXT, *map(stored, ("late1", "pat", "late2")), OK],
     ),
     "the next message waits": Talk(
-        MAIL + to("slow1", "pat", "slow2") + b"DATA\r\nA\r\n.\r\n" + MAIL + to("late1") + b"DATA\r\n"
+        MAIL
+        + to("slow1", "pat", "slow2")
+        + b"DATA\r\nA\r\n.\r\n"
+        + MAIL
+        + to("late1")
+        + b"DATA\r\n"
         b"B\r\n.\r\nQUIT\r\n",
         [
             *[SENDER, RCPT, RCPT, RCPT, TEXT, *map(stored, ("slow1", "pat", "slow2"))],
@@ -138,8 +143,8 @@ TALKS = {
     "small talk": Talk(
         b"NOOP\r\nnoop x\r\nHelp\r\nVRFY pat\r\nVRFY\r\nRSET\r\nRSET x\r\nQUIT x\r\nQUIT\r\n",
         [
-            *[OK, OK, replies.HELP, replies.CANNOT_VERIFY, replies.SYNTAX, OK],
-            *[replies.NO_PARAMETERS, replies.NO_PARAMETERS, BYE],
+            *(OK, OK, replies.HELP, replies.CANNOT_VERIFY, replies.SYNTAX, OK),
+            *(replies.NO_PARAMETERS, replies.NO_PARAMETERS, BYE),
         ],
     ),
     "HELO and EHLO": Talk(
@@ -480,7 +485,8 @@ class TestLimits:
         assert played.session.closed
 
     @pytest.mark.parametrize(
-        ("length", "reply"), [(4096, OK), (4097, replies.LINE_TOO_LONG), (70_000, replies.LINE_TOO_LONG)]
+        ("length", "reply"),
+        [(4096, OK), (4097, replies.LINE_TOO_LONG), (70_000, replies.LINE_TOO_LONG)],
     )
     def test_command_line(self, length: int, reply: Reply, application: Any) -> None:
         """
@@ -692,7 +698,9 @@ class TestSmuggling:
             assert [SENDER.wire, RCPT.wire, TEXT.wire, stored("pat").wire] == complete_replies(
                 sent
             )[2:]
-            assert [("recipient", "pat@foo.edu")] == [each for each in told if each[0] == "recipient"]
+            assert [("recipient", "pat@foo.edu")] == [
+                each for each in told if each[0] == "recipient"
+            ]
             assert hidden in told[-2][1]
 
     @given(octets=binary(min_size=1).filter(lambda octets: b"\r\n.\r\n" not in b"\r\n" + octets))
@@ -728,7 +736,9 @@ def check_final_replies(told: list[tuple[object, ...]], sent: bytes) -> None:
     Behind each 354 stand the replies to the accepted recipients, and nobody else's.
     """
     heard = complete_replies(sent)
-    final = [reply for reply in heard if re.match(rb"250 2\.0\.0.* t1 Delivered|452 4\.2\.2 ", reply)]
+    final = [
+        reply for reply in heard if re.match(rb"250 2\.0\.0.* t1 Delivered|452 4\.2\.2 ", reply)
+    ]
     expected = []
     begun = iter(at for at, reply in enumerate(heard) if reply == TEXT.wire)
     accepted: tuple[str, ...] = ()

@@ -30,8 +30,7 @@ def after(state: str, verb: str) -> str:
     try:
         return advance(State[state], Verb[verb]).name
     except CommandError as error:
-        assert 503 == error.reply.code
-        return "."
+        return "." if error.reply.code == 503 else str(error.reply)
 
 
 def test_every_verb_in_every_state() -> None:
