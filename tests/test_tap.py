@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import select
 import signal
 import smtplib
 import socket
@@ -409,18 +410,17 @@ def talk(where: str, *said: bytes) -> list[bytes]:
             return heard.read().splitlines()
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes] | None = None) -> None:
+def read_until(words: str, process: subprocess.Popen[bytes]) -> str:
     """
-    Wait until a file is there, for as long as somebody may make it.
+    All that a process says up to a line with *words*.
     """
-    for _ in range(3000):
-        if path.exists():
-            return
-        if process is not None and process.poll() is not None:
-            pytest.fail(f"it has ended: {process.communicate()[0].decode()}")
-        os.sched_yield()
-        subprocess.run(["sleep", "0.01"], check=True)
-    raise AssertionError(f"{path} never came")
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line.decode()
+        if words in said:
+            return said
+    pytest.fail(f"it has ended: {said}")
 
 
 class TestService:
@@ -441,7 +441,7 @@ class TestService:
             words, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             try:
-                wait_for(tmp_path / "sock", process)
+                said = read_until("mail goes to", process)
                 heard = talk(
                     str(tmp_path / "sock"),
                     b"HELO me\r\nLHLO me\r\nMAIL FROM:<>\r\n",
@@ -451,7 +451,7 @@ class TestService:
             finally:
                 process.terminate()
             assert process.stdout is not None
-            said = process.stdout.read().decode()
+            said += process.stdout.read().decode()
 
         assert b"500 5.5.1 This is LMTP (RFC 2033): say LHLO, not HELO or EHLO" == heard[1]
         assert b"550 5.1.1 No such user" in heard
@@ -489,18 +489,18 @@ class TestService:
             tmp_path,
         )
         assert Run(0, []) == started
-        wait_for(home / "pid")
         pid = int((home / "pid").read_text())
+        process = os.pidfd_open(pid)
+        ended = select.poll()
+        ended.register(process, select.POLLIN)
         try:
             with smtplib.LMTP(str(home / "sock")) as client:
                 refused = client.sendmail("", ["ann@example.org"], "Subject: x\r\n\r\nHi\r\n")
             assert {} == refused
         finally:
             os.kill(pid, signal.SIGTERM)
-        for _ in range(3000):
-            if not (home / "pid").exists():
-                break
-            subprocess.run(["sleep", "0.01"], check=True)
+        assert ended.poll(30_000)
+        os.close(process)
 
         assert not (home / "pid").exists()
         (mail,) = (home / "mail" / "example.org" / "ann" / "new").iterdir()
