@@ -378,7 +378,7 @@ class TestTerminal:
         """
         first, _ = runs["port in use, daemon"].lines
 
-        assert "cannot listen on tcp:" in first
+        assert "Address already in use: cannot listen on tcp:" in first
         assert 1 == runs["port in use, daemon"].status
 
     @pytest.mark.parametrize(

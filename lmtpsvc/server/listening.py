@@ -21,6 +21,10 @@ from twisted.python.failure import Failure
 SMTP_PORT = 25
 
 
+#: Connections that may wait to be accepted; the kernel has a limit of its own (somaxconn).
+BACKLOG = 4096
+
+
 class CannotStart(Exception):
     """
     The service cannot do what it was asked to; the text is one line for the operator.
@@ -104,8 +108,14 @@ class Listening(Service):
             self._refuse(f"cannot listen on {listener.words}: it takes its time")
         port = outcome[0]
         if isinstance(port, Failure):
-            self._refuse(f"cannot listen on {listener.words}: {_reason(port)}")
+            # The reason first: the terminal that started a daemon is shown 100 octets.
+            self._refuse(
+                f"{_reason(port)}: cannot listen on {listener.words};"
+                " stop who listens there, or choose another with --listen"
+            )
         self._ports.append(port)
+        if "backlog=" not in listener.words:
+            _deepen(port)
         if getattr(port.getHost(), "port", None) == SMTP_PORT:
             self._refuse(f"{listener.words} is port 25, where LMTP must not be (RFC 2033)")
 
@@ -122,6 +132,19 @@ class Listening(Service):
             self._log.critical("cannot start: {reason}", reason=reason)
             raise CannotStart(reason)
         raise SystemExit(f"twistd lmtp: {reason}")
+
+
+def _deepen(port: IListeningPort) -> None:
+    """
+    Let more clients wait to be accepted than the 50 of Twisted's.
+
+    Whoever finds the queue full is not refused: its kernel tries again after a second, and a burst
+    of a thousand connections takes a minute.
+    """
+    descriptor = getattr(port, "fileno", lambda: -1)()
+    if descriptor >= 0:
+        with socket.socket(fileno=os.dup(descriptor)) as same:
+            same.listen(BACKLOG)
 
 
 def _reason(failure: Failure) -> str:

@@ -50,7 +50,7 @@ class LMTPService(Listening):
             try:
                 part.startService()
             except OSError as error:
-                self._refuse(f"{error.filename or part}: {error.strerror or error}")
+                self._refuse(f"{error.filename or type(part).__name__}: {error.strerror or error}")
         self._say_started()
 
     @inlineCallbacks

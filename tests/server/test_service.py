@@ -24,6 +24,12 @@ from lmtpsvc.server.listening import CannotStart, Listener
 from lmtpsvc.server.service import LMTPService
 
 
+#: What is said behind the reason.
+CANNOT_LISTEN = (
+    ": cannot listen on words of b; stop who listens there, or choose another with --listen"
+)
+
+
 @implementer(IListeningPort)
 class Port:
     def __init__(self, happened: list[str], name: str, number: int) -> None:
@@ -197,17 +203,17 @@ class TestRefusal:
                         "127.0.0.1", 8024, OSError(errno.EADDRINUSE, "Address already in use")
                     )
                 },
-                "cannot listen on words of b: Address already in use",
+                f"Address already in use{CANNOT_LISTEN}",
             ),
             (
                 {"error": OSError(errno.EACCES, "Permission denied")},
-                "cannot listen on words of b: Permission denied",
+                f"Permission denied{CANNOT_LISTEN}",
             ),
             (
                 {"error": CannotListenError(None, 1, socket.gaierror(-2, "Name not known"))},
-                "cannot listen on words of b: Name not known",
+                f"Name not known{CANNOT_LISTEN}",
             ),
-            ({"error": ValueError("odd")}, "cannot listen on words of b: odd"),
+            ({"error": ValueError("odd")}, f"odd{CANNOT_LISTEN}"),
             ({"slow": True}, "cannot listen on words of b: it takes its time"),
             ({"number": 25}, "words of b is port 25, where LMTP must not be (RFC 2033)"),
         ],
@@ -247,5 +253,5 @@ class TestRefusal:
         monkeypatch.setattr(os, "fstat", lambda _fd: null)
         service = house.service(Endpoint(house.happened, "a", error=OSError("no")))
 
-        with pytest.raises(CannotStart, match="cannot listen on words of a: no"):
+        with pytest.raises(CannotStart, match="no: cannot listen on words of a;"):
             service.privilegedStartService()
