@@ -23,7 +23,6 @@ from lmtpsvc.limits import Limits
 from lmtpsvc.server.listening import CannotStart, Listener
 from lmtpsvc.server.service import LMTPService
 
-
 #: What is said behind the reason.
 CANNOT_LISTEN = (
     ": cannot listen on words of b; stop who listens there, or choose another with --listen"
