@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "envelope": set(),
     "limits": {"quantities"},
     "quantities": set(),
+    "quota": {"envelope", "quantities"},
     "commitment": set(),
     "headers": set(),
     "interfaces": {"envelope"},
