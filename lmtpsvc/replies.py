@@ -172,6 +172,7 @@ MAILBOX_FULL = Reply(452, "Mailbox full", (2, 2))
 MAILBOX_FULL_FOR_GOOD = Reply(552, "Mailbox full", (2, 2))
 MAILBOX_UNAVAILABLE = Reply(451, "Mailbox unavailable, try again later", (2, 0))
 CANNOT_STORE = Reply(451, "Mail cannot be stored now, try again later", (3, 0))
+STORE_UNREACHABLE = Reply(451, "The mail store does not answer, try again later", (4, 1))
 
 
 def delivered(transaction_id: str, address: str) -> Reply:

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .pool import Pool
-from .posting import Posting
 from .target import Answer, fire
+
+Posting = TypeVar("Posting")
 
 #: Messages in a batch, at most.
 MOST: Final = 64
@@ -28,7 +29,7 @@ MOST: Final = 64
 PATIENCE: Final = 0.1
 
 
-class GroupCommit:
+class GroupCommit(Generic[Posting]):
     """
     Hands batches of postings to *store*, in threads of *pool*: one batch at a time where batches
     pay, as *pays* tells, else up to *threads* single postings.

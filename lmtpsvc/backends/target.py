@@ -13,13 +13,12 @@ from ..envelope import Mailbox
 from .places import Place
 
 
-class Target:
+class Waiting:
     """
-    A Maildir that gets the message, and those who wait for it: one for each recipient.
+    Those who wait for a message to be in one mailbox: one for each recipient.
     """
 
-    def __init__(self, place: Place, mailbox: Mailbox) -> None:
-        self.place, self.mailbox = place, mailbox
+    def __init__(self) -> None:
         self.waiting: list[Commitment] = []
         self._begun = False
 
@@ -51,8 +50,18 @@ class Target:
                     commitment.errback(failure)
 
 
+class Target(Waiting):
+    """
+    A Maildir that gets the message, and those who wait for it.
+    """
+
+    def __init__(self, place: Place, mailbox: Mailbox) -> None:
+        super().__init__()
+        self.place, self.mailbox = place, mailbox
+
+
 #: Who is to be answered, and what went wrong, if anything did.
-Answer = tuple[Target, Failure | None]
+Answer = tuple[Waiting, Failure | None]
 
 
 def fire(answers: Iterable[Answer]) -> None:

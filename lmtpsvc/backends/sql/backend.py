@@ -1,0 +1,208 @@
+"""
+The SQL backend: each text once, each mailbox a counter and its rows, several messages a commit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ...commitment import Commitment
+from ...envelope import Address, Mailbox
+from ...errors import DeliveryError, refusal
+from ...interfaces import Capabilities, IBackend, IMessage
+from ...replies import BAD_MAILBOX, MAILBOX_UNAVAILABLE
+from ..files import sync_directory
+from ..group_commit import GroupCommit
+from ..pool import Pool
+from ..target import Answer
+from . import versions
+from .batch import Batch
+from .engine import Database, what_is_not_safe
+from .failures import in_words
+from .posting import Posting, Source, Target, original_recipient
+from .schema import NAME_LENGTH
+from .settings import Settings
+
+_log = Logger()
+
+#: An attribute that a directory may give a mailbox: octets it may hold, ``50000000`` or ``50M``.
+QUOTA: Final = "quota_octets"
+
+#: Mailboxes in one transaction: where there are very many, the first do not wait for the last.
+AT_ONCE: Final = 256
+
+_quota = re.compile(r"([0-9]{1,18})([KMG]?)", re.IGNORECASE | re.ASCII).fullmatch
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
+
+
+@implementer(IBackend)
+class SQLBackend(Service):
+    """
+    Stores mail in *database*; all waiting for it is done in *pool* only, except at start.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(
+        self, settings: Settings, database: Database, pool: Pool, clock: IReactorTime
+    ) -> None:
+        self._settings, self._database, self._pool = settings, database, pool
+        threads = threads_for(settings, database)
+        self._engine: Engine = database.engine(threads, settings.timeout)
+        self._is_checked = False
+        self._group: GroupCommit[Posting] = GroupCommit(
+            pool, clock, threads, lambda: True, self._store
+        )
+
+    def __str__(self) -> str:
+        return str(self._database)
+
+    def startService(self) -> None:
+        """
+        Look at the tables, and make them if that is wanted.
+
+        A server that cannot be reached now may come up later: until then, mail is answered 451.
+
+        Raises:
+            OSError: The tables are not those of this version.
+        """
+        super().startService()
+        try:
+            self._prepare()
+        except versions.SchemaError as error:
+            raise OSError(f"{self}: {error}") from error
+        except SQLAlchemyError as error:
+            if self._database.path is not None:
+                raise OSError(f"{self}: {in_words(error)}") from error
+            _log.error(
+                "{database} cannot be reached, mail has to wait: {error}",
+                database=self._database,
+                error=in_words(error),
+            )
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Fires when all deliveries that have been asked for are done.
+        """
+        super().stopService()
+        # Before the pool: what waits for its turn is not in the pool yet.
+        stopped = self._group.finish().addCallback(lambda _: self._pool.stop())
+        return stopped.addBoth(self._dispose)
+
+    def verify(self, mailbox: Mailbox) -> None:
+        """
+        Refuse a *mailbox* whose name does not fit; whether it exists does not matter.
+        """
+        name_of(mailbox)
+        quota_of(mailbox)
+
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
+        """
+        Store *message*; mailboxes of one name get one copy.
+        """
+        results = [Commitment() for _ in mailboxes]
+        targets: dict[str, Target] = {}
+        for mailbox, result in zip(mailboxes, results, strict=True):
+            try:
+                name, quota = name_of(mailbox), quota_of(mailbox)
+            except DeliveryError as error:
+                result.errback(error)
+                continue
+            if name not in targets:
+                recipient = original_recipient(message.envelope, mailbox)
+                targets[name] = Target(name, quota, recipient)
+            targets[name].waiting.append(result)
+        source, waiting = Source(message), list(targets.values())
+        for start in range(0, len(waiting), AT_ONCE):
+            self._group.add(Posting(source, waiting[start : start + AT_ONCE]))
+        return results
+
+    def _store(self, postings: list[Posting]) -> list[Answer]:
+        """
+        In a worker thread: store several messages together.
+        """
+        if not self._is_checked:
+            self._check_late()
+        return Batch(postings, self._settings, self._engine, self._pool).store()
+
+    def _check_late(self) -> None:
+        """
+        The server was not there at start.
+        """
+        try:
+            self._prepare()
+        except (SQLAlchemyError, versions.SchemaError) as error:
+            # The delivery will find that out, too, and answer.
+            _log.error("{database}: {error}", database=self._database, error=in_words(error))
+
+    def _prepare(self) -> None:
+        create = self._settings.create
+        path = self._database.path
+        if create is None:
+            create = path is not None
+        if create:
+            if versions.upgrade(self._engine):
+                _log.info("{database}: the tables are made", database=self._database)
+            if path is not None:
+                sync_directory(path.rpartition("/")[0] or "/")
+        with self._engine.connect() as connection:
+            versions.check(connection)
+            for line in what_is_not_safe(connection):
+                _log.warn("{database}: {line}", database=self._database, line=line)
+        self._is_checked = True
+
+    def _dispose(self, result: None) -> None:
+        self._engine.dispose()
+
+
+def threads_for(settings: Settings, database: Database) -> int:
+    """
+    How many threads wait for the database: SQLite has one writer at a time.
+    """
+    return 1 if database.path is not None else settings.connections
+
+
+def name_of(mailbox: Mailbox) -> str:
+    """
+    What stands in the column ``name``: the address without the detail.
+
+    Raises:
+        PermanentFailure: It does not fit.
+    """
+    name = str(Address(mailbox.user, mailbox.domain))
+    if not mailbox.user or len(name) > NAME_LENGTH or _unsafe(name):
+        raise refusal(BAD_MAILBOX)
+    return name
+
+
+def quota_of(mailbox: Mailbox) -> int | None:
+    """
+    Octets that the directory allows.
+
+    Raises:
+        TemporaryFailure: What it says is no number; no reason to lose mail, or the quota.
+    """
+    said = mailbox.attributes.get(QUOTA)
+    if said is None:
+        return None
+    match = _quota(said)
+    if match is None:
+        _log.error(
+            "{mailbox}: {name}={said} is no number of octets such as 50M",
+            mailbox=mailbox,
+            name=QUOTA,
+            said=said,
+        )
+        raise refusal(MAILBOX_UNAVAILABLE)
+    return int(match[1]) * _UNITS[match[2].upper()]
