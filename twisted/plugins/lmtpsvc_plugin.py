@@ -8,6 +8,7 @@ reactor.
 from twisted.application.service import ServiceMaker
 
 from lmtpsvc.backends.maildir import MaildirFactory
+from lmtpsvc.backends.sql.factory import SQLFactory
 from lmtpsvc.directory.anyone import AnyFactory
 from lmtpsvc.directory.file import FileFactory
 from lmtpsvc.directory.passwd import PasswdFactory
@@ -15,6 +16,7 @@ from lmtpsvc.directory.passwd import PasswdFactory
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
 
 maildir = MaildirFactory()
+sql = SQLFactory()
 
 any_users = AnyFactory()
 file_users = FileFactory()
