@@ -115,7 +115,7 @@ class BackendContract:
             assert isinstance(capabilities, Capabilities)
             assert capabilities.line_ending in {"\r\n", "\n"}
 
-        return self._run(test)
+        return self._with_backend(test)
 
     def test_takes_mail_for_the_mailboxes(self) -> Deferred[None]:
         """
@@ -129,7 +129,7 @@ class BackendContract:
                     verdict = await case.within(_deferred(verdict))
                 assert verdict is None, f"verify said {verdict!r}; yes is None, and no an exception"
 
-        return self._run(test)
+        return self._with_backend(test)
 
     # ── one result for each ──────────────────────────────────────────────────────────────────────
 
@@ -147,7 +147,7 @@ class BackendContract:
                 seen.append(await case.stored(mailbox))
             _same([[case.form(text)]] * len(self.mailboxes), seen)
 
-        return self._run(test)
+        return self._with_backend(test)
 
     def test_nobody(self) -> Deferred[None]:
         """
@@ -157,7 +157,7 @@ class BackendContract:
         async def test(case: Case) -> None:
             _same([], case.deliver(_text(1), []))
 
-        return self._run(test)
+        return self._with_backend(test)
 
     def test_named_twice(self) -> Deferred[None]:
         """
@@ -173,7 +173,7 @@ class BackendContract:
             copies = len(await case.stored(ann))
             assert copies in {1, 2}, f"{copies} copies"
 
-        return self._run(test)
+        return self._with_backend(test)
 
     def test_many_at_the_same_time(self) -> Deferred[None]:
         """
@@ -187,7 +187,7 @@ class BackendContract:
             for mailbox in self.mailboxes:
                 _same(sorted(map(case.form, texts)), sorted(await case.stored(mailbox)))
 
-        return self._run(test)
+        return self._with_backend(test)
 
     # ── any message ──────────────────────────────────────────────────────────────────────────────
 
@@ -195,14 +195,14 @@ class BackendContract:
         """
         A message may be empty.
         """
-        return self._run(lambda case: self._comes_through(case, b""))
+        return self._with_backend(lambda case: self._comes_through(case, b""))
 
     def test_any_octets(self) -> Deferred[None]:
         """
         A message may have any octets: NUL, 8-bit, bare CR and LF, no end of the last line.
         """
         text = bytes(range(256)) + b"\r\n\r\n.\r\nFrom x\r\n>From x\r\n\r\n\n.\r" + b"x" * 5000
-        return self._run(
+        return self._with_backend(
             lambda case: self._comes_through(case, b"Subject: any octets\r\n\r\n" + text)
         )
 
@@ -231,7 +231,7 @@ class BackendContract:
                 same = stored == case.form(text)
                 assert same, f"{len(stored)} octets are stored, not those that were sent"
 
-        return self._run(test)
+        return self._with_backend(test)
 
     async def _comes_through(self, case: Case, text: bytes) -> None:
         ann = self.mailboxes[0]
@@ -261,7 +261,7 @@ class BackendContract:
             for mailbox in (first, second, third):
                 _same([case.form(text)], await case.stored(mailbox))
 
-        return self._run(test)
+        return self._with_backend(test)
 
     # ── cancelling ───────────────────────────────────────────────────────────────────────────────
 
@@ -279,7 +279,7 @@ class BackendContract:
                     result.cancel()
             await self._tell_the_truth(case, deliveries)
 
-        return self._run(test)
+        return self._with_backend(test)
 
     def test_cancelled_on_the_way(self) -> Deferred[None]:
         """
@@ -302,7 +302,7 @@ class BackendContract:
                     result.cancel()
             await self._tell_the_truth(case, deliveries, besides=case.form(_text(0)))
 
-        return self._run(test)
+        return self._with_backend(test)
 
     async def _tell_the_truth(
         self,
@@ -354,7 +354,7 @@ class BackendContract:
             _same({None}, set(outcomes))
             assert not watch.waits, f"the reactor thread waits in {watch.waits[0]}"
 
-        return self._run(test)
+        return self._with_backend(test)
 
     def test_does_not_hold_the_reactor(self) -> Deferred[None]:
         """
@@ -373,7 +373,7 @@ class BackendContract:
                 f"the reactor thread computes for {watch.longest:.2f} s at a stretch"
             )
 
-        return self._run(test)
+        return self._with_backend(test)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────
 
@@ -392,11 +392,11 @@ class BackendContract:
                 assert all(result.called for result in results), "it has stopped too early"
             await self._tell_the_truth(case, deliveries)
 
-        return self._run(test)
+        return self._with_backend(test)
 
     # ── behind the scenes ────────────────────────────────────────────────────────────────────────
 
-    def _run(self, test: Callable[[Case], Coroutine[Any, Any, None]]) -> Deferred[None]:
+    def _with_backend(self, test: Callable[[Case], Coroutine[Any, Any, None]]) -> Deferred[None]:
         """
         Run *test* on a new backend in a new directory.
         """
