@@ -106,7 +106,7 @@ class TestRunners:
         status, said = outcome(tmp_path, "twisted.trial", "twisted.trial.unittest", "[:3]")
 
         assert 1 == status
-        assert "failures=" in said
+        assert "FAILED" in said
 
     def test_unittest(self, tmp_path: Path) -> None:
         """
