@@ -97,7 +97,8 @@ class Mailbox:
     *user* and *domain* say whose it is; *detail* is what stood behind the recipient delimiter
     (``ann+lists``: user ``ann``, detail ``lists``), or empty.  *home*, *uid* and *gid* are there if
     the directory knows them.  *attributes* is what else the directory knows, by names that a
-    backend documents.
+    backend documents; ``quota_octets`` and ``quota_messages`` are in `lmtpsvc.quota`, and
+    ``backend`` is the name of the backend that the mailbox is in.
     """
 
     user: str

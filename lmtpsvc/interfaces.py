@@ -108,6 +108,10 @@ class IBackend(Interface):
         """
         Say, at RCPT time, whether mail for *mailbox* would be taken.
 
+        If the client has said how large the message is (RFC 1870), *mailbox* has the number of
+        octets, as text, in ``attributes["declared_size"]``, see `lmtpsvc.quota`; what `deliver`
+        gets is without it.
+
         Returns None (yes), or a Deferred or coroutine that ends with None.
 
         Fails:

@@ -46,15 +46,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "headers",
         "interfaces",
         "limits",
+        "quota",
         "replies",
     },
-    "directory": {"envelope", "errors", "interfaces", "replies"},
-    "backends": {"commitment", "envelope", "errors", "interfaces", "replies"},
+    # Of the backends, directories take the threads.
+    "directory": {"backends", "envelope", "errors", "interfaces", "quantities", "quota", "replies"},
+    "backends": {"commitment", "envelope", "errors", "interfaces", "quota", "replies"},
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
 }
 
 #: These do no I/O, and could serve another framework.
-NO_TWISTED = {"replies", "errors", "envelope", "limits", "quantities", "wire", "session"}
+NO_TWISTED = {"replies", "errors", "envelope", "limits", "quantities", "quota", "wire", "session"}
 
 #: It does all the wiring, so that it imports everything and nobody imports it.
 TOP = "tap"

@@ -35,11 +35,11 @@ class DeliveryAgent:
     spool: SpoolSettings
     delivered_to: DeliveredTo = "single"
 
-    def resolve(self, address: Address) -> Deferred[tuple[Mailbox, ...]]:
+    def resolve(self, address: Address, size: int | None = None) -> Deferred[tuple[Mailbox, ...]]:
         """
         See `Routing.resolve`.
         """
-        return self.routing.resolve(address)
+        return self.routing.resolve(address, size)
 
     def begin(
         self,

@@ -16,6 +16,7 @@ from .. import replies
 from ..envelope import Address, Mailbox
 from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
+from ..quota import with_declared_size
 from .awaiting import as_deferred
 
 
@@ -60,9 +61,11 @@ class Routing:
     clock: IReactorTime
     lookup_seconds: float
 
-    def resolve(self, address: Address) -> Deferred[tuple[Mailbox, ...]]:
+    def resolve(self, address: Address, size: int | None = None) -> Deferred[tuple[Mailbox, ...]]:
         """
         Fires with the mailboxes, at least one, that the backend would deliver to.
+
+        *size* is what the client said that the message has, in octets (RFC 1870).
 
         Fails:
             DeliveryError: With the reply to RCPT.
@@ -72,18 +75,19 @@ class Routing:
             found = as_deferred(self.directory.resolve(self.rules.mailbox(address)))
         except Exception:
             return fail()
-        resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify)
+        resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify, size)
         if not resolved.called or resolved.paused:
             resolved.addTimeout(self.lookup_seconds, self.clock)
         return resolved
 
     def _verify(
-        self, mailboxes: Sequence[Mailbox]
+        self, mailboxes: Sequence[Mailbox], size: int | None
     ) -> tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]]:
         # None, from a directory that forgot its answer, is a defect and not an unknown user.
         if len(mailboxes) == 0:
             raise refusal(replies.NO_SUCH_USER)
-        verdicts = [self.backend.verify(mailbox) for mailbox in mailboxes]
+        asked = mailboxes if size is None else [with_declared_size(one, size) for one in mailboxes]
+        verdicts = [self.backend.verify(mailbox) for mailbox in asked]
         waiting: list[Deferred[None]] = [
             as_deferred(verdict) for verdict in verdicts if verdict is not None
         ]

@@ -200,7 +200,7 @@ class LMTPProtocol(Protocol):
 
     def _look_up(self, offer: RecipientOffered) -> None:
         began = self._agent.clock.seconds()
-        self._agent.resolve(offer.recipient.address).addCallbacks(
+        self._agent.resolve(offer.recipient.address, offer.declared_size).addCallbacks(
             self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
         )
 

@@ -20,6 +20,8 @@ class RecipientOffered:
 
     recipient: Recipient
     slot: Slot = field(repr=False)
+    #: Octets of the message, if MAIL said so (RFC 1870).
+    declared_size: int | None = None
     #: For the application: what it found out about the recipient.
     found: Any = field(default=None, repr=False)
 

@@ -333,7 +333,7 @@ class ServerSession:
         recipient = self._extensions.recipient(sender, address, parameters)
         if len(self._offers) >= self._limits.recipients:
             raise CommandError(replies.TOO_MANY_RECIPIENTS)
-        offer = RecipientOffered(recipient, self._replies.reserve())
+        offer = RecipientOffered(recipient, self._replies.reserve(), sender.size)
         self._offers[offer] = None
         self._pending += 1
         self._events.append(offer)
