@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from lmtpsvc.backends import syncing
+from lmtpsvc.backends import mbox_settings, syncing
 from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.mbox import MboxBackend
 from lmtpsvc.backends.names import Names
 from lmtpsvc.backends.settings import from_words
 from lmtpsvc.backends.syncing import Syncing
@@ -159,6 +160,23 @@ def maildir(
         settings = from_words(template or f"{root}/{{domain}}/{{user}}", options)
         names = Names("mx.example.org", clock.seconds)
         backend = MaildirBackend(settings, pool, names, clock)
+        backend.startService()
+        return backend
+
+    return make
+
+
+@pytest.fixture
+def mbox(root: Path, clock: Clock, spot_pool: SpotPool) -> Callable[..., MboxBackend]:
+    """
+    ``mbox(mode="0660")``: a started backend with these options.
+    """
+
+    def make(
+        pool: SpotPool = spot_pool, template: str | None = None, **options: str
+    ) -> MboxBackend:
+        settings = mbox_settings.from_words(template or f"{root}/{{user}}", options)
+        backend = MboxBackend(settings, pool, clock)
         backend.startService()
         return backend
 

@@ -8,6 +8,7 @@ reactor.
 from twisted.application.service import ServiceMaker
 
 from lmtpsvc.backends.maildir import MaildirFactory
+from lmtpsvc.backends.mbox import MboxFactory
 from lmtpsvc.backends.sql.factory import SQLFactory
 from lmtpsvc.directory.anyone import AnyFactory
 from lmtpsvc.directory.file import FileFactory
@@ -16,6 +17,7 @@ from lmtpsvc.directory.passwd import PasswdFactory
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
 
 maildir = MaildirFactory()
+mbox = MboxFactory()
 sql = SQLFactory()
 
 any_users = AnyFactory()
