@@ -23,6 +23,7 @@ from .identity import as_user
 from .places import Place, Places
 from .pool import Pool
 from .posting import Posting
+from .quotas import Quotas
 from .settings import Settings
 from .syncing import Syncing
 from .target import Answer, Target, fire
@@ -47,10 +48,12 @@ class Batch:
         settings: Settings,
         places: Places,
         syncing: Syncing,
+        quotas: Quotas,
         pool: Pool,
     ) -> None:
         self._postings = postings
         self._settings, self._places, self._syncing, self._pool = settings, places, syncing, pool
+        self._quotas = quotas
         self._answers: list[Answer] = []
         # Shown, but not yet safe; and what could not be linked and needs a copy of its own.
         self._shown: list[tuple[Posting, Target]] = []
@@ -63,6 +66,8 @@ class Batch:
         all_targets = [target for posting in self._postings for target in posting.targets]
         try:
             postings = self._postings
+            for posting in postings:
+                self._reserve(posting)
             while postings:
                 self._left = []
                 self._store_round(postings)
@@ -71,6 +76,10 @@ class Batch:
         except Exception:
             # A defect of ours; who has been answered before stays so.
             self._answers += [(target, Failure()) for target in all_targets]
+        finally:
+            for target in all_targets:
+                # Of those that were called off, and after a defect.
+                self._end(target)
         return self._answers
 
     def _store_round(self, postings: list[Posting]) -> None:
@@ -81,6 +90,27 @@ class Batch:
         for posting in written:
             self._show(posting)
         self._settle()
+
+    # ── room ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _reserve(self, posting: Posting) -> None:
+        """
+        Leave out the mailboxes that are full.
+        """
+        for target in [target for target in posting.targets if target.quota is not None]:
+            if not self._attempt(posting, target, partial(self._reserve_for, posting, target)):
+                posting.targets.remove(target)
+
+    def _reserve_for(self, posting: Posting, target: Target) -> None:
+        assert target.quota is not None, "only those that have one come here"
+        target.reservation = self._quotas.reserve(target.place, target.quota, posting.octets)
+
+    def _end(self, target: Target, *, delivered: bool = False) -> None:
+        """
+        The room for the message is used now, or free again.
+        """
+        if target.reservation is not None:
+            target.reservation.end(delivered=delivered)
 
     # ── into tmp ─────────────────────────────────────────────────────────────────────────────────
 
@@ -223,9 +253,11 @@ class Batch:
             self._answers.append((target, Failure()))
         else:
             return True
+        self._end(target)
         return False
 
     def _succeed(self, target: Target) -> None:
+        self._end(target, delivered=True)
         self._answers.append((target, None))
         if self._places.is_untidy(target.place):
             self._pool.run(partial(self._places.tidy, target.place))

@@ -14,13 +14,16 @@ from typing import Final
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ..commitment import Commitment
 from ..envelope import Mailbox
-from ..errors import DeliveryError
+from ..errors import DeliveryError, from_os_error, refusal
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage
+from ..quota import Quota, declared_size, quota_of
+from ..replies import MAILBOX_UNAVAILABLE
 from .batch import Batch
 from .files import make_directory, make_directory_durably, remove_older
 from .folders import directory_name
@@ -29,9 +32,12 @@ from .names import Names
 from .places import STALE_SECONDS, Place, Places
 from .pool import Pool, WorkerPool
 from .posting import Posting
+from .quotas import Quotas
 from .settings import SYNOPSIS, Settings, from_words
 from .syncing import Syncing
 from .target import Answer, Target
+
+_log = Logger()
 
 #: Where large messages are spooled, in the root; no value of a field begins with a dot.
 SPOOL: Final = ".spool"
@@ -52,6 +58,7 @@ class MaildirBackend(Service):
         self._spool = None if root is None else os.path.join(root, SPOOL)
         self._places = Places(root, settings.mode, seconds)
         self._syncing = Syncing(time.monotonic)
+        self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
         )
@@ -79,11 +86,15 @@ class MaildirBackend(Service):
         # Before the pool: what waits for its turn is not in the pool yet.
         return self._group.finish().addCallback(lambda _: self._pool.stop())
 
-    def verify(self, mailbox: Mailbox) -> None:
+    def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
         """
-        Refuse a *mailbox* that could not be a directory; whether it exists does not matter.
+        Refuse a *mailbox* that could not be a directory, or has no room; whether it exists does not
+        matter.
         """
-        self._place(mailbox)
+        place, quota = self._place(mailbox), self._quota(mailbox)
+        if quota is None:
+            return None
+        return self._pool.submit(partial(self._check_room, mailbox, place, quota))
 
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
         """
@@ -93,12 +104,12 @@ class MaildirBackend(Service):
         targets: dict[Place, Target] = {}
         for mailbox, result in zip(mailboxes, results, strict=True):
             try:
-                place = self._place(mailbox)
+                place, quota = self._place(mailbox), self._quota(mailbox)
             except DeliveryError as error:
                 result.errback(error)
                 continue
             if place not in targets:
-                targets[place] = Target(place, mailbox)
+                targets[place] = Target(place, mailbox, quota)
             targets[place].waiting.append(result)
         # Links can only be shared by those to whom the file belongs.
         owners: dict[tuple[int | None, int | None], list[Target]] = {}
@@ -114,7 +125,31 @@ class MaildirBackend(Service):
         In a worker thread: store several messages together.
         """
         settings, pool = self._settings, self._pool
-        return Batch(postings, settings, self._places, self._syncing, pool).store()
+        return Batch(postings, settings, self._places, self._syncing, self._quotas, pool).store()
+
+    def _quota(self, mailbox: Mailbox) -> Quota | None:
+        """
+        What *mailbox* may hold, if there is a limit.
+
+        Raises:
+            TemporaryFailure: What the directory says about it is no number.
+        """
+        try:
+            said = quota_of(mailbox)
+        except ValueError as error:
+            _log.error("{mailbox}: {error}", mailbox=mailbox, error=error)
+            raise refusal(MAILBOX_UNAVAILABLE) from error
+        return self._settings.quota if said is None else said or None
+
+    def _check_room(self, mailbox: Mailbox, place: Place, quota: Quota) -> None:
+        """
+        In a worker thread: whether a message as large as the client says has room.
+        """
+        try:
+            self._quotas.check(place, quota, declared_size(mailbox))
+        except OSError as error:
+            _log.error("{mailbox}: the quota is not known: {error}", mailbox=mailbox, error=error)
+            raise from_os_error(error, self._settings.mailbox_full) from error
 
     def _place(self, mailbox: Mailbox) -> Place:
         """
@@ -149,6 +184,8 @@ detail    ann+lists goes to Ann's INBOX (inbox), or to her Maildir++ folder "lis
 mode      of new directories, in octal; new files get the same without the right to execute.
 newline   how lines end in the files.
 full      the reply to mail over quota: try again later (452), or never (552).
+quota     octets, and messages if you like, that a mailbox may hold of which the directory says
+          nothing else; kept in Maildir++ files (maildirsize).
 threads   at most so many deliveries are on their way to the disk at a time.
 """
 

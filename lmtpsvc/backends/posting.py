@@ -48,6 +48,13 @@ class Posting:
     device: int = field(default=-1, init=False)
 
     @property
+    def octets(self) -> int:
+        """
+        Of the file.
+        """
+        return self.message.sizes(self.settings.line_ending).physical
+
+    @property
     def source_place(self) -> Place:
         """
         The Maildir with the file in its ``tmp``.
@@ -161,14 +168,19 @@ class Posting:
         if not self.places.is_safe(place):
             # Synced when the link is.
             self.places.make(place, durably=False)
+        if target.reservation is not None:
+            target.reservation.hold()
         with as_user(place.uid, place.gid):
             try:
                 os.link(self.tmp, self.new(target))
             except OSError as error:
                 if error.errno not in _NO_LINK:
                     raise
-                return False
-        return True
+            else:
+                return True
+        if target.reservation is not None:
+            target.reservation.let_go()
+        return False
 
     def rename(self) -> None:
         """
@@ -179,6 +191,8 @@ class Posting:
         """
         source = self.source
         assert source is not None, "it was written"
+        if source.reservation is not None:
+            source.reservation.hold()
         try:
             try:
                 self._rename(source)

@@ -11,6 +11,8 @@ from typing import Final, TypeVar
 from attrs import frozen
 
 from ..interfaces import LineEnding
+from ..quota import Quota
+from ..quota import parse as parse_quota
 from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
 from .template import Template, parse
 
@@ -18,7 +20,7 @@ T = TypeVar("T")
 
 SYNOPSIS: Final = (
     "maildir:TEMPLATE[:detail=inbox|folder][:mode=0700][:newline=lf|crlf][:full=452|552]"
-    "[:threads=16]"
+    "[:quota=1G,10000][:threads=16]"
 )
 
 # What each option may be, and what that means.
@@ -45,6 +47,8 @@ class Settings:
     threads: int = 16
     #: What is said when a quota is used up.
     mailbox_full: Reply = MAILBOX_FULL
+    #: Of mailboxes of which the directory says nothing else.
+    quota: Quota | None = None
 
     @property
     def file_mode(self) -> int:
@@ -69,6 +73,7 @@ def from_words(template: str, options: dict[str, str]) -> Settings:
         _choice(left, "newline", "lf", _NEWLINE),
         _threads(left.pop("threads", "16")),
         _choice(left, "full", "452", _FULL),
+        _quota(left.pop("quota", "0")),
     )
     if left:
         raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
@@ -88,6 +93,13 @@ def _mode(word: str) -> int:
     if mode & ~0o2777 or mode & 0o700 != 0o700:
         raise ValueError(f"mode={word}: expected an octal mode such as 0700, 0750 or 2770")
     return mode
+
+
+def _quota(word: str) -> Quota | None:
+    try:
+        return parse_quota(word) or None
+    except ValueError as error:
+        raise ValueError(f"quota: {error}") from None
 
 
 def _threads(word: str) -> int:

@@ -10,7 +10,9 @@ from twisted.python.failure import Failure
 
 from ..commitment import Commitment
 from ..envelope import Mailbox
+from ..quota import Quota
 from .places import Place
+from .quotas import Reservation
 
 
 class Waiting:
@@ -55,9 +57,11 @@ class Target(Waiting):
     A Maildir that gets the message, and those who wait for it.
     """
 
-    def __init__(self, place: Place, mailbox: Mailbox) -> None:
+    def __init__(self, place: Place, mailbox: Mailbox, quota: Quota | None = None) -> None:
         super().__init__()
-        self.place, self.mailbox = place, mailbox
+        self.place, self.mailbox, self.quota = place, mailbox, quota
+        #: The room for the message, where there is a quota, until it is there or will not come.
+        self.reservation: Reservation | None = None
 
 
 #: Who is to be answered, and what went wrong, if anything did.
