@@ -18,6 +18,9 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+# Fixtures: servers for whoever needs a database.
+from .databases import mariadb, new_mariadb, new_postgresql, postgresql  # noqa: F401
+
 TESTS = Path(__file__).parent
 
 # A busy machine is no defect.  In CI everybody gets the same examples: a change that breaks nothing

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -124,6 +124,8 @@ class Batch:
                     raise
         except Exception as error:
             judgement = judge(error)
+            if not isinstance(error, (SQLAlchemyError, OSError)):
+                _log.failure("a defect in storing mail")
             self._say(postings, error)
             if committing and judgement.means is not Means.AGAIN:
                 return Judgement(Means.ALL, judgement.reply)

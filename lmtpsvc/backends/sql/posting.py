@@ -4,6 +4,7 @@ A message on its way into the tables, and the mailboxes that get it.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 
 from attrs import define
@@ -46,11 +47,13 @@ class Source:
 @define(eq=False)
 class Posting:
     """
-    What is stored, for whom.
+    What is stored, for whom; and since when it has been here, if that is not now.
     """
 
     source: Source
     targets: list[Target]
+    received: datetime | None = None
+    flags: str = ""
 
     @property
     def message(self) -> IMessage:

@@ -65,8 +65,8 @@ class Writing:
     compression: str
     #: Whose mailbox is full; they have nothing in the tables.
     full: list[Target] = field(factory=list)
-    #: What will be there after the commit.
-    written: list[Target] = field(factory=list)
+    #: Who will have it after the commit, under which UID.
+    written: dict[Target, int] = field(factory=dict)
 
     def write(self, postings: Sequence[Posting]) -> None:
         """
@@ -84,9 +84,9 @@ class Writing:
                 "content_id": contents[text.digest],
                 "transaction": message.id[:64],
                 "sender": str(message.envelope.sender),
-                "received": now,
+                "received": posting.received or now,
                 "size": size,
-                "flags": "",
+                "flags": posting.flags,
                 "trace": text.trace,
             }
             for target in posting.targets:
@@ -117,7 +117,7 @@ class Writing:
         uid = box.uidnext
         box.uidnext, box.messages, box.octets = uid + 1, box.messages + 1, box.octets + size
         box.changed = True
-        self.written.append(target)
+        self.written[target] = uid
         return uid
 
     # ── contents ─────────────────────────────────────────────────────────────────────────────────
