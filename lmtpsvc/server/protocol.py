@@ -91,8 +91,9 @@ class LMTPProtocol(Protocol):
         self._outlet = Outlet(transport)
         self._host = getattr(transport.getPeer(), "host", "local")
         self._tls = ISSLTransport.providedBy(transport)
-        if ITCPTransport.providedBy(transport):
-            # Several replies may leave on their own, each as soon as it is known.
+        if ITCPTransport.providedBy(transport) and self._host != "local":
+            # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
+            # takes a UNIX connection for a TCP one.)
             transport.setTcpNoDelay(True)
         if not self._tls:
             connection.registerProducer(self, True)
