@@ -118,12 +118,14 @@ class Mailbox:
 class Client:
     """
     Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket; *name* is what it
-    said with LHLO; *tls* tells whether the connection is encrypted.
+    said with LHLO; *tls* tells whether the connection is encrypted; *protocol* is ``LMTP``, or what
+    else the message came by.
     """
 
     host: str
     name: str = ""
     tls: bool = False
+    protocol: str = "LMTP"
 
 
 @frozen

@@ -69,4 +69,4 @@ def _place(client: Client) -> str:
 
 def _protocol(client: Client, smtputf8: bool) -> str:
     # The registered names: RFC 3848 §1, RFC 6531 §4.3.
-    return f"{'UTF8' if smtputf8 else ''}LMTP{'S' if client.tls else ''}"
+    return f"{'UTF8' if smtputf8 else ''}{client.protocol}{'S' if client.tls else ''}"
