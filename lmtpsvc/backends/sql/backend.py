@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from ...commitment import Commitment
 from ...envelope import Address, Mailbox
 from ...errors import DeliveryError, refusal
 from ...interfaces import Capabilities, IBackend, IMessage
+from ...quota import Quota, declared_size, quota_of
 from ...replies import BAD_MAILBOX, MAILBOX_UNAVAILABLE
 from ..files import sync_directory
 from ..group_commit import GroupCommit
@@ -28,21 +30,17 @@ from ..target import Answer
 from . import versions
 from .batch import Batch
 from .engine import Database, what_is_not_safe
-from .failures import in_words
+from .failures import in_words, judge
 from .posting import Posting, Source, Target, original_recipient
 from .schema import NAME_LENGTH
+from .schema import mailbox as box
 from .settings import Settings
 
 _log = Logger()
 
-#: An attribute that a directory may give a mailbox: octets it may hold, ``50000000`` or ``50M``.
-QUOTA: Final = "quota_octets"
-
 #: Mailboxes in one transaction: where there are very many, the first do not wait for the last.
 AT_ONCE: Final = 256
 
-_quota = re.compile(r"([0-9]{1,18})([KMG]?)", re.IGNORECASE | re.ASCII).fullmatch
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
 
 
@@ -100,12 +98,15 @@ class SQLBackend(Service):
         stopped = self._group.finish().addCallback(lambda _: self._pool.stop())
         return stopped.addBoth(self._dispose)
 
-    def verify(self, mailbox: Mailbox) -> None:
+    def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
         """
-        Refuse a *mailbox* whose name does not fit; whether it exists does not matter.
+        Refuse a *mailbox* whose name does not fit, or that has no room for what the client has
+        announced; whether it exists does not matter.
         """
-        name_of(mailbox)
-        quota_of(mailbox)
+        name, quota = name_of(mailbox), self._quota(mailbox)
+        if quota is None:
+            return None
+        return self._pool.submit(partial(self._check_room, name, quota, declared_size(mailbox)))
 
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
         """
@@ -115,7 +116,7 @@ class SQLBackend(Service):
         targets: dict[str, Target] = {}
         for mailbox, result in zip(mailboxes, results, strict=True):
             try:
-                name, quota = name_of(mailbox), quota_of(mailbox)
+                name, quota = name_of(mailbox), self._quota(mailbox)
             except DeliveryError as error:
                 result.errback(error)
                 continue
@@ -127,6 +128,36 @@ class SQLBackend(Service):
         for start in range(0, len(waiting), AT_ONCE):
             self._group.add(Posting(source, waiting[start : start + AT_ONCE]))
         return results
+
+    def _quota(self, mailbox: Mailbox) -> Quota | None:
+        """
+        What *mailbox* may hold, if there is a limit.
+
+        Raises:
+            TemporaryFailure: What the directory says about it is no number; no reason to lose
+                mail, or the quota.
+        """
+        try:
+            said = quota_of(mailbox)
+        except ValueError as error:
+            _log.error("{mailbox}: {error}", mailbox=mailbox, error=error)
+            raise refusal(MAILBOX_UNAVAILABLE) from error
+        return self._settings.quota if said is None else said or None
+
+    def _check_room(self, name: str, quota: Quota, size: int) -> None:
+        """
+        In a worker thread: whether a message of *size* has room; one of unknown size has if any
+        has.
+        """
+        query = select(box.c.octets, box.c.messages).where(box.c.name == name)
+        try:
+            with self._engine.connect() as connection:
+                octets, messages = connection.execute(query).one_or_none() or (0, 0)
+        except SQLAlchemyError as error:
+            _log.error("{database}: {error}", database=self._database, error=in_words(error))
+            raise judge(error).refusal from error
+        if not quota.has_room(octets + max(size, 1), messages + 1):
+            raise refusal(self._settings.mailbox_full)
 
     def _store(self, postings: list[Posting]) -> list[Answer]:
         """
@@ -184,25 +215,3 @@ def name_of(mailbox: Mailbox) -> str:
     if not mailbox.user or len(name) > NAME_LENGTH or _unsafe(name):
         raise refusal(BAD_MAILBOX)
     return name
-
-
-def quota_of(mailbox: Mailbox) -> int | None:
-    """
-    Octets that the directory allows.
-
-    Raises:
-        TemporaryFailure: What it says is no number; no reason to lose mail, or the quota.
-    """
-    said = mailbox.attributes.get(QUOTA)
-    if said is None:
-        return None
-    match = _quota(said)
-    if match is None:
-        _log.error(
-            "{mailbox}: {name}={said} is no number of octets such as 50M",
-            mailbox=mailbox,
-            name=QUOTA,
-            said=said,
-        )
-        raise refusal(MAILBOX_UNAVAILABLE)
-    return int(match[1]) * _UNITS[match[2].upper()]

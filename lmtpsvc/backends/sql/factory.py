@@ -30,6 +30,7 @@ URL          sqlite:////srv/mail.db, postgresql://user@host/database or mysql://
              its colons need no backslash, an = within it is written \\=
 create       make the tables, and bring them up to date, at start; the default is yes for SQLite
 compression  how new texts are stored.
+quota        what a mailbox may hold if the directory says nothing: octets, and messages too.
 full         the reply to mail over quota: try again later (452), or never (552).
 connections  to a server, at most.
 timeout      seconds that the database may take for one statement.

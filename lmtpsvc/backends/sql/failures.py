@@ -66,8 +66,9 @@ _POSTGRESQL: Final = {
     "55P03": _LOCKED,  # lock_timeout
     "53100": _FULL,
     "54": _LARGE,
-    "22": _ODD,
-    "23": _ODD,
+    "28": _BROKEN,  # authentication
+    "3D": _BROKEN,  # no such database
+    "42": _BROKEN,  # no such table, no right to it
     "57014": _BROKEN,  # statement_timeout
     "08": UNREACHABLE,
     "57P": UNREACHABLE,  # it stops, or starts
@@ -84,9 +85,13 @@ _MARIADB: Final = {
     1021: _FULL,
     1114: _FULL,
     1153: _LARGE,
-    1264: _ODD,
-    1366: _ODD,
-    1406: _ODD,
+    1044: _BROKEN,  # access denied, here and in the next three
+    1045: _BROKEN,
+    1142: _BROKEN,
+    1143: _BROKEN,
+    1054: _BROKEN,  # no such column, no such table
+    1146: _BROKEN,
+    1969: _BROKEN,  # max_statement_time
     1053: UNREACHABLE,
     1040: UNREACHABLE,
     1290: UNREACHABLE,
@@ -99,9 +104,14 @@ _MARIADB: Final = {
 # https://www.sqlite.org/rescode.html, the primary code.
 _SQLITE: Final = {
     5: Judgement(Means.ALL, MAILBOX_UNAVAILABLE),  # SQLITE_BUSY, for all of busy_timeout
+    6: Judgement(Means.ALL, MAILBOX_UNAVAILABLE),
+    8: _BROKEN,  # read-only
+    10: _BROKEN,  # I/O error
+    11: _BROKEN,  # corrupt
+    14: _BROKEN,  # cannot open
+    26: _BROKEN,  # not a database
     13: _FULL,
     18: _LARGE,
-    19: _ODD,
 }
 
 
@@ -121,10 +131,11 @@ def judge(error: Exception) -> Judgement:
         for length in (5, 3, 2):
             if state[:length] in _POSTGRESQL:
                 return _POSTGRESQL[state[:length]]
-    elif (code := getattr(cause, "sqlite_errorcode", None)) is not None:
-        return _SQLITE.get(code & 0xFF, _BROKEN)
-    elif cause is not None and cause.args and isinstance(cause.args[0], int):
-        return _MARIADB.get(cause.args[0], _BROKEN)
+        return _ODD
+    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
+        return _SQLITE.get(code & 0xFF, _ODD)
+    if cause is not None and cause.args and isinstance(cause.args[0], int):
+        return _MARIADB.get(cause.args[0], _ODD)
     return _BROKEN
 
 

@@ -11,16 +11,17 @@ from attrs import define
 
 from ...envelope import Address, Envelope, Mailbox
 from ...interfaces import IMessage
+from ...quota import Quota
 from ..target import Waiting
 from .text import Text, read
 
 
 class Target(Waiting):
     """
-    The mailbox *name*, which may hold so many octets if *quota* is not None.
+    The mailbox *name*, and what it may hold.
     """
 
-    def __init__(self, name: str, quota: int | None, recipient: str | None) -> None:
+    def __init__(self, name: str, quota: Quota | None, recipient: str | None) -> None:
         super().__init__()
         self.name, self.quota, self.recipient = name, quota, recipient
 

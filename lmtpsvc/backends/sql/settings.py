@@ -10,13 +10,12 @@ from typing import Final, TypeVar
 
 from attrs import frozen
 
+from ...quota import Quota, parse
 from ...replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
 
 T = TypeVar("T")
 
-SYNOPSIS: Final = (
-    "sql:URL[:create=yes|no][:compression=none|zlib][:full=452|552][:connections=4][:timeout=30]"
-)
+SYNOPSIS: Final = "sql:URL[:create=yes|no][:compression=none|zlib][:quota=1G,10000][:full=452|552][:connections=4][:timeout=30]"
 
 _YES: Final = {"yes": True, "no": False}
 _COMPRESSION: Final = {"none": "none", "zlib": "zlib"}
@@ -37,6 +36,8 @@ class Settings:
     #: Tables are made, and brought up to date, at start; None: if it is SQLite.
     create: bool | None = None
     compression: str = "none"
+    #: Of a mailbox about which the directory says nothing.
+    quota: Quota | None = None
     #: What is said when a quota is used up.
     mailbox_full: Reply = MAILBOX_FULL
     #: To a server; SQLite has one writer.
@@ -57,6 +58,7 @@ def from_words(words: Sequence[str], options: Mapping[str, str]) -> Settings:
         ":".join(words),
         _choice(left, "create", None, _YES),
         _choice(left, "compression", "none", _COMPRESSION),
+        parse(left.pop("quota", "0")) or None,
         _choice(left, "full", MAILBOX_FULL, _FULL),
         _number(left, "connections", 4, MOST_CONNECTIONS),
         _number(left, "timeout", 30, LONGEST_TIMEOUT),

@@ -111,7 +111,9 @@ class Writing:
         """
         if not target.begin():
             return None
-        if target.quota is not None and box.octets + size > target.quota:
+        if target.quota is not None and not target.quota.has_room(
+            box.octets + size, box.messages + 1
+        ):
             self.full.append(target)
             return None
         uid = box.uidnext

@@ -20,6 +20,7 @@ from lmtpsvc.delivery.message import Message
 from lmtpsvc.delivery.trace import delivered_to_header, trace_headers
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
+from lmtpsvc.quota import with_declared_size
 from lmtpsvc.testing import MemoryMessage, envelope
 
 from .conftest import Bench
@@ -358,7 +359,7 @@ class TestQuota:
         """
         The operator may want it returned at once.
         """
-        (ann,) = make_bench(url, full="552").deliver(b"x", self.full("0"))
+        (ann,) = make_bench(url, full="552").deliver(b"xy", self.full("1"))
 
         assert isinstance(ann, PermanentFailure)
         assert str(ann.reply).startswith("552 5.2.2")
@@ -379,6 +380,29 @@ class TestQuota:
         """
         with pytest.raises(TemporaryFailure):
             bench.backend.verify(self.full("lots"))
+
+    def test_at_rcpt(self, bench: Bench) -> None:
+        """
+        What the client announces is known not to fit before it is sent.
+        """
+        bench.deliver(b"x" * 1000, "ann@example.org")
+        sizes = {0: None, 1000: None, 1001: "452"}
+
+        for size, code in sizes.items():
+            verdict = bench.backend.verify(with_declared_size(self.full("2000"), size))
+            assert verdict is not None
+            refusal = _result(verdict)
+            assert code == (None if refusal is None else str(getattr(refusal, "reply", ""))[:3])
+
+    def test_for_everybody(self, url: str, make_bench: Callable[..., Bench]) -> None:
+        """
+        A quota in the words of the backend counts where the directory says nothing.
+        """
+        bench = make_bench(url, quota="1G,1")
+
+        assert [None] == bench.deliver(b"1", "ann@example.org")
+        assert [None] != bench.deliver(b"2", "ann@example.org")
+        assert [None] == bench.deliver(b"2", self.full("1G"))
 
 
 def _result(deferred: Any) -> object:
