@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -74,17 +75,17 @@ class Server:
         ``kill -9``: all of it, on the spot.
         """
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             self._process.wait(20)
 
     def pause(self) -> None:
         """
         It does not answer any more, and does not close a connection either.
         """
-        os.killpg(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        os.killpg(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def close(self) -> None:
         """
@@ -92,6 +93,22 @@ class Server:
         """
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+    def _signal(self, number: int) -> None:
+        """
+        Send a signal to the process and to its children, which PostgreSQL has one of for each
+        connection.
+        """
+        family = [self.pid]
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                # The name may contain anything, and ends with the last parenthesis.
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                if parent == self.pid:
+                    family.append(int(stat.parent.name))
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def new(self) -> str:
         """

@@ -88,6 +88,15 @@ class Database:
             connect_args=arguments,
         )
         event.listen(engine, "connect", _on_connect(self.kind, timeout))
+        if self.kind == "postgresql":
+            from .patience import patient  # noqa: PLC0415 - its driver may be missing
+
+            kind = patient(timeout + LOCK_SECONDS)
+            event.listen(
+                engine,
+                "do_connect",
+                lambda _dialect, _entry, words, more: kind.connect(*words, **more),
+            )
         return engine
 
 

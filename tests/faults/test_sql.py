@@ -1,0 +1,202 @@
+"""
+Mail in databases: the power goes, the server dies, the database dies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from ..databases import MariaDB, PostgreSQL, Server
+from .client import Load
+from .disks import Disk
+from .messages import Ledger, compose
+from .power import cut_power_under_load
+from .service import Service, wait_until
+from .sql_store import inspect, sound, starting
+
+
+def deliver(running: Service, ledger: Ledger, seed: object) -> set[int]:
+    """
+    One message to many; returns the codes.
+    """
+    message = compose(Random(f"{seed}"), tuple(f"user{n}@example.org" for n in range(40)), 300_000)
+    with running.connection() as connection:
+        return {reply.code for reply in connection.deliver(message, ledger)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sqlite_survives_a_power_cut(
+    seed: int, disk: Callable[..., Disk], service: Callable[..., Service]
+) -> None:
+    """
+    Each 250 is there, whole, and SQLite finds nothing wrong.
+    """
+    plugged = disk()
+    path = plugged.root / "mail.db"
+    start = starting(service, f"sqlite:///{path}")
+
+    ledger, _ = cut_power_under_load(plugged, start, seed, connections=8 if seed % 4 else 1)
+
+    assert sound(path)
+    assert inspect(f"sqlite:///{path}", ledger).harm == [], f"seed {seed}"
+    assert ledger.promised
+    assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sqlite_survives_a_kill(
+    seed: int, directory: Path, service: Callable[..., Service]
+) -> None:
+    """
+    ``kill -9`` of the server under load: each 250 is there, and the next server delivers.
+    """
+    path = directory / "mail.db"
+    ledger = Ledger()
+    running = starting(service, f"sqlite:///{path}")(directory)
+    ledger.at(Random(f"kill/{seed}").randrange(1, 200), running.kill)
+    load = Load(running.where, ledger, seed)
+    load.start()
+    wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
+    load.stop()
+
+    assert inspect(f"sqlite:///{path}", ledger).harm == [], f"seed {seed}"
+    running.start()
+    assert {250} == deliver(running, ledger, seed)
+    assert sound(path)
+    assert inspect(f"sqlite:///{path}", ledger).harm == [], f"seed {seed}"
+
+
+@pytest.fixture(scope="session", params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """
+    A database server that may be killed.
+    """
+    make: Callable[[], Server] = request.getfixturevalue(f"new_{request.param}")
+    return make()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_database_is_killed(
+    seed: int, server: Server, directory: Path, service: Callable[..., Service]
+) -> None:
+    """
+    ``kill -9`` of the database under load: nobody is told anything but 250 or 4yz, each 250 is
+    there when it is back, and the same service goes on delivering.
+
+    What was being committed at that moment may be there although its recipient was told "later".
+    """
+    url = server.new()
+    ledger = Ledger()
+    running = starting(service, url)(directory)
+    ledger.at(Random(f"kill/{seed}").randrange(1, 200), server.kill)
+    load = Load(running.where, ledger, seed)
+    load.start()
+    try:
+        ledger.wait_for(lambda: len(ledger.refused) > 5, 20)
+    finally:
+        load.stop()
+    begun = time.monotonic()
+    assert {451} == deliver(running, ledger, f"{seed}/dead")
+    assert time.monotonic() - begun < 2
+
+    server.start()
+
+    assert {250} == deliver(running, ledger, seed)
+    assert {451} == {reply.code for reply in ledger.refused.values()}
+    assert inspect(url, ledger).harm == [], f"seed {seed}"
+    running.terminate()
+    running.wait()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_service_is_killed(
+    seed: int,
+    postgresql: PostgreSQL,
+    mariadb: MariaDB,
+    directory: Path,
+    service: Callable[..., Service],
+) -> None:
+    """
+    ``kill -9`` of the service leaves no half message in a server, and no lock that lasts.
+    """
+    url = (mariadb if seed % 2 else postgresql).new()
+    ledger = Ledger()
+    running = starting(service, url)(directory)
+    ledger.at(Random(f"kill/{seed}").randrange(1, 200), running.kill)
+    load = Load(running.where, ledger, seed)
+    load.start()
+    wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
+    load.stop()
+
+    running.start()
+    assert {250} == deliver(running, ledger, seed)
+    assert inspect(url, ledger).harm == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_the_database_hangs(
+    kind: str,
+    request: pytest.FixtureRequest,
+    directory: Path,
+    service: Callable[..., Service],
+) -> None:
+    """
+    A database that neither answers nor hangs up: 451 in time, and mail again once it goes on.
+    """
+    server: Server = request.getfixturevalue(kind)
+    ledger = Ledger()
+    running = starting(service, server.new(), "timeout=2")(directory)
+    assert {250} == deliver(running, ledger, "before")
+    server.pause()
+    try:
+        begun = time.monotonic()
+        assert {451} == deliver(running, ledger, "while")
+        assert time.monotonic() - begun < 25
+    finally:
+        server.go_on()
+    wait_until(lambda: deliver(running, ledger, "after") == {250}, 20, "it delivers again")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+def test_two_processes_one_mailbox(
+    kind: str,
+    request: pytest.FixtureRequest,
+    directory: Path,
+    service: Callable[..., Service],
+) -> None:
+    """
+    Two services deliver to the same few mailboxes: UIDs are dense and unique, nothing is refused.
+    """
+    if kind == "sqlite":
+        url = f"sqlite:///{directory}/mail.db"
+    else:
+        url = request.getfixturevalue(kind).new()
+    ledger = Ledger()
+    (directory / "other").mkdir()
+    start = starting(service, url)
+    first = start(directory)
+    second = Service(
+        directory,
+        directory / "other",
+        arguments=first._command[first._command.index("lmtp") :][-2:],
+    )
+    try:
+        second.start()
+        loads = [Load(each.where, ledger, each.where, connections=6) for each in (first, second)]
+        for load in loads:
+            load.start()
+        ledger.wait_for(lambda: len(ledger.replies) > 1000, 60)
+        for load in loads:
+            load.stop()
+    finally:
+        second.close()
+
+    assert {} == ledger.refused
+    found = inspect(url, ledger)
+    assert found.harm == []
+    assert len(found.whole) == len(ledger.promised)
