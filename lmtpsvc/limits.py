@@ -4,10 +4,10 @@ The limits of the service.  Each has a default, and is an option of the command 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from attrs import Attribute, evolve, field, fields, frozen
+from attrs import Attribute, field, fields, frozen
 
 from .quantities import KIB, MIB, count, octets, seconds, shown
 
@@ -77,20 +77,3 @@ def limit_options() -> list[tuple[str, str, str]]:
         (each.metadata["option"], shown(each.default or 0), each.metadata["meaning"])
         for each in _fields()
     ]
-
-
-def limits_from(options: Mapping[str, str]) -> Limits:
-    """
-    The limits that *options* say, all of them.
-
-    Raises:
-        ValueError: One is not of its form; the text, one line, names it.
-    """
-    said = {}
-    for each in _fields():
-        option = each.metadata["option"]
-        try:
-            said[each.name] = each.metadata["read"](options[option])
-        except ValueError as error:
-            raise ValueError(f"--{option}: {error}") from error
-    return evolve(Limits(), **said)

@@ -29,10 +29,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lmtpsvc import replies
+from lmtpsvc.config import DEFAULT_LISTEN
 from lmtpsvc.directory.lines import parse
 from lmtpsvc.limits import Limits
 from lmtpsvc.session.states import TRANSITIONS, State, Verb
-from lmtpsvc.tap import DEFAULT_LISTEN, Options
+from lmtpsvc.tap import Options
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "docs" / "systemd" / "lmtpsvc.service"

@@ -22,7 +22,7 @@ import pytest
 from attrs import fields, frozen
 from twisted.application.service import IService
 
-from lmtpsvc import tap
+from lmtpsvc.config import DEFAULT_LISTEN
 from lmtpsvc.limits import Limits
 from lmtpsvc.tap import Options, makeService
 
@@ -89,16 +89,16 @@ class TestOptions:
         """
         made = options()
 
-        assert ("any", "maildir:mail/{domain}/{user}") == (made["users"], made["backend"])
-        assert [tap.DEFAULT_LISTEN] == [listener.words for listener in made["listeners"]]
-        assert ("+", True) == (made["rules"].delimiter, made["rules"].fold_case)
+        assert "mail goes to maildir:mail/{domain}/{user}, users: any" == made.parts.summary
+        assert [DEFAULT_LISTEN] == [listener.words for listener in made["listeners"]]
+        assert ("+", True) == (made.parts.rules.delimiter, made.parts.rules.fold_case)
         assert IService.providedBy(makeService(made))
 
     def test_defaults_of_limits(self, options: Callable[..., Options]) -> None:
         """
         What --help shows as a limit's default is what holds without the option.
         """
-        assert Limits() == options()["limits"]
+        assert Limits() == options().config.limits
 
     @pytest.mark.parametrize(
         ("words", "limit", "value"),
@@ -125,10 +125,10 @@ class TestOptions:
         changed = {
             field.name
             for field in fields(Limits)
-            if getattr(options(words)["limits"], field.name) != getattr(Limits(), field.name)
+            if getattr(options(words).config.limits, field.name) != getattr(Limits(), field.name)
         }
 
-        assert value == getattr(options(words)["limits"], limit)
+        assert value == getattr(options(words).config.limits, limit)
         assert {limit} == changed
 
     @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ class TestOptions:
         """
         Where only this machine can connect, nobody need say who lives here.
         """
-        assert "any" == options("--listen", listen)["users"]
+        assert "any" == options("--listen", listen).parts.users
 
     def test_words(self, options: Callable[..., Options]) -> None:
         """
@@ -160,9 +160,9 @@ class TestOptions:
 
         assert ["tcp:1", "unix:x"] == [listener.words for listener in made["listeners"]]
         assert ("mx.example.org", "", False) == (
-            made["rules"].hostname,
-            made["rules"].delimiter,
-            made["rules"].fold_case,
+            made.parts.rules.hostname,
+            made.parts.rules.delimiter,
+            made.parts.rules.fold_case,
         )
         assert IService.providedBy(makeService(made))
 
@@ -201,9 +201,9 @@ class TestMistakes:
         """
         said = mistake("--listen", listen)
 
-        assert "--users is needed" in said or "not an endpoint" in said
+        assert "--users: needed" in said or "not an endpoint" in said
         if "ssl" not in listen:
-            assert "--users any takes mail for everybody" in said
+            assert "any takes mail for everybody" in said
 
     @pytest.mark.parametrize(
         ("words", "says"),
@@ -214,7 +214,7 @@ class TestMistakes:
             ("--listen=tcp:", "tcp:24:interface=127.0.0.1"),
             ("--backend=mailder:x", "did you mean 'maildir'?"),
             ("--backend=", "write NAME or NAME:ARGUMENTS"),
-            ("--backend=sql:x", "installed: "),
+            ("--backend=nowhere:x", "installed: "),
             ("--backend=maildir:", "maildir: "),
             ("--users=nobody", "installed: any, file, passwd"),
             ("--users=file:/nonexistent/users", "/nonexistent/users: No such file"),

@@ -10,6 +10,9 @@ import signal
 # Ctrl-C in a terminal reaches all processes; the supervisor stops the workers.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+# SIGHUP, which reloads, waits until there is something that heeds it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
 if "LISTEN_FDS" in os.environ:
     # So that a systemd: endpoint finds its descriptors, or what stands for them.  Twisted looks
     # when it is imported.

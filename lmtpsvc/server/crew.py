@@ -5,6 +5,7 @@ Crew: the processes of workers, between ProcessMonitor, which says when, and the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -33,7 +34,7 @@ class Crew:
     ) -> None:
         self._reactor, self.said, self._ended = reactor, said, ended
         self.descriptors: Mapping[int, int | str] = {}
-        self._running: set[str] = set()
+        self._running: dict[str, _Watched] = {}
         self._gone: Deferred[None] | None = None
 
     def all_gone(self) -> Deferred[None]:
@@ -45,11 +46,20 @@ class Crew:
         self._gone = Deferred()
         return self._gone
 
+    def signal_all(self, name: str) -> None:
+        """
+        Send a signal, ``HUP``, to all processes.
+        """
+        for watched in self._running.values():
+            if watched.transport is not None:
+                with suppress(ProcessExitedAlready):
+                    watched.transport.signalProcess(name)
+
     def forget(self, name: str, reason: Failure) -> None:
         """
         A process has ended.
         """
-        self._running.discard(name)
+        self._running.pop(name, None)
         self._ended(name, reason)
         if self._gone is not None and not self._running:
             gone, self._gone = self._gone, None
@@ -68,7 +78,7 @@ class Crew:
         gid: int | None = None,
     ) -> None:
         watched = _Watched(self, processProtocol.name, processProtocol)
-        self._running.add(watched.name)
+        self._running[watched.name] = watched
         try:
             self._reactor.spawnProcess(
                 watched, executable, args, env, path, uid, gid, childFDs=self.descriptors

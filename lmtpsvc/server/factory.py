@@ -27,10 +27,36 @@ class LMTPFactory(Factory):
     def __init__(self, agent: DeliveryAgent, extensions: Extensions) -> None:
         self.agent, self.extensions = agent, extensions
         self._protocols: set[LMTPProtocol] = set()
+        # Those that are in a transaction with an agent of before, and who waits for them.
+        self._behind: list[tuple[set[LMTPProtocol], Deferred[None]]] = []
         self._stopped: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return LMTPProtocol(self)
+
+    def use(self, agent: DeliveryAgent, extensions: Extensions) -> Deferred[None]:
+        """
+        From now on, new transactions are *agent*'s; new connections get its limits and
+        *extensions*.  Fires when the last transaction has ended that began before.
+        """
+        self.agent, self.extensions = agent, extensions
+        behind = {protocol for protocol in self._protocols if protocol.is_in_transaction}
+        if not behind:
+            return succeed(None)
+        ended: Deferred[None] = Deferred()
+        self._behind.append((behind, ended))
+        return ended
+
+    def transaction_ended(self, protocol: LMTPProtocol) -> None:
+        """
+        Whatever *protocol* does next, it does with the present agent.
+        """
+        for waiting in self._behind[:]:
+            behind, ended = waiting
+            behind.discard(protocol)
+            if not behind:
+                self._behind.remove(waiting)
+                ended.callback(None)
 
     def admit(self, protocol: LMTPProtocol) -> Reply | None:
         """
@@ -47,6 +73,7 @@ class LMTPFactory(Factory):
         A connection is gone.
         """
         self._protocols.discard(protocol)
+        self.transaction_ended(protocol)
         if self._stopped is not None and not self._protocols and not self._stopped.called:
             self._stopped.callback(None)
 

@@ -74,6 +74,8 @@ class LMTPProtocol(Protocol):
         self._outlet: Outlet | None = None
         self._transaction: Transaction | None = None
         self._idle: IdleTimer | None = None
+        #: A mail transaction has begun; until it has ended, `_agent` stays the same.
+        self.is_in_transaction = False
         self._running = False
         self._closing = False
         self._reading = True
@@ -184,7 +186,13 @@ class LMTPProtocol(Protocol):
                         self._discard()
         finally:
             self._running = False
+        if self.is_in_transaction and self._session.is_between_transactions:
+            self._end_transaction()
         self._send(self._connection)
+
+    def _end_transaction(self) -> None:
+        self.is_in_transaction = False
+        self.factory.transaction_ended(self)
 
     def _send(self, connection: Transport) -> None:
         octets = self._session.data_to_send()
@@ -200,6 +208,10 @@ class LMTPProtocol(Protocol):
             self._regulate()
 
     def _look_up(self, offer: RecipientOffered) -> None:
+        if not self.is_in_transaction:
+            # The first recipient: what is in force now holds for the whole transaction.
+            self.is_in_transaction = True
+            self._agent = self.factory.agent
         began = self._agent.clock.seconds()
         self._agent.resolve(offer.recipient.address, offer.declared_size).addCallbacks(
             self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
@@ -234,6 +246,7 @@ class LMTPProtocol(Protocol):
             self._session.answer_message(slots[position], reply)
             if not self._session.in_transaction:
                 self._transaction = None
+                self._end_transaction()
             self._run()
 
         self._transaction.deliver(answer)

@@ -23,8 +23,10 @@ from twisted.python.failure import Failure
 from .command import Account, Command
 from .counts import Counts
 from .crew import Crew
+from .hangup import Hangup
 from .inherited import Inheritance
 from .listening import Listener, Listening
+from .plan import CannotReload
 
 #: A worker that lives shorter than this is started again with a delay, doubled each time.
 SHORT_LIFE_SECONDS: Final = 10.0
@@ -65,6 +67,8 @@ class Supervisor(Listening):
 
     When it stops, it stops listening first, for all of them; each may then take *kill_seconds*.
     *files* are those that workers write to; they belong to *account* from the beginning.
+
+    At SIGHUP, *check* may raise CannotReload.  If it does not, the workers get the signal too.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Supervisor(Listening):
         kill_seconds: float,
         files: Sequence[str] = (),
         account: Account | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         connections = Factory()
         connections.noisy = False
@@ -92,6 +97,7 @@ class Supervisor(Listening):
         self._monitor.minRestartDelay = FIRST_DELAY_SECONDS
         self._monitor.maxRestartDelay = LONGEST_DELAY_SECONDS
         self._counts = Counts.create(workers)
+        self._hangup, self._check = Hangup(reactor, self._reload), check
         self._begun = self._given_up = False
         # What each worker has said in this life, and in one before that came to nothing.
         self._lines: dict[str, list[str]] = {}
@@ -117,6 +123,7 @@ class Supervisor(Listening):
 
     def startService(self) -> None:
         super().startService()
+        self._hangup.startService()
         self._say_where()
         self._log.info("{summary}", summary=self._summary)
         self._log.info("starting {count} workers", count=self._workers)
@@ -134,6 +141,7 @@ class Supervisor(Listening):
         yield self._stop_listening()
         self._monitor.stopService()
         yield self._crew.all_gone()
+        self._hangup.stopService()
         self._log.info("all workers have stopped")
 
     def _add_processes(self) -> None:
@@ -173,6 +181,15 @@ class Supervisor(Listening):
                 os.fchown(descriptor, self._account.uid, self._account.gid)
         finally:
             os.close(descriptor)
+
+    def _reload(self) -> None:
+        try:
+            self._check()
+        except CannotReload as error:
+            self._log.error("{reason} (the old configuration stays in force)", reason=str(error))
+        else:
+            self._log.info("SIGHUP: workers reload")
+            self._crew.signal_all("HUP")
 
     # ── what becomes of workers ──────────────────────────────────────────────────────────────────
 

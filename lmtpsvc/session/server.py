@@ -139,6 +139,13 @@ class ServerSession:
         return self._state is State.TEXT or self._state is State.DELIVERING
 
     @property
+    def is_between_transactions(self) -> bool:
+        """
+        No MAIL is open.
+        """
+        return self._sender is None
+
+    @property
     def is_blocked(self) -> bool:
         """
         Nothing is read until something is answered: stop receiving.

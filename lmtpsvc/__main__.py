@@ -1,0 +1,57 @@
+"""
+The command ``lmtpsvc``, or ``python -m lmtpsvc``: what an operator does beside serving.
+
+Each sub-command is a module of its own, imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Final
+
+#: The module of each sub-command, whose ``main`` takes the words behind it and returns the exit
+#: status, and what it does.
+COMMANDS: Final = {
+    "check": (
+        ".commands.check",
+        "Tell what is wrong with a configuration, and where mail would go",
+    ),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """
+    Run the sub-command that *words* name; returns the exit status.
+    """
+    name, *rest = sys.argv[1:] if words is None else words or [""]
+    if name in {"--help", "-h", "help"}:
+        sys.stdout.write(usage())
+        return 0
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(COMMANDS)}"
+        said = f"{name!r} is no command" if name else "which command?"
+        sys.stderr.write(f"lmtpsvc: {said}; {hint}; see lmtpsvc --help\n")
+        return 1
+    module, _ = COMMANDS[name]
+    status: int = import_module(module, __package__).main(rest)
+    return status
+
+
+def usage() -> str:
+    """
+    What ``lmtpsvc --help`` says.
+    """
+    width = max(map(len, COMMANDS))
+    commands = "".join(f"  {name:{width}}  {text}\n" for name, (_, text) in COMMANDS.items())
+    return (
+        f"Usage: lmtpsvc COMMAND ...\n\n{commands}\nlmtpsvc COMMAND --help tells more."
+        "  The service itself is twistd lmtp.\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

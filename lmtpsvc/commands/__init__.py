@@ -1,0 +1,3 @@
+"""
+What the command ``lmtpsvc`` can do beside serving, which is ``twistd lmtp``.
+"""

@@ -1,0 +1,252 @@
+"""
+The configuration: what the TOML file of ``--config`` and the command line say, as one typed value.
+
+Keys are the names of the options.  Both sources are laid over one another while they are still
+words, so that they are read by the same rules; a `Problem` remembers the key, and whoever shows it
+says in which source that stands.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, TypeVar
+
+from attrs import Attribute, field, fields, frozen
+from cattrs import Converter
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn, override
+
+from . import values
+from .delivery.trace import DeliveredTo
+from .limits import Limits
+
+DEFAULT_LISTEN: Final = "tcp:8024:interface=127.0.0.1"
+DEFAULT_BACKEND: Final = "maildir:mail/{domain}/{user}"
+
+T = TypeVar("T")
+
+
+@frozen
+class Problem:
+    """
+    Something wrong with the key at *path*: (``limits``, ``max-errors``), or (``routes``, 2, ``to``),
+    where routes are counted from 1.  *text* is one line that says what was expected.
+    """
+
+    path: tuple[str | int, ...]
+    text: str
+
+    @property
+    def key(self) -> str:
+        """
+        The key as one looks for it in the file: ``[limits] max-errors``, ``[[routes]] 2: to``.
+        """
+        match self.path:
+            case ("routes", int(number), *rest):
+                return ": ".join((f"[[routes]] {number}", *map(str, rest)))
+            case (table, key, *_):
+                return f"[{table}] {key}"
+            case _:
+                return ".".join(map(str, self.path))
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}" if self.path else self.text
+
+
+class BrokenConfig(ValueError):
+    """
+    There is at least one problem.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+# ── the value ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _key(default: Any, read: Callable[..., Any]) -> Any:
+    return field(default=default, metadata={"read": read})
+
+
+@frozen
+class Route:
+    """
+    Where mail for some addresses goes, and who of them lives here; one of the two may be left out.
+    """
+
+    to: tuple[str, ...] = field(metadata={"read": values.patterns})
+    backend: str | None = _key(None, values.text)
+    users: str | None = _key(None, values.text)
+
+    @backend.validator
+    def _says_something(self, _: object, __: object) -> None:
+        if self.backend is None and self.users is None:
+            raise ValueError("expected a backend, users, or both")
+
+
+@frozen
+class Config:
+    """
+    All that the operator has said, with the defaults for the rest.
+    """
+
+    listen: tuple[str, ...] = _key((DEFAULT_LISTEN,), values.endpoints)
+    backend: str = _key(DEFAULT_BACKEND, values.text)
+    users: str | None = _key(None, values.text)
+    hostname: str | None = _key(None, values.hostname)
+    recipient_delimiter: str = _key("+", values.delimiter)
+    keep_case: bool = _key(False, values.flag)
+    delivered_to: DeliveredTo = field(default="single", metadata={"read": values.delivered_to})
+    spool: str | None = _key(None, values.text)
+    json_log: str | None = _key(None, values.text)
+    workers: int = _key(1, values.workers)
+    limits: Limits = field(factory=Limits)
+    #: What --backend, routes and directories may name.
+    backends: Mapping[str, str] = field(
+        factory=dict, metadata={"read": lambda value, _: _named(value)}
+    )
+    routes: tuple[Route, ...] = field(
+        default=(), metadata={"read": lambda value, _: _routes(value)}
+    )
+
+
+#: Names of keys that set a limit.
+LIMITS: Final = frozenset(each.metadata["option"] for each in fields(Limits))
+
+
+def _name(attribute: Attribute[Any]) -> str:
+    name: str = attribute.metadata.get("option") or attribute.name.replace("_", "-")
+    return name
+
+
+def _read(attribute: Attribute[Any]) -> Any:
+    if "option" in attribute.metadata:
+        return values.quantity(attribute.metadata["read"])
+    return attribute.metadata.get("read")
+
+
+def _table(cls: type[T]) -> Callable[[object, object], T]:
+    """
+    What reads a table into *cls*.
+    """
+    structure = make_dict_structure_fn(
+        cls,
+        _converter,
+        _cattrs_forbid_extra_keys=True,
+        **{
+            each.name: override(rename=_name(each), struct_hook=_read(each))
+            for each in fields(cls)  # type: ignore[arg-type]  # attrs classes, all of them
+        },
+    )
+
+    def read(value: object, _: object) -> T:
+        if not isinstance(value, Mapping):
+            raise values.unexpected(value, "a table")
+        return structure(value, cls)
+
+    return read
+
+
+def _named(value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise values.unexpected(value, 'a table such as NAME = "maildir:/srv/mail"')
+    return _converter.structure(value, dict[str, str])
+
+
+def _routes(value: object) -> tuple[Route, ...]:
+    if not isinstance(value, list):
+        raise values.unexpected(value, "tables, each under [[routes]]")
+    return _converter.structure(value, tuple[Route, ...])
+
+
+_converter = Converter()
+_converter.register_structure_hook(str, values.text)
+_converter.register_structure_hook(Route, _table(Route))
+_converter.register_structure_hook(Limits, _table(Limits))
+_structure = _table(Config)
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """
+    What the TOML file *path* says; still to be given to `structure`.
+
+    Raises:
+        BrokenConfig: It cannot be read, or is no TOML; the problem has no path.
+    """
+    try:
+        with open(path, "rb") as file:
+            octets = file.read()
+        return tomllib.loads(octets.decode())
+    except OSError as error:
+        raise BrokenConfig([Problem((), error.strerror or str(error))]) from error
+    except UnicodeDecodeError as error:
+        line = octets.count(b"\n", 0, error.start) + 1
+        raise BrokenConfig([Problem((), f"line {line}: not UTF-8")]) from error
+    except tomllib.TOMLDecodeError as error:
+        said = " ".join(str(error).split())
+        place = re.fullmatch(r"(.*) \(at (.*)\)", said)
+        if place is not None:
+            said = f"{place[2]}: {place[1]}"
+        raise BrokenConfig([Problem((), said)]) from error
+
+
+def structure(said: Mapping[str, Any]) -> Config:
+    """
+    The configuration that *said*, keys and values as they stand in a file, describes.
+
+    Raises:
+        BrokenConfig: With all problems.
+    """
+    try:
+        return _structure(said, Config)
+    except (BaseValidationError, ValueError) as error:
+        raise BrokenConfig(list(_problems(error, ()))) from error
+
+
+def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            path = (*path, _key_names.get(note.name, note.name))
+        elif isinstance(note, IterableValidationNote):
+            path = (*path, note.index + 1 if isinstance(note.index, int) else note.index)
+    if isinstance(error, BaseValidationError):
+        for each in error.exceptions:
+            yield from _problems(each, path)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        for key in sorted(error.extra_fields):
+            yield Problem((*path, key), _unknown(key, error.cl, is_top=not path))
+    elif isinstance(error, KeyError):
+        yield Problem(path, "is missing")
+    else:
+        yield Problem(path, " ".join(str(error).split()))
+
+
+def _unknown(key: str, cls: type, *, is_top: bool) -> str:
+    names = [_name(each) for each in fields(cls)]
+    if is_top and key in LIMITS:
+        return "unknown key here; it belongs under [limits]"
+    if not is_top and key in _top and key not in names:
+        return "unknown key here; it belongs at the top, before the first [table]"
+    close = get_close_matches(key, names, 1)
+    if close:
+        return f"unknown key; did you mean {close[0]!r}?"
+    return f"unknown key; expected one of {', '.join(names)}"
+
+
+_top: Final = frozenset(_name(each) for each in fields(Config))
+_key_names: Final[Mapping[str, str]] = {
+    each.name: _name(each) for cls in (Config, Route, Limits) for each in fields(cls)
+}

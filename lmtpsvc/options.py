@@ -1,0 +1,310 @@
+"""
+The words of ``twistd lmtp``, and the file that ``--config`` names.
+
+Words become objects here, where a mistake is one line on the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+from .config import (
+    DEFAULT_BACKEND,
+    DEFAULT_LISTEN,
+    LIMITS,
+    BrokenConfig,
+    Config,
+    Problem,
+    read_file,
+    structure,
+)
+from .delivery.json_log import JSONLog
+from .interfaces import IBackend
+from .limits import limit_options
+from .server.command import Command
+from .server.counts import Counts
+from .server.inherited import Inheritance, InheritedSocketReactor
+from .server.listening import Listener
+from .specs import backend_factories, describe, directory_factories
+from .wiring.listeners import listener
+from .wiring.parts import Parts, make_parts
+
+
+class Options(usage.Options):
+    """
+    What ``twistd lmtp`` understands.
+
+    Afterwards, *given* is what the command line says, by key; *config* that and the file; *parts*
+    what these ask for.
+    """
+
+    longdesc = (
+        "Receives mail over LMTP (RFC 2033) from an MTA that keeps the queue, and answers each"
+        " recipient as soon as that recipient's mail is safe on disk.  With no options: any"
+        f" recipient, Maildirs under ./mail, {DEFAULT_LISTEN}."
+    )
+
+    #: Who speaks, in front of a mistake.
+    program: ClassVar[str] = "twistd lmtp"
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["config", "c", None,
+         "TOML file with these options as keys, and routes; options given here count more"],
+        ["backend", "b", DEFAULT_BACKEND, "Where mail goes; see --help-backends"],
+        ["users", "u", None,
+         "Who lives here; see --help-users.  Default: any, when listening on this machine only"],
+        ["hostname", None, None, "Name of this service, in greetings and headers"],
+        ["recipient-delimiter", None, "+", "What splits user+detail; empty for nothing"],
+        ["delivered-to", None, "single",
+         "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
+        ["spool", None, None, "Directory for large messages on their way in"],
+        ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
+        ["workers", None, "1", "Processes that share the connections; auto is one per processor"],
+        *([option, None, default, text] for option, default, text in limit_options()),
+    ]  # fmt: skip
+
+    optFlags: ClassVar[list[list[Any]]] = [
+        ["keep-case", None, "Look up local parts as they are written, not in lower case"],
+    ]
+
+    given: Mapping[str, Any]
+    config: Config
+    parts: Parts
+    reactor: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What is not given is left to the file, and to the defaults behind it; those shown by
+        # --help are the same.
+        for name, *_ in (*self.optParameters, *self.optFlags):
+            self[name] = None
+        self["listen"] = []
+        self._directory = os.getcwd()
+
+    def opt_listen(self, words: str) -> None:
+        """
+        A Twisted endpoint to listen on: tcp:24, unix:/run/lmtp.sock:mode=660,
+        ssl:2424:privateKey=FILE:certKey=FILE, systemd:…  May be repeated.  [default: tcp:8024:interface=127.0.0.1]
+        """
+        self["listen"].append(words)
+
+    opt_l = opt_listen
+
+    def opt_version(self) -> None:
+        """
+        Show the version of lmtpsvc and of Twisted, and leave.
+        """
+        try:
+            ours = version("lmtpsvc")
+        except PackageNotFoundError:
+            ours = "(not installed)"
+        sys.stdout.write(f"lmtpsvc {ours}, Twisted {version('Twisted')}\n")
+        sys.exit(0)
+
+    def opt_help_backends(self) -> None:
+        """
+        Show the installed backends, and leave.
+        """
+        sys.stdout.write(describe(backend_factories()))
+        sys.exit(0)
+
+    def opt_help_users(self) -> None:
+        """
+        Show the installed directories of users, and leave.
+        """
+        sys.stdout.write(describe(directory_factories()))
+        sys.exit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Read the command line.  A mistake is one line: Twisted would print all options before it.
+        """
+        self["words"] = list(sys.argv[1:] if options is None else options)
+        try:
+            super().parseOptions(options)
+        except BrokenConfig as error:
+            raise SystemExit(f"{self.program}: {self.told(error)}") from None
+        except usage.UsageError as error:
+            raise SystemExit(f"{self.program}: {error}; see {self.program} --help") from None
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            raise usage.UsageError(f"{words[0]!r} is no option")
+
+    def postOptions(self) -> None:
+        """
+        Turn words into objects here, where a mistake is still a usage error.
+        """
+        self.take_words()
+        self["inheritance"] = Inheritance.claim(os.environ)
+        self.config = config = self.read()
+        self["workers"] = self._workers(config)
+        self["listeners"] = self._listeners(config)
+        self.parts = make_parts(config, self.reactor)
+        self["command"] = Command.of(getattr(self, "parent", None), self._words_of_worker(config))
+        self["files"] = self._files(config)
+        self["json-log"] = self._json_log(config.json_log)
+
+    def take_words(self) -> None:
+        """
+        The first step: what was said, before anything is looked at.
+        """
+        # Imported here: a plugin that imports it at the top would choose everybody's reactor.
+        from twisted.internet import reactor
+
+        self.reactor = reactor
+        if self["config"] is not None:
+            self["config"] = os.path.abspath(self["config"])
+        keys = {name for name, *_ in (*self.optParameters, *self.optFlags)} - {"config"}
+        given = {name: self[name] for name in keys if self[name] is not None}
+        if "keep-case" in given:
+            given["keep-case"] = True
+        if self["listen"]:
+            given["listen"] = self["listen"]
+        self.given = given
+
+    def read(self) -> Config:
+        """
+        What file and command line say now.
+
+        Raises:
+            BrokenConfig: With all problems.
+        """
+        said = read_file(self["config"]) if self["config"] is not None else {}
+        limits = {name: said for name, said in self.given.items() if name in LIMITS}
+        others = {name: said for name, said in self.given.items() if name not in LIMITS}
+        of_file = said.get("limits", {})
+        if limits and isinstance(of_file, dict):
+            others["limits"] = {**of_file, **limits}
+        return structure({**said, **others})
+
+    def make_again(self, kept: Mapping[str, IBackend]) -> Parts:
+        """
+        The parts that file and command line ask for now.  Backends that are *kept*, by their words,
+        are used again.
+
+        Raises:
+            BrokenConfig: With all problems.
+        """
+        with _working_in(self._directory):
+            return make_parts(self.read(), self.reactor, kept)
+
+    def fixed(self, config: Config) -> list[str]:
+        """
+        The keys that *config* would change, but for which it is too late while the service runs.
+        """
+        return [
+            name.replace("_", "-")
+            for name in ("listen", "json_log", "workers")
+            if getattr(config, name) != getattr(self.config, name)
+        ]
+
+    def told(self, error: BrokenConfig) -> str:
+        """
+        The first of the problems as one line, and how to see the others.
+        """
+        first, *others = error.problems
+        line = self.shown(first)
+        if self._is_of_command_line(first):
+            return f"{line}; see {self.program} --help"
+        if others:
+            line += f"; and {len(others)} more: lmtpsvc check {self['config']}"
+        return line
+
+    def shown(self, problem: Problem) -> str:
+        """
+        A problem as one line, with the file or the option that it is in.
+        """
+        if self._is_of_command_line(problem):
+            return f"--{problem.path[-1]}: {problem.text}"
+        return f"{self['config']}: {problem}"
+
+    def _is_of_command_line(self, problem: Problem) -> bool:
+        if self["config"] is None:
+            return True
+        return len(problem.path) > 0 and problem.path[-1] in self.given
+
+    def _workers(self, config: Config) -> int:
+        """
+        How many processes to start; 1 is this one alone, and so is each that was started.
+        """
+        if self["inheritance"] is not None:
+            return 1
+        # What a worker runs would have to be there, too.
+        chroot = (getattr(self, "parent", None) or {}).get("chroot")
+        if config.workers > 1 and chroot is not None:
+            raise usage.UsageError("--workers cannot be started with --chroot; take --workers 1")
+        return config.workers
+
+    def _words_of_worker(self, config: Config) -> list[str]:
+        """
+        The words for a worker: it inherits the sockets of today, whatever the file says tomorrow.
+        """
+        words: list[str] = self["words"]
+        if "listen" in self.given:
+            return words
+        return [*words, *(word for each in config.listen for word in ("--listen", each))]
+
+    def _files(self, config: Config) -> list[str]:
+        """
+        The files that processes beside this one write to.
+        """
+        logs = [self["command"].log_of(number) for number in range(1, self["workers"] + 1)]
+        if config.json_log not in {None, "-"}:
+            logs.append(os.path.abspath(config.json_log or ""))
+        return [log for log in logs if log is not None]
+
+    def _listeners(self, config: Config) -> list[Listener]:
+        """
+        The endpoints; those of a worker listen on the sockets that it has inherited.
+        """
+        given = self["inheritance"]
+        reactors = [self.reactor] * len(config.listen)
+        if given is not None:
+            self["counts"] = counts = Counts(given.table, given.workers)
+            reactors = [
+                InheritedSocketReactor(self.reactor, socket, counts, given.number)
+                for socket in given.sockets
+            ]
+        try:
+            return [
+                listener(words, reactor)
+                for words, reactor in zip(config.listen, reactors, strict=True)
+            ]
+        except ValueError as error:
+            raise BrokenConfig([Problem(("listen",), str(error))]) from error
+
+    def _json_log(self, path: str | None) -> JSONLog | None:
+        if path is None:
+            return None
+        try:
+            return JSONLog.to(path)
+        except OSError as error:
+            problem = Problem(("json-log",), f"{path}: {error.strerror}")
+            raise BrokenConfig([problem]) from error
+
+
+@contextmanager
+def _working_in(directory: str) -> Iterator[None]:
+    """
+    In *directory*: a relative path means what it meant at start, although twistd has gone elsewhere
+    with --rundir.
+    """
+    here = os.getcwd()
+    if here == directory:
+        yield
+        return
+    try:
+        os.chdir(directory)
+        yield
+    except OSError as error:
+        raise BrokenConfig([Problem((), f"{directory}: {error.strerror}")]) from error
+    finally:
+        os.chdir(here)

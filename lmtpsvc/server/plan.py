@@ -1,0 +1,163 @@
+"""
+What the service delivers with, and how that is exchanged while it runs.
+
+Connections stay.  A transaction keeps what it began with to its end, and what nobody needs any more
+is stopped then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import define, frozen
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.logger import Logger
+
+from ..delivery.agent import DeliveryAgent
+from ..interfaces import IBackend
+from ..session.extensions import Extensions
+from .factory import LMTPFactory
+
+
+class CannotReload(Exception):
+    """
+    What is asked for cannot be; the text is one line for the operator.
+    """
+
+
+@frozen(eq=False)
+class Plan:
+    """
+    All that a reload may change.  *parts* are started in their order, those that are services;
+    *backends* are those among them that may be used again, by their words.  *fixed* are the keys
+    that have changed, and will not before a restart.
+    """
+
+    agent: DeliveryAgent
+    extensions: Extensions
+    parts: Sequence[object]
+    backends: Mapping[str, IBackend]
+    summary: str
+    fixed: Sequence[str] = ()
+
+    @property
+    def services(self) -> list[IService]:
+        return [IService(part) for part in self.parts if IService.providedBy(part)]
+
+
+@define(eq=False)
+class _Leaving:
+    """
+    A service that is to stop; *gone* is there once it does.
+    """
+
+    service: IService
+    gone: Deferred[Any] | None = None
+
+
+class CurrentPlan(Service):
+    """
+    The plan in force; *again* makes a new one from it, or raises CannotReload.
+    """
+
+    _log = Logger(namespace="lmtpsvc.server")
+
+    def __init__(self, factory: LMTPFactory, plan: Plan, again: Callable[[Plan], Plan]) -> None:
+        self._factory, self._plan, self._again = factory, plan, again
+        # Those that are not needed any more, once transactions that began with them have ended.
+        self._leaving: dict[int, _Leaving] = {}
+
+    def startService(self) -> None:
+        """
+        Start all parts.
+
+        Raises:
+            OSError: One of them cannot be started.
+        """
+        super().startService()
+        for service in self._plan.services:
+            try:
+                service.startService()
+            except OSError as error:
+                error.filename = error.filename or type(service).__name__
+                raise
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Fires when all parts are stopped, each in its turn; those that were leaving come first.
+        """
+        yield maybeDeferred(super().stopService)
+        for leaving in list(self._leaving.values()):
+            yield self._stop(leaving.service)
+        for service in reversed(self._plan.services):
+            yield maybeDeferred(service.stopService)
+
+    def reload(self) -> None:
+        """
+        Put a new plan in force, or say why the old one stays.
+        """
+        if not self.running:
+            return
+        old = self._plan
+        try:
+            new = self._again(old)
+            self._start(_without(new.services, old.services))
+        except CannotReload as error:
+            self._log.error("{reason} (the old configuration stays in force)", reason=str(error))
+            return
+        except Exception:
+            self._log.failure("cannot reload; the old configuration stays in force")
+            return
+        self._plan = new
+        leaving = _without(reversed(old.services), new.services)
+        self._leaving.update((id(each), _Leaving(each)) for each in leaving)
+        self._log.info("reloaded: {summary}", summary=new.summary)
+        if new.fixed:
+            self._log.warn("changed, but not before a restart: {keys}", keys=", ".join(new.fixed))
+        self._factory.use(new.agent, new.extensions).addCallback(lambda _: self._leave(leaving))
+
+    def _start(self, services: Iterable[IService]) -> None:
+        started: list[IService] = []
+        for service in services:
+            try:
+                service.startService()
+            except Exception as error:
+                for each in reversed(started):
+                    maybeDeferred(each.stopService).addErrback(self._not_stopped)
+                if isinstance(error, OSError):
+                    what = error.filename or type(service).__name__
+                    raise CannotReload(f"{what}: {error.strerror or error}") from error
+                raise
+            started.append(service)
+
+    def _leave(self, services: Iterable[IService]) -> None:
+        for service in services:
+            self._stop(service)
+
+    def _stop(self, service: IService) -> Deferred[Any]:
+        """
+        Stop one that is leaving; fires when it has gone.
+        """
+        leaving = self._leaving.get(id(service))
+        if leaving is None:
+            return succeed(None)
+        if leaving.gone is None:
+            leaving.gone = maybeDeferred(service.stopService).addErrback(self._not_stopped)
+            leaving.gone.addCallback(lambda _: self._leaving.pop(id(service)))
+        gone: Deferred[Any] = Deferred()
+        leaving.gone.addCallback(lambda _: gone.callback(None))
+        return gone
+
+    def _not_stopped(self, failure: Any) -> None:
+        self._log.failure("a part that is not needed any more cannot be stopped", failure)
+
+
+def _without(services: Iterable[IService], others: Iterable[IService]) -> list[IService]:
+    """
+    Those of *services* that are not among *others*: a plugin may compare as it likes.
+    """
+    known = {id(each) for each in others}
+    return [each for each in services if id(each) not in known]

@@ -1,0 +1,114 @@
+"""
+What a key of the configuration may be.
+
+Each function reads a value, as TOML or the command line has it, and raises ValueError with one line
+that says what was expected.  The second argument is what cattrs passes besides, and is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TypeVar, get_args
+
+from .delivery.patterns import fold
+from .delivery.trace import DeliveredTo
+from .quantities import count
+from .wire.grammar import match_domain
+
+T = TypeVar("T")
+
+
+def unexpected(value: object, expected: str) -> ValueError:
+    """
+    The mistake of writing *value* where something else was *expected*.
+    """
+    return ValueError(f"expected {expected}, found {json.dumps(value, default=str)}")
+
+
+def text(value: object, _: object = None) -> str:
+    if not isinstance(value, str):
+        raise unexpected(value, "text in quotes")
+    return value
+
+
+def flag(value: object, _: object = None) -> bool:
+    if not isinstance(value, bool):
+        raise unexpected(value, "true or false")
+    return value
+
+
+def texts(value: object, _: object = None) -> tuple[str, ...]:
+    """
+    A list of texts; a single one may stand on its own.
+    """
+    several = [value] if isinstance(value, str) else value
+    if not isinstance(several, list) or not all(isinstance(each, str) for each in several):
+        raise unexpected(value, "a text, or a list of texts")
+    return tuple(several)
+
+
+def endpoints(value: object, _: object = None) -> tuple[str, ...]:
+    listen = texts(value)
+    if not listen:
+        raise ValueError("expected at least one endpoint, found none")
+    return listen
+
+
+def patterns(value: object, _: object = None) -> tuple[str, ...]:
+    several = texts(value)
+    if not several:
+        raise ValueError("expected at least one address or domain, found none")
+    for pattern in several:
+        fold(pattern)
+    return several
+
+
+def hostname(value: object, _: object = None) -> str:
+    name = text(value)
+    if match_domain(name) is None or not name.isascii():
+        raise ValueError(f"{name!r} is not a host name; write one like mx.example.org")
+    return name
+
+
+def delimiter(value: object, _: object = None) -> str:
+    character = text(value)
+    if len(character) > 1 or character == "@":
+        raise ValueError(f"expected one character, or none, found {character!r}")
+    return character
+
+
+def delivered_to(value: object, _: object = None) -> str:
+    if value not in get_args(DeliveredTo):
+        raise unexpected(value, "single, always or never")
+    return str(value)
+
+
+def workers(value: object, _: object = None) -> int:
+    """
+    A number of processes; ``auto`` is one per processor.
+    """
+    if value == "auto":
+        usable = getattr(os, "sched_getaffinity", None)
+        return len(usable(0)) if usable is not None else os.cpu_count() or 1
+    try:
+        return count(_as_written(value))
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from error
+
+
+def quantity(read: Callable[[str], T]) -> Callable[[object, object], T]:
+    """
+    What *read*, of `lmtpsvc.quantities`, reads; a number may stand without quotes.
+    """
+    return lambda value, _: read(_as_written(value))
+
+
+def _as_written(value: object) -> str:
+    """
+    A number, as it would be written on the command line.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise unexpected(value, "a number, or text in quotes")
+    return str(value)

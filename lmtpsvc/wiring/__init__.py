@@ -1,0 +1,3 @@
+"""
+From the configuration to the objects that it asks for.
+"""

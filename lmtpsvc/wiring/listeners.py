@@ -1,0 +1,51 @@
+"""
+From the words of ``--listen`` to an endpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+
+from ..server.listening import SMTP_PORT, Listener
+
+_loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
+
+
+def listener(words: str, reactor: Any) -> Listener:
+    """
+    The endpoint that *words* ask for.
+
+    Raises:
+        ValueError: There is none, or LMTP must not be there.
+    """
+    # Said before anything is touched; what other endpoints turn out to be is looked at later.
+    if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", words):
+        raise ValueError(
+            f"{words}: LMTP must not be on port 25 (RFC 2033); take 24, or a UNIX socket"
+        )
+    if words.startswith("systemd:") and "domain=UNIX" in words:
+        # Twisted takes such a socket for one of its own: it makes it writable for everybody, and
+        # removes it at the end.
+        raise ValueError(
+            f"{words}: a UNIX socket of systemd's would be opened to everybody; let it be made"
+            " here: unix:/run/lmtp.sock:mode=660"
+        )
+    try:
+        return Listener(words, serverFromString(reactor, words))
+    except Exception as error:
+        # What an endpoint's parser raises is not documented, and a mistake of the operator's.
+        raise ValueError(
+            f"{words}: not an endpoint ({error}); write tcp:24:interface=127.0.0.1 or"
+            " unix:/run/lmtp.sock:mode=660"
+        ) from error
+
+
+def reachable_from_elsewhere(listen: Iterable[str]) -> str | None:
+    """
+    The first of the endpoints *listen* that not only this machine can connect to.
+    """
+    return next((words for words in listen if _loopback(words) is None), None)
