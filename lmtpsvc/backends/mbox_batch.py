@@ -120,6 +120,9 @@ class MboxBatch:
                     put(descriptor, Mark(start, mark.heads, length, checksum))
                 os.fsync(descriptor)
                 self._files.sync_name(descriptor, self._spot)
+                # Before anybody is told: an fsync of ext4 that is under way when the journal is
+                # given up may come back without an error.  What changes the file then does not.
+                take_away(descriptor)
         except BaseException:
             self._undo(descriptor, start)
             raise
@@ -127,8 +130,6 @@ class MboxBatch:
             self._undo(descriptor, start)
             return
         self._answers += [(letter, None) for letter in written]
-        # If it stays, the next one finds a message that is whole.
-        take_away(descriptor)
 
     def _append(
         self, descriptor: int, start: int, done: tuple[int, int], head: bytes, letter: Letter

@@ -125,22 +125,39 @@ def _create(path: str) -> os.stat_result:
     """
     Create a dot-lock, if need be in place of one that was left behind.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o644)
+        return _create_new(path)
     except FileExistsError as error:
         if not _is_left_behind(path):
             raise Busy from error
         _log.warn("{path}: somebody has left this lock behind; it is removed", path=path)
         try:
             os.unlink(path)
-            descriptor = os.open(path, flags, 0o644)
+            return _create_new(path)
         except (FileExistsError, FileNotFoundError):
             raise Busy from error
+
+
+def _create_new(path: str) -> os.stat_result:
+    """
+    Create a dot-lock that says whose it is from the first moment on: nobody would ask the process
+    that died before it had said so.
+    """
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor, is_named = os.open(os.path.dirname(path), flags | os.O_TMPFILE, 0o644), False
+    except OSError as error:
+        # As for the spool: no such thing in this kernel, or on this file system.
+        if error.errno not in {errno.EISDIR, errno.EOPNOTSUPP}:
+            raise
+        descriptor, is_named = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
     try:
         # On a full disk it is empty, and a lock all the same.
         with suppress(OSError):
             os.write(descriptor, f"{os.getpid()}:{socket.gethostname()}\n".encode())
+        if not is_named:
+            # Python follows the symbolic link that this is only where a directory is given.
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=0, follow_symlinks=True)
         return os.fstat(descriptor)
     finally:
         os.close(descriptor)

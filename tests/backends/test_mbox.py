@@ -208,7 +208,9 @@ def test_order(
     result.addCallback(lambda _: calls.append(("answer", "")))
 
     assert [
-        ("write", "ann.lock"),
+        # A file without a name yet, which says whose lock it is.
+        ("write", calls[0][1]),
+        ("link", "ann.lock"),
         ("fsync", "ann"),
         ("write", "ann"),
         ("fsync", "ann"),

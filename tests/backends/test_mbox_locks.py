@@ -4,6 +4,7 @@ Locks: other programs are kept out, are waited for, and hold up nobody else's ma
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mailbox
 import os
@@ -375,10 +376,10 @@ def test_no_right_to_lock(
     (root / "ann").touch()
     opened = os.open
 
-    def forbid(path: str, *args: Any, **kwargs: Any) -> int:
-        if path.endswith(".lock"):
+    def forbid(path: str, flags: int, *args: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
             raise PermissionError(13, "Permission denied", path)
-        return opened(path, *args, **kwargs)
+        return opened(path, flags, *args)
 
     monkeypatch.setattr(os, "open", forbid)
     [result] = backend.deliver(message, [ANN])
@@ -387,6 +388,35 @@ def test_no_right_to_lock(
         assert code == failure_of(result, TemporaryFailure).value.reply.code
     else:
         success_of(result)
+
+
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.EOPNOTSUPP])
+def test_no_files_without_names(
+    mbox: Make,
+    message: MemoryMessage,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    success_of: Any,
+    no_result: Any,
+    number: int,
+) -> None:
+    """
+    On NFS a dot-lock cannot be written before it has a name; it is a lock all the same.
+    """
+    backend = mbox()
+    opened = os.open
+
+    def refuse(path: str, flags: int, *args: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, "no such thing", path)
+        return opened(path, flags, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    success_of(backend.deliver(message, [ANN])[0])
+    assert ["ann"] == os.listdir(root)
+    (root / "bob.lock").touch()
+
+    no_result(backend.deliver(message, [BOB])[0])
 
 
 @pytest.mark.parametrize("replace", [True, False])
