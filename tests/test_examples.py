@@ -1,0 +1,141 @@
+"""
+What the documentation shows to authors of backends is run, as it stands there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GUIDE = ROOT / "docs" / "write-a-backend.md"
+TICKETS = ROOT / "examples" / "tickets"
+
+#: The whole of a working backend, its factory included, has so many lines at most.
+LINES = 25
+
+_blocks = re.compile(r"^```python (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL).findall
+
+
+def steps() -> list[tuple[str, str]]:
+    """
+    The files of the guide, in order: the name, and what is in it.
+    """
+    return _blocks(GUIDE.read_text(encoding="utf-8"))
+
+
+def named(name: str) -> list[str]:
+    """
+    The versions of one file.
+    """
+    return [source for found, source in steps() if found == name]
+
+
+def write(directory: Path, name: str, source: str) -> None:
+    """
+    Put a file where the guide puts it.
+    """
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+
+
+def python(directory: Path, *words: str, path: str = "") -> str:
+    """
+    What Python prints in *directory*; the test fails with it if the exit status is not 0.
+    """
+    places = os.pathsep.join(filter(None, (str(directory), path, str(ROOT))))
+    done = subprocess.run(
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def contract(directory: Path) -> str:
+    """
+    What pytest says to the contract in the guide's test file; a warning is an error.
+    """
+    words = ("-m", "pytest", "-q", "-rs", "-W", "error", "-p", "no:cacheprovider")
+    return python(directory, *words, "--import-mode=importlib", "test_tickets.py")
+
+
+class TestGuide:
+    def test_the_first_backend_is_small(self) -> None:
+        """
+        A working backend, its factory included, takes 25 lines.
+        """
+        first = named("twisted/plugins/tickets_plugin.py")[0]
+
+        assert "BackendPlugin(" in first
+        assert len(first.splitlines()) <= LINES
+
+    def test_the_first_backend(self, tmp_path: Path) -> None:
+        """
+        It is found, keeps the contract, and says honestly what was not tried.
+        """
+        write(
+            tmp_path,
+            "twisted/plugins/tickets_plugin.py",
+            named("twisted/plugins/tickets_plugin.py")[0],
+        )
+        write(tmp_path, "test_tickets.py", named("test_tickets.py")[0])
+
+        listed = python(tmp_path, "-m", "twisted", "lmtp", "--help-backends")
+
+        assert "tickets:DATABASE\n    Opens a ticket for each message" in listed
+        assert "not applicable" in contract(tmp_path)
+
+    def test_the_real_one(self, tmp_path: Path) -> None:
+        """
+        The last versions of all files keep the contract, and nothing is left out.
+        """
+        for name, source in steps():
+            write(tmp_path, name, source)
+
+        assert "skipped" not in contract(tmp_path)
+        listed = python(tmp_path, "-m", "twisted", "lmtp", "--help-backends")
+        assert "tickets:DATABASE[:queues=support]" in listed
+
+    def test_the_awaiting_one(self, tmp_path: Path) -> None:
+        """
+        The one with Deferreds keeps the contract, too.
+        """
+        write(tmp_path, "twisted/plugins/tickets_plugin.py", named("awaiting.py")[0])
+        write(tmp_path, "test_tickets.py", named("test_tickets.py")[0])
+
+        contract(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("name", "path"),
+        [
+            ("tickets/backend.py", "src/tickets/backend.py"),
+            ("twisted/plugins/tickets_plugin.py", "src/twisted/plugins/tickets_plugin.py"),
+            ("test_tickets.py", "tests/test_backend.py"),
+        ],
+    )
+    def test_the_example_is_the_same(self, name: str, path: str) -> None:
+        """
+        What the guide ends with is what stands in ``examples``.
+        """
+        assert named(name)[-1] == (TICKETS / path).read_text(encoding="utf-8")
+
+
+def test_example_tests() -> None:
+    """
+    The tests of the package pass where they stand.
+    """
+    words = ("-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+
+    assert "skipped" not in python(TICKETS, *words, path=str(TICKETS / "src"))
