@@ -156,11 +156,16 @@ class FileFactory:
             staff@example.org: ann@example.org, bob@example.org
             @example.net: ann@example.org         # all that is not listed otherwise
             postmaster: ann@example.org           # of every domain
+            cid@example.org quota=1G backend=archive
 
         Case does not matter.  For ann+lists@example.org, that address is looked for first, then
         ann@example.org, ann: and @example.org; Ann, or those who get her mail, get it with the
         detail.  A target must stand in the file itself, for nothing is forwarded; an alias may
         have itself as a target.
+
+        Behind the address of somebody, or of a domain, may stand what is known about each mailbox
+        there: quota=1G, or quota=1G,10000 for messages too; backend=NAME; home=/path; uid=1000
+        gid=1000; and x_NAME=VALUE for a backend of your own.
 
         The file is read again when it has changed, and has then rested for a second.  If a line is
         wrong, all lines that are get logged, and the old contents stay in force.

@@ -8,6 +8,8 @@ A line is one of these, with a comment behind ``#`` if you like::
     staff@example.org: ann@example.org, bob@example.org
     @example.org: ann@example.org        # all that is not listed otherwise
     postmaster: ann@example.org          # in every domain
+    cid@example.org quota=1G backend=archive
+    dan@example.org quota=1G: dan@example.org, ann@example.org
 
 The file is UTF-8.  A local part that is not a plain word stands in quotes, as in RFC 5321 §4.1.2.
 """
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..envelope import Mailbox
+from .knowledge import NOTHING, Knowledge, known_from
 from .table import BrokenAlias, Entry, Table, fold
 
 _atext = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u00a1-\U0010ffff]"
@@ -28,6 +31,9 @@ _match_address = re.compile(
     rf'(?:({_atext}+(?:\.{_atext}+)*)|"((?:[^"\\]|\\.)*)")?'
     rf"(?:@({_label}(?:\.{_label})*|\[[^\[\]\s]+\]))?"
 ).match
+
+# Behind the address: what is known about whoever lives there.
+_match_word = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=([^\s:]*)(?=[\s:]|\Z)").match
 
 _SHAPES = "an address, @domain, or alias: target, target"
 
@@ -69,8 +75,8 @@ def parse(octets: bytes, delimiters: str = "+") -> Table:
         try:
             text = line.decode().strip()
             if text and text[0] != "#":
-                key, targets = _parse_line(text, delimiters)
-                _add(entries, key, Entry(number, targets))
+                key, entry = _parse_line(number, text, delimiters)
+                _add(entries, key, entry)
         except UnicodeDecodeError:
             problems.append((number, "not UTF-8"))
         except ValueError as error:
@@ -82,19 +88,40 @@ def parse(octets: bytes, delimiters: str = "+") -> Table:
     return table
 
 
-def _parse_line(text: str, delimiters: str) -> tuple[str, tuple[Mailbox, ...]]:
+def _parse_line(number: int, text: str, delimiters: str) -> tuple[str, Entry]:
     address = _address(text)
     if address is None:
         raise ValueError(f"expected {_SHAPES}; found {_quoted(text)}")
-    rest = address.rest
+    known, rest = _known(address.rest)
     if rest[:1] == ":":
-        return address.key, tuple(_targets(rest[1:].lstrip(), delimiters))
+        entry = Entry(number, tuple(_targets(rest[1:].lstrip(), delimiters)), known)
+        if known and all(_key(target) != address.key for target in entry.targets):
+            raise ValueError("nobody lives at an alias: write what is known behind its targets")
+        return address.key, entry
     if rest and rest[0] != "#":
         raise ValueError(f"expected {_SHAPES}; found {_quoted(text)}")
     if not address.domain:
         name = address.local
         raise ValueError(f"a name without a domain needs a target: '{name}: ann@example.org'")
-    return address.key, ()
+    return address.key, Entry(number, (), known)
+
+
+def _known(text: str) -> tuple[Knowledge, str]:
+    """
+    What stands between an address and the colon, or the end; and what follows.
+    """
+    words: dict[str, str] = {}
+    while (match := _match_word(text)) is not None:
+        name = match[1].lower()
+        if name in words:
+            raise ValueError(f"{name} is given twice")
+        words[name] = match[2]
+        text = text[match.end() :].lstrip()
+    return known_from(words) if words else NOTHING, text
+
+
+def _key(target: Mailbox) -> str:
+    return fold(f"{target.user}@{target.domain}")
 
 
 def _targets(text: str, delimiters: str) -> Iterator[Mailbox]:
@@ -147,7 +174,7 @@ def _mailbox(address: _Address, delimiters: str) -> Mailbox:
 
 def _add(entries: dict[str, Entry], key: str, entry: Entry) -> None:
     before = entries.setdefault(key, entry)
-    if before.targets != entry.targets:
+    if (before.targets, before.known) != (entry.targets, entry.known):
         raise ValueError(
             f"{key.removesuffix('@')} stands on line {before.line} already, and says something else"
         )

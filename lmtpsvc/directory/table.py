@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from ..envelope import Mailbox
 from ..errors import refusal
 from ..replies import CANNOT_LOOK_UP, NO_SUCH_USER
+from .knowledge import NOTHING, Knowledge
 
 #: How many addresses an alias may lead to, all aliases on the way counted.
 MAX_TARGETS = 1000
@@ -46,11 +47,13 @@ class Entry:
     """
     What one address means; *line* is where the file says so.
 
-    *targets* is empty for somebody who lives here, and not for an alias.
+    *targets* is empty for somebody who lives here, and not for an alias.  *known* is about whoever
+    lives here under that address.
     """
 
     line: int
     targets: tuple[Mailbox, ...] = ()
+    known: Knowledge = NOTHING
 
 
 @frozen
@@ -76,7 +79,7 @@ class Table:
         if key is None:
             raise refusal(NO_SUCH_USER)
         if not self.entries[key].targets:
-            return [_at_home(mailbox, key)]
+            return [self._at_home(mailbox, key)]
         try:
             return self.follow(key, self._passed_on(mailbox, key))
         except BrokenAlias as error:
@@ -110,7 +113,7 @@ class Table:
                     f"{address} is not known here: list it too (LMTP cannot forward elsewhere)"
                 )
             if not self.entries[key].targets or key == trail[-1]:
-                homes[_at_home(address, key)] = None
+                homes[self._at_home(address, key)] = None
             elif key in trail:
                 raise BrokenAlias(f"goes round in a circle: {' -> '.join((*trail, key))}")
             elif len(trail) == MAX_DEPTH:
@@ -152,14 +155,15 @@ class Table:
         yield _address(user, "")
         yield _address("", domain)
 
+    def _at_home(self, mailbox: Mailbox, key: str) -> Mailbox:
+        """
+        *mailbox*, in the one spelling that all spellings of a listed name share, and with what is
+        known about it.
+        """
+        user = mailbox.user if key[0] == "@" else fold(mailbox.user)
+        named = mailbox if user == mailbox.user else evolve(mailbox, user=user)
+        return self.entries[key].known.about(named)
+
 
 def _address(user: str, domain: str) -> str:
     return fold(f"{user}@{domain}")
-
-
-def _at_home(mailbox: Mailbox, key: str) -> Mailbox:
-    """
-    *mailbox*, in the one spelling that all spellings of a listed name share.
-    """
-    user = mailbox.user if key[0] == "@" else fold(mailbox.user)
-    return mailbox if user == mailbox.user else evolve(mailbox, user=user)
