@@ -234,6 +234,8 @@ def converse(port: int, certificate: Path, octets: bytes) -> list[bytes]:
             return replies.read().splitlines()
 
 
+# Twisted hands objects to pyOpenSSL 26 that the latter would rather have otherwise.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 @in_reactor
 async def test_tls(listen: Listen, certificate: Path, world: Any) -> None:
     """
