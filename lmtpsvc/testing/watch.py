@@ -52,7 +52,7 @@ _ROOT = os.path.dirname(twisted.__file__)
 #: The reactor's own calls, which do not wait, or are what it is there for.
 _REACTOR: Final = tuple(
     os.path.join(_ROOT, name)
-    for name in ("internet/", "_threads/", "logger/", "protocols/", "python/log")
+    for name in ("internet/", "_threads/", "logger/", "protocols/", "python/log", "python/util")
 )
 
 #: Processor time that one turn of the reactor may take, in seconds; a hundred times what it should.

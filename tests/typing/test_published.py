@@ -64,8 +64,8 @@ def test_strict(guide: list[Path], tmp_path: Path) -> None:
 
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mypy", "--config-file", settings),
-            *("--cache-dir", ROOT / ".mypy_cache" / "published", *sources),
+            *(sys.executable, "-m", "mypy", "--config-file", str(settings)),
+            *("--cache-dir", str(ROOT / ".mypy_cache" / "published"), *map(str, sources)),
         ],
         # Its src is no place to look into: the twisted in it would hide Twisted itself.
         env={**os.environ, "MYPYPATH": os.pathsep.join((str(ROOT), str(TICKETS / "src")))},
