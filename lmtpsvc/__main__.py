@@ -26,7 +26,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     Run the sub-command that *words* name; returns the exit status.
     """
-    name, *rest = sys.argv[1:] if words is None else words or [""]
+    name, *rest = (sys.argv[1:] if words is None else words) or [""]
     if name in {"--help", "-h", "help"}:
         sys.stdout.write(usage())
         return 0

@@ -139,6 +139,20 @@ class IBackend(Interface):
         """
 
 
+class ITellsWhere(Interface):
+    """
+    What a backend may provide besides, for ``lmtpsvc check``.
+    """
+
+    def where(mailbox: Mailbox) -> str:
+        """
+        Say, for an operator, where mail for *mailbox* would lie; it need not be there yet.
+
+        Raises:
+            PermanentFailure, TemporaryFailure: As `IBackend.verify`.
+        """
+
+
 class IDirectory(Interface):
     """
     Knows who lives here.

@@ -83,7 +83,7 @@ class Options(usage.Options):
         super().__init__()
         # What is not given is left to the file, and to the defaults behind it; those shown by
         # --help are the same.
-        for name, *_ in (*self.optParameters, *self.optFlags):
+        for name in _KEYS:
             self[name] = None
         self["listen"] = []
         self._directory = os.getcwd()
@@ -162,8 +162,7 @@ class Options(usage.Options):
         self.reactor = reactor
         if self["config"] is not None:
             self["config"] = os.path.abspath(self["config"])
-        keys = {name for name, *_ in (*self.optParameters, *self.optFlags)} - {"config"}
-        given = {name: self[name] for name in keys if self[name] is not None}
+        given = {name: self[name] for name in _KEYS if self[name] is not None}
         if "keep-case" in given:
             given["keep-case"] = True
         if self["listen"]:
@@ -177,13 +176,22 @@ class Options(usage.Options):
         Raises:
             BrokenConfig: With all problems.
         """
+        return structure(self.said())
+
+    def said(self) -> dict[str, Any]:
+        """
+        The same as it stands there, each key with what counts.
+
+        Raises:
+            BrokenConfig: The file cannot be read.
+        """
         said = read_file(self["config"]) if self["config"] is not None else {}
-        limits = {name: said for name, said in self.given.items() if name in LIMITS}
-        others = {name: said for name, said in self.given.items() if name not in LIMITS}
+        limits = {name: words for name, words in self.given.items() if name in LIMITS}
+        others = {name: words for name, words in self.given.items() if name not in LIMITS}
         of_file = said.get("limits", {})
         if limits and isinstance(of_file, dict):
             others["limits"] = {**of_file, **limits}
-        return structure({**said, **others})
+        return {**said, **others}
 
     def make_again(self, kept: Mapping[str, IBackend]) -> Parts:
         """
@@ -289,6 +297,10 @@ class Options(usage.Options):
         except OSError as error:
             problem = Problem(("json-log",), f"{path}: {error.strerror}")
             raise BrokenConfig([problem]) from error
+
+
+#: The options that are keys of the file too, but for --listen.
+_KEYS = tuple(name for name, *_ in (*Options.optParameters, *Options.optFlags) if name != "config")
 
 
 @contextmanager

@@ -59,7 +59,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"delivery", "limits", "values"},
     "wiring": {"config", "delivery", "interfaces", "server", "specs", "wire"},
     "options": {"config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
-    "commands": {"config", "delivery", "envelope", "errors", "interfaces", "options", "wiring"},
+    "commands": {
+        "config",
+        "delivery",
+        "envelope",
+        "errors",
+        "interfaces",
+        "options",
+        "replies",
+        "specs",
+        "wire",
+        "wiring",
+    },
     "__main__": {"commands"},
 }
 

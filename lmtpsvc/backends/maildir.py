@@ -21,7 +21,7 @@ from zope.interface import implementer
 from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..errors import DeliveryError, from_os_error, refusal
-from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage
+from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
 from ..quota import Quota, declared_size, quota_of
 from ..replies import MAILBOX_UNAVAILABLE
 from .batch import Batch
@@ -43,7 +43,7 @@ _log = Logger()
 SPOOL: Final = ".spool"
 
 
-@implementer(IBackend)
+@implementer(IBackend, ITellsWhere)
 class MaildirBackend(Service):
     """
     Stores mail in Maildirs; file work is done in *pool* only, except at start.
@@ -95,6 +95,9 @@ class MaildirBackend(Service):
         if quota is None:
             return None
         return self._pool.submit(partial(self._check_room, mailbox, place, quota))
+
+    def where(self, mailbox: Mailbox) -> str:
+        return self._place(mailbox).directory
 
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
         """

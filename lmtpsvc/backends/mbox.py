@@ -23,7 +23,7 @@ from zope.interface import implementer
 from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..errors import DeliveryError, refusal
-from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage
+from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
 from ..replies import BAD_MAILBOX
 from .files import make_directory_durably
 from .mbox_batch import Answers, Letter, MboxBatch
@@ -36,7 +36,7 @@ from .pool import Pool, WorkerPool
 from .template import MAX_NAME
 
 
-@implementer(IBackend)
+@implementer(IBackend, ITellsWhere)
 class MboxBackend(Service):
     """
     Stores mail in mboxes; file work is done in *pool* only, except at start.
@@ -78,6 +78,9 @@ class MboxBackend(Service):
         Refuse a *mailbox* that could not be a file; whether it exists does not matter.
         """
         self._spot(mailbox)
+
+    def where(self, mailbox: Mailbox) -> str:
+        return self._spot(mailbox).path
 
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
         """

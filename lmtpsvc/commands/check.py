@@ -1,0 +1,291 @@
+"""
+``lmtpsvc check``: all that is wrong with a configuration, and where mail for an address would go.
+
+Nothing is made or changed by it, no port is opened, and no backend is started.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.task import react
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from ..config import BrokenConfig, Config, Problem, structure
+from ..delivery.awaiting import as_deferred
+from ..delivery.dispatch import reply_for
+from ..envelope import Mailbox
+from ..errors import DeliveryError
+from ..interfaces import ITellsWhere
+from ..options import Options
+from ..replies import NO_SUCH_USER
+from ..specs import backend_factories, directory_factories
+from ..wire.commands import CommandError
+from ..wire.paths import parse_rcpt
+from ..wiring.parts import Parts, make_parts
+from ..wiring.probe import look_at_directory, look_at_listener, look_at_log
+
+
+class CheckOptions(Options):
+    """
+    What ``lmtpsvc check`` understands: a file, addresses, and all that ``twistd lmtp`` does.
+    """
+
+    program = "lmtpsvc check"
+    synopsis = "Usage: lmtpsvc check [options] [FILE] [ADDRESS...]"
+    longdesc = (
+        "Tells everything that is wrong with FILE, and with the options of twistd lmtp if some are"
+        " given; then where mail for each ADDRESS would go.  The exit status is 0 if nothing is"
+        " wrong and no ADDRESS would be refused."
+    )
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["as", None, None, "The user that the service becomes when it listens; needs root"],
+    ]
+    optFlags: ClassVar[list[list[Any]]] = [
+        ["running", None, "The service is running: do not look whether its ports are free"],
+    ]
+
+    def parseArgs(self, *words: str) -> None:
+        """
+        A word with @ in it is an address, unless it is a file.
+        """
+        self["addresses"] = []
+        for word in words:
+            if "@" in word and not os.path.exists(word):
+                self["addresses"].append(word)
+            elif self["config"] is None:
+                self["config"] = word
+            else:
+                raise usage.UsageError(f"one file is enough: {word}")
+
+    def postOptions(self) -> None:
+        self.take_words()
+        self["account"] = None if self["as"] is None else _account(self["as"])
+
+
+def main(words: Sequence[str]) -> int:
+    """
+    Check what *words* say; returns the exit status.
+    """
+    options = CheckOptions()
+    options.parseOptions(list(words))
+    found = Check(options)
+    parts = found.run()
+    for problem in found.problems:
+        sys.stdout.write(f"{problem}\n")
+    if parts is None:
+        return 1
+    if not found.problems:
+        sys.stdout.write(f"no problem found: {parts.summary}\n")
+    refused: list[str] = []
+    if options["addresses"]:
+        try:
+            react(_say_routes, (parts, options["addresses"], refused), _reactor=options.reactor)
+        except SystemExit as ended:
+            if ended.code:
+                return 1
+    return 1 if found.problems or refused else 0
+
+
+class Check:
+    """
+    Finds the *problems* of a configuration, each as one line.
+    """
+
+    def __init__(self, options: CheckOptions) -> None:
+        self._options = options
+        self.problems: list[str] = []
+        self._told: set[tuple[str | int, ...]] = set()
+
+    def run(self) -> Parts | None:
+        """
+        Look at everything; returns what the configuration asks for if that could be made.
+        """
+        options = self._options
+        config = self._config()
+        if config is None:
+            return None
+        # Listening is what the service does before it becomes another user.
+        for words in config.listen:
+            self._look(
+                ("listen",), look_at_listener, words, options.reactor, probe=not options["running"]
+            )
+        if options["account"] is not None:
+            _become(options["account"])
+            if options["config"] is not None:
+                self._look((), _look_at_file, options["config"])
+        if config.spool is not None:
+            self._look(("spool",), look_at_directory, config.spool)
+        if config.json_log not in {None, "-"}:
+            self._look(("json-log",), look_at_log, config.json_log)
+        try:
+            return make_parts(config, options.reactor)
+        except BrokenConfig as error:
+            self._tell(error.problems)
+            return None
+
+    def _config(self) -> Config | None:
+        """
+        The configuration; what is wrong with it is told, and left out so that the rest can be
+        looked at.
+        """
+        try:
+            said = self._options.said()
+        except BrokenConfig as error:
+            self._tell(error.problems)
+            return None
+        try:
+            return structure(said)
+        except BrokenConfig as error:
+            self._tell(error.problems)
+            return structure(_without(said, error.problems))
+
+    def _look(
+        self, path: tuple[str | int, ...], look: Callable[..., None], *words: Any, **options: Any
+    ) -> None:
+        try:
+            look(*words, **options)
+        except ValueError as error:
+            self._tell([Problem(path, str(error))])
+
+    def _tell(self, problems: Sequence[Problem]) -> None:
+        """
+        Add them; where a key was told already, what follows from that is no news.
+        """
+        new = [problem for problem in problems if problem.path not in self._told]
+        self.problems += [self._options.shown(problem) for problem in new]
+        self._told.update(problem.path for problem in new if problem.path != ("listen",))
+
+
+def _without(said: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
+    """
+    *said* without the keys that have *problems*.
+    """
+    left = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in said.items()
+    }
+    for problem in problems:
+        match problem.path:
+            case ("routes", int(number), *_):
+                # One that goes nowhere stays, so that those behind it keep their numbers.
+                left["routes"] = list(left["routes"])
+                left["routes"][number - 1] = {
+                    "to": f"route-{number}.invalid",
+                    "backend": left.get("backend", Config().backend),
+                }
+            case (table, key, *_) if isinstance(left.get(str(table)), dict):
+                left[str(table)].pop(key, None)
+            case (key, *_):
+                left.pop(str(key), None)
+    return left
+
+
+def _look_at_file(path: str) -> None:
+    if not os.access(path, os.R_OK, effective_ids=True):
+        raise ValueError(f"user {os.geteuid()} cannot read it, so that SIGHUP could not reload it")
+
+
+# ── another user ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _account(name: str) -> pwd.struct_passwd:
+    if os.geteuid() != 0:
+        raise usage.UsageError("--as needs root")
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        raise usage.UsageError(f"--as {name}: there is no such user") from None
+
+
+def _become(account: pwd.struct_passwd) -> None:
+    # Plugins are imported as root, as twistd does: Python itself may not be readable for everybody.
+    backend_factories()
+    directory_factories()
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+
+
+# ── where mail would go ──────────────────────────────────────────────────────────────────────────
+
+
+def _say_routes(
+    _reactor: object, parts: Parts, addresses: Sequence[str], refused: list[str]
+) -> Deferred[None]:
+    async def say() -> None:
+        services = [each for each in parts.directories.values() if IService.providedBy(each)]
+        for service in services:
+            IService(service).startService()
+        for address in addresses:
+            try:
+                lines = await routes(parts, address)
+            except Refused as error:
+                lines = [f"{address}: {error}"]
+                refused.append(address)
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+        for service in reversed(services):
+            await maybeDeferred(IService(service).stopService)
+
+    return ensureDeferred(say())
+
+
+class Refused(Exception):
+    """
+    Mail for an address would be refused; the text is the reply.
+    """
+
+
+async def routes(parts: Parts, text: str) -> list[str]:
+    """
+    Where mail for the address *text* would go: a line for each mailbox.
+
+    Raises:
+        Refused: Nowhere.
+    """
+    try:
+        address, _ = parse_rcpt(f"TO:<{text}>".encode())
+    except CommandError as error:
+        raise Refused(str(error.reply)) from error
+    mailboxes = await _answer(lambda: parts.directory.resolve(parts.rules.mailbox(address)))
+    lines = []
+    if not mailboxes:
+        raise Refused(str(NO_SUCH_USER))
+    for mailbox in mailboxes:
+        where = await _where(parts, mailbox)
+        lines.append(f"{text} -> {mailbox} in {where}")
+    return lines
+
+
+async def _where(parts: Parts, mailbox: Mailbox) -> str:
+    """
+    The backend of *mailbox*, and the place there if the backend can say.
+    """
+    try:
+        to = parts.backend.destination(mailbox)
+    except DeliveryError as error:
+        raise Refused(str(error.reply)) from error
+    await _answer(lambda: to.backend.verify(mailbox))
+    if not ITellsWhere.providedBy(to.backend):
+        return to.name
+    return f"{to.name}: {ITellsWhere(to.backend).where(mailbox)}"
+
+
+async def _answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
+    """
+    What a directory or backend answers.
+
+    Raises:
+        Refused: It does not like the mailbox, or is broken.
+    """
+    try:
+        return await as_deferred(ask())
+    except Exception as error:
+        raise Refused(str(reply_for(Failure(error)))) from error
