@@ -30,7 +30,7 @@ class TestMbox(BackendContract):
         if not path.exists():
             return []
         with closing(readers.mbox(path, create=False)) as box:
-            texts = [box.get_bytes(key) for key in box]
+            texts = [box.get_bytes(key) for key in box.iterkeys()]
         return [re.sub(rb"^>(>*From )", rb"\1", text, flags=re.MULTILINE) for text in texts]
 
     def expected(self, text: bytes) -> bytes:
