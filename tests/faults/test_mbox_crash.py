@@ -46,8 +46,8 @@ def _mend_and_go_on(running: Service, root: Path, ledger: Ledger, random: Random
 @pytest.mark.parametrize("seed", range(20))
 def test_kill(seed: int, directory: Path, service: Callable[..., Service]) -> None:
     """
-    ``kill -9`` under load: each 250 is there, before anything is mended; afterwards each mailbox
-    has whole messages only.
+    ``kill -9`` under load: when the next server has mended what it found, each 250 is there, and
+    each mailbox has whole messages only.
     """
     random = Random(f"mbox/kill/{seed}")
     root = directory / "mail"
@@ -59,8 +59,6 @@ def test_kill(seed: int, directory: Path, service: Callable[..., Service]) -> No
     load.start()
     wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
     load.stop()
-
-    assert inspect(root, ledger).lost == []
 
     running.start()
     _mend_and_go_on(running, root, ledger, random)
@@ -74,7 +72,11 @@ def test_power_cut(
     connections: int, seed: int, disk: Callable[..., Disk], service: Callable[..., Service]
 ) -> None:
     """
-    The power goes: each 250 is there, and the next server leaves whole messages only.
+    The power goes: when the next server has mended what it found, each 250 is there, and each
+    mailbox has whole messages only.
+
+    Before that, zeros may stand behind the last message: the file has become longer, and what was to
+    come is not on the disk.
     """
     plugged = disk()
     most = 150 if connections > 1 else 40
@@ -83,7 +85,6 @@ def test_power_cut(
 
     assert ledger.promised
     assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
-    assert inspect(plugged.root, ledger).lost == []
 
     # The names of dot-locks were on the disk before it was in them whose they are: five minutes old,
     # they count as left behind.  Starting a machine takes a part of that, and here all of it.
