@@ -13,6 +13,7 @@ from lmtpsvc.backends.sql.factory import SQLFactory
 from lmtpsvc.directory.anyone import AnyFactory
 from lmtpsvc.directory.file import FileFactory
 from lmtpsvc.directory.passwd import PasswdFactory
+from lmtpsvc.directory.sql import SqlUsersFactory
 
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
 
@@ -23,3 +24,4 @@ sql = SQLFactory()
 any_users = AnyFactory()
 file_users = FileFactory()
 passwd_users = PasswdFactory()
+sql_users = SqlUsersFactory()
