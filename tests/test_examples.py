@@ -108,6 +108,17 @@ class TestGuide:
         listed = python(tmp_path, "-m", "twisted", "lmtp", "--help-backends")
         assert "tickets:DATABASE[:queues=support]" in listed
 
+    @pytest.mark.faults
+    def test_the_promise(self, tmp_path: Path) -> None:
+        """
+        The last version survives being killed, and a power cut where that can be tried.
+        """
+        for name, source in steps():
+            write(tmp_path, name, source)
+
+        words = ("-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+        assert "passed" in python(tmp_path, *words, "--import-mode=importlib", "test_crash.py")
+
     def test_the_awaiting_one(self, tmp_path: Path) -> None:
         """
         The one with Deferreds keeps the contract, too.
