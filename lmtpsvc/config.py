@@ -197,9 +197,9 @@ def read_file(path: str) -> dict[str, Any]:
         raise BrokenConfig([Problem((), f"line {line}: not UTF-8")]) from error
     except tomllib.TOMLDecodeError as error:
         said = " ".join(str(error).split())
-        place = re.fullmatch(r"(.*) \(at (.*)\)", said)
+        place = re.fullmatch(r"(.*) \(at (?:end of document|(.*))\)", said)
         if place is not None:
-            said = f"{place[2]}: {place[1]}"
+            said = f"{place[2] or f'line {len(octets.splitlines())}, at its end'}: {place[1]}"
         raise BrokenConfig([Problem((), said)]) from error
 
 

@@ -183,6 +183,8 @@ class Supervisor(Listening):
             os.close(descriptor)
 
     def _reload(self) -> None:
+        if not self.running:
+            return
         try:
             self._check()
         except CannotReload as error:

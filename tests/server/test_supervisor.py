@@ -5,6 +5,7 @@ The supervisor: starts workers, hears from them, and ends when they have.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from lmtpsvc.server.command import Account, Command
 from lmtpsvc.server.counts import Counts
 from lmtpsvc.server.crew import Crew
 from lmtpsvc.server.inherited import VARIABLE, Inheritance
+from lmtpsvc.server.plan import CannotReload
 from lmtpsvc.server.supervisor import FIRST_DELAY_SECONDS, SHORT_LIFE_SECONDS, Supervisor
 
 KILL_SECONDS = 40.0
@@ -93,6 +95,9 @@ class Reactor(Clock):
     def stop(self) -> None:
         self.stops += 1
 
+    def callFromThread(self, function: Callable[[], None]) -> None:
+        function()
+
 
 @implementer(ILogObserver)
 class World:
@@ -102,6 +107,7 @@ class World:
 
     def __init__(self) -> None:
         self.reactor = Reactor()
+        self.broken: CannotReload | None = None
         self.supervisor = Supervisor(
             [],
             "mail goes nowhere",
@@ -110,6 +116,7 @@ class World:
             Command(["-x"], [], os.getcwd()),
             2,
             KILL_SECONDS,
+            check=self.check,
         )
         self.counts: Counts = self.supervisor._counts
         self.log: list[str] = []
@@ -117,6 +124,10 @@ class World:
     def __call__(self, event: LogEvent) -> None:
         if event["log_namespace"].startswith("lmtpsvc"):
             self.log.append(formatEvent(event))
+
+    def check(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
     def start(self) -> list[Process]:
         """
@@ -135,6 +146,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     globalLogPublisher.addObserver(world)
     yield world
     globalLogPublisher.removeObserver(world)
+    world.supervisor._hangup.stopService()
 
 
 class TestStart:
@@ -244,6 +256,39 @@ class TestEnd:
         world.supervisor.startService()
         world.reactor.processes[0].end(signal=9)
         assert world.reactor.stops == 0
+
+
+class TestHangup:
+    def test_passed_on(self, world: World) -> None:
+        """
+        All workers that run are told to reload; one that is just gone is started anew anyway.
+        """
+        first, second = world.start()
+        second.ended = True
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert [first.signals, second.signals] == [["HUP"], []]
+        assert "SIGHUP: workers reload" in world.log
+
+    def test_broken(self, world: World) -> None:
+        """
+        A broken file is one line, and not one from each worker.
+        """
+        processes = world.start()
+        world.broken = CannotReload("x.toml: line 1: wrong")
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert [[], []] == [process.signals for process in processes]
+        assert "x.toml: line 1: wrong (the old configuration stays in force)" == world.log[-1]
+
+    def test_until_the_end(self, world: World) -> None:
+        """
+        While workers come to their end it is still nothing to die of; then all is as it was.
+        """
+        processes = world.start()
+        world.supervisor.stopService()
+        assert signal.SIG_DFL != signal.getsignal(signal.SIGHUP)
+        for process in processes:
+            process.end()
+        assert signal.SIG_DFL == signal.getsignal(signal.SIGHUP)
 
 
 class TestStop:

@@ -1,0 +1,515 @@
+"""
+The TOML file: what it may say, what counts more, and the one line that a mistake is answered with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from twisted.python import usage
+
+from lmtpsvc.config import BrokenConfig, Config, Problem, Route, read_file, structure
+from lmtpsvc.delivery.json_log import JSONLog
+from lmtpsvc.limits import Limits
+from lmtpsvc.options import Options
+from lmtpsvc.tap import makeService
+
+FULL = """
+listen = ["unix:sock:mode=660", "tcp:24:interface=127.0.0.1"]
+backend = "local"
+users = "any"
+hostname = "mx.example.org"
+recipient-delimiter = "-"
+keep-case = true
+delivered-to = "never"
+spool = "."
+json-log = "-"
+workers = 1
+
+[limits]
+max-message-size = "10M"
+max-errors = 5
+idle-timeout = 300.5
+stop-timeout = "1m"
+
+[backends]
+local = "maildir:mail/{domain}/{user}"
+archive = "maildir:archive/{domain}/{user}"
+
+[[routes]]
+to = ["*.example.org", "ann@example.net"]
+backend = "archive"
+
+[[routes]]
+to = "example.com"
+backend = "maildir:com"
+users = "any"
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Options]]:
+    """
+    Read a file of this text, and a command line, in an empty directory.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def options(text: str, *words: str) -> Options:
+        Path("lmtp.toml").write_text(text)
+        options = Options()
+        options.parseOptions(["--config", "lmtp.toml", *words])
+        logs.append(options["json-log"])
+        return options
+
+    logs: list[JSONLog | None] = []
+    yield options
+    for log in logs:
+        if log is not None:
+            log.stopService()
+
+
+@pytest.fixture
+def mistake(options: Callable[..., Options]) -> Callable[..., str]:
+    """
+    Read a wrong file; the line that it is answered with, the path taken off.
+    """
+
+    def mistake(text: str, *words: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            options(text, *words)
+        said = caught.value.code
+        assert isinstance(said, str), "a text, so that the status is 1"
+        assert said.isprintable(), "one line"
+        assert said.startswith("twistd lmtp: ")
+        return said.removeprefix("twistd lmtp: ").replace(f"{os.getcwd()}/", "")
+
+    return mistake
+
+
+class TestValues:
+    def test_empty(self, options: Callable[..., Options]) -> None:
+        """
+        An empty file is the defaults.
+        """
+        made = options("")
+
+        assert Config() == made.config
+        assert "mail goes to maildir:mail/{domain}/{user}, users: any" == made.parts.summary
+
+    def test_full(self, options: Callable[..., Options]) -> None:
+        """
+        Every key arrives, numbers with quotes or without.
+        """
+        made = options(FULL)
+
+        assert made.config == Config(
+            listen=("unix:sock:mode=660", "tcp:24:interface=127.0.0.1"),
+            backend="local",
+            users="any",
+            hostname="mx.example.org",
+            recipient_delimiter="-",
+            keep_case=True,
+            delivered_to="never",
+            spool=".",
+            json_log="-",
+            workers=1,
+            limits=Limits(
+                message_size=10 * 1024 * 1024, errors=5, idle_seconds=300.5, stop_seconds=60
+            ),
+            backends={
+                "local": "maildir:mail/{domain}/{user}",
+                "archive": "maildir:archive/{domain}/{user}",
+            },
+            routes=(
+                Route(("*.example.org", "ann@example.net"), "archive"),
+                Route(("example.com",), "maildir:com", "any"),
+            ),
+        )
+        assert "mail goes to local, users: any; 2 routes" == made.parts.summary
+        assert 3 == len(made.parts.backends)
+        assert 1 == len(made.parts.directories), "one object for the same words"
+        assert makeService(made) is not None
+
+    def test_one_word_is_a_list(self) -> None:
+        """
+        A list of one needs no brackets.
+        """
+        assert ("unix:x",) == structure({"listen": "unix:x"}).listen
+
+    def test_routes_say_who_lives_here(self, options: Callable[..., Options]) -> None:
+        """
+        Where routes have users and nothing else has, nobody lives in the other domains, and it may
+        listen where it likes.
+        """
+        made = options('listen = "tcp:24"\n[[routes]]\nto = "example.org"\nusers = "any"\n')
+
+        assert "those of routes" == made.parts.users
+        assert list(made.parts.directories) == ["any"]
+
+
+class TestOverrides:
+    @pytest.mark.parametrize(
+        ("words", "key", "value"),
+        [
+            (["--listen", "unix:x"], "listen", ("unix:x",)),
+            (["--backend", "archive"], "backend", "archive"),
+            (["--backend", "maildir:x"], "backend", "maildir:x"),
+            (["--users", "passwd"], "users", "passwd"),
+            (["--hostname", "b.example.org"], "hostname", "b.example.org"),
+            (["--recipient-delimiter", ""], "recipient_delimiter", ""),
+            (["--recipient-delimiter", "+"], "recipient_delimiter", "+"),
+            (["--delivered-to", "single"], "delivered_to", "single"),
+            (["--spool", "/tmp"], "spool", "/tmp"),
+            (["--json-log", "log"], "json_log", "log"),
+            (["--workers", "3"], "workers", 3),
+        ],
+    )
+    def test_command_line(
+        self, words: list[str], key: str, value: object, options: Callable[..., Options]
+    ) -> None:
+        """
+        An option counts more than the key, although it says what is the default; others stay.
+        """
+        changed = options(FULL, *words).config
+        before = options(FULL).config
+
+        assert value == getattr(changed, key)
+        assert [key] == [
+            name for name in Config.__slots__ if name[0] != "_"  # type: ignore[attr-defined]
+            and getattr(changed, name) != getattr(before, name)
+        ]  # fmt: skip
+
+    def test_limits(self, options: Callable[..., Options]) -> None:
+        """
+        One limit on the command line leaves those of the file.
+        """
+        limits = options(FULL, "--max-errors", "7").config.limits
+
+        assert (7, 60) == (limits.errors, limits.stop_seconds)
+
+    def test_keep_case(self, options: Callable[..., Options]) -> None:
+        """
+        A flag may come from either.
+        """
+        assert options("", "--keep-case").config.keep_case
+        assert options("keep-case = true").config.keep_case
+
+    def test_mistake_of_the_command_line(self, mistake: Callable[..., str]) -> None:
+        """
+        What the command line says wrongly is not laid at the door of the file.
+        """
+        said = mistake(FULL, "--max-errors", "x")
+
+        assert (
+            "--max-errors: 'x' is not a whole number of at least 1; see twistd lmtp --help" == said
+        )
+
+    def test_a_worker_keeps_its_sockets(self, options: Callable[..., Options]) -> None:
+        """
+        A worker that is started again listens on what it inherits, whatever the file says by then.
+        """
+        words = options('listen = ["unix:a", "unix:b"]')["command"].words
+
+        assert ["--listen", "unix:a", "--listen", "unix:b"] == words[-4:]
+        assert "b" not in options('listen = "unix:b"', "--listen", "unix:a")["command"].words[-1]
+
+
+TOP = (
+    "listen, backend, users, hostname, recipient-delimiter, keep-case, delivered-to, spool,"
+    " json-log, workers, limits, backends, routes"
+)
+
+
+class TestMistakes:
+    """
+    One line that names the file, the line or the key, and what was expected.
+    """
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            (
+                "users",
+                "lmtp.toml: line 1, at its end: Expected '=' after a key in a key/value pair",
+            ),
+            (
+                "users 5",
+                "lmtp.toml: line 1, column 7: Expected '=' after a key in a key/value pair",
+            ),
+            ('a = "\nb', "lmtp.toml: line 1, column 6: Illegal character '\\n'"),
+            ("a = [1,", "lmtp.toml: line 1, at its end: Invalid value"),
+            ("users = 1\nusers = 2", "lmtp.toml: line 2, at its end: Cannot overwrite a value"),
+            ("users = 5", "lmtp.toml: users: expected text in quotes, found 5"),
+            ("users = 2026-01-01", 'lmtp.toml: users: expected text in quotes, found "2026-01-01"'),
+            ('usres = "any"', "lmtp.toml: usres: unknown key; did you mean 'users'?"),
+            ("colour = 1", f"lmtp.toml: colour: unknown key; expected one of {TOP}"),
+            (
+                "max-errors = 1",
+                "lmtp.toml: max-errors: unknown key here; it belongs under [limits]",
+            ),
+            (
+                '[limits]\nusers = "any"',
+                (
+                    "lmtp.toml: [limits] users: unknown key here; it belongs at the top, before the"
+                    " first [table]"
+                ),
+            ),
+            (
+                "[limits]\nmax-erorrs = 1",
+                "lmtp.toml: [limits] max-erorrs: unknown key; did you mean 'max-errors'?",
+            ),
+            (
+                "[limits]\nmax-errors = 0",
+                "lmtp.toml: [limits] max-errors: '0' is not a whole number of at least 1",
+            ),
+            (
+                "[limits]\nmax-errors = true",
+                "lmtp.toml: [limits] max-errors: expected a number, or text in quotes, found true",
+            ),
+            (
+                '[limits]\nmax-message-size = "64X"',
+                (
+                    "lmtp.toml: [limits] max-message-size: '64X' is not a number of octets; write 4096,"
+                    " 256K, 64M or 1G"
+                ),
+            ),
+            ("limits = 5", "lmtp.toml: limits: expected a table, found 5"),
+            ("listen = []", "lmtp.toml: listen: expected at least one endpoint, found none"),
+            ("listen = [1]", "lmtp.toml: listen: expected a text, or a list of texts, found [1]"),
+            (
+                'listen = "tcp:25"\nusers = "any"',
+                (
+                    "lmtp.toml: listen: tcp:25: LMTP must not be on port 25 (RFC 2033); take 24, or a"
+                    " UNIX socket"
+                ),
+            ),
+            (
+                'listen = "tcp:24"',
+                (
+                    "lmtp.toml: users: needed, because tcp:24 can be reached from elsewhere; any takes"
+                    " mail for everybody"
+                ),
+            ),
+            ('keep-case = "yes"', 'lmtp.toml: keep-case: expected true or false, found "yes"'),
+            (
+                'workers = "many"',
+                "lmtp.toml: workers: 'many' is not a whole number of at least 1, or auto",
+            ),
+            (
+                'delivered-to = "x"',
+                'lmtp.toml: delivered-to: expected single, always or never, found "x"',
+            ),
+            (
+                'hostname = "a b"',
+                "lmtp.toml: hostname: 'a b' is not a host name; write one like mx.example.org",
+            ),
+            (
+                'recipient-delimiter = "+-"',
+                "lmtp.toml: recipient-delimiter: expected one character, or none, found '+-'",
+            ),
+            (
+                'json-log = "/nonexistent/x"',
+                "lmtp.toml: json-log: /nonexistent/x: No such file or directory",
+            ),
+            (
+                'users = "file:/nonexistent"',
+                "lmtp.toml: users: file:/nonexistent: No such file or directory",
+            ),
+            (
+                'backend = "nowhere:x"',
+                "lmtp.toml: backend: no backend is called 'nowhere': installed: maildir, mbox, sql",
+            ),
+            (
+                'backend = "lokal"\n[backends]\nlocal = "maildir:x"',
+                (
+                    "lmtp.toml: backend: no backend is called 'lokal': installed: maildir, mbox, sql;"
+                    " [backends] has local"
+                ),
+            ),
+            ("[backends]\na = 5", "lmtp.toml: [backends] a: expected text in quotes, found 5"),
+            (
+                '[backends]\na = "maildir:~/x"',
+                (
+                    "lmtp.toml: [backends] a: maildir: ~/x: write {home} for the user's home directory,"
+                    " not ~"
+                ),
+            ),
+            (
+                'backends = "x"',
+                (
+                    'lmtp.toml: backends: expected a table such as NAME = "maildir:/srv/mail",'
+                    ' found "x"'
+                ),
+            ),
+            (
+                '[routes]\nto = "x"',
+                'lmtp.toml: routes: expected tables, each under [[routes]], found {"to": "x"}',
+            ),
+            ('[[routes]]\nusers = "any"', "lmtp.toml: [[routes]] 1: to: is missing"),
+            (
+                '[[routes]]\nto = "a.example"',
+                "lmtp.toml: [[routes]] 1: expected a backend, users, or both",
+            ),
+            (
+                '[[routes]]\nto = "a.example"\nusers = "any"\n[[routes]]\nto = []\nusers = "any"',
+                "lmtp.toml: [[routes]] 2: to: expected at least one address or domain, found none",
+            ),
+            (
+                '[[routes]]\nto = "@a.example"\nusers = "any"',
+                (
+                    "lmtp.toml: [[routes]] 1: to: for the whole domain, write 'a.example' and not"
+                    " '@a.example'"
+                ),
+            ),
+            (
+                '[[routes]]\nto = "a.example"\nuser = "any"\nbackend = "maildir:x"',
+                "lmtp.toml: [[routes]] 1: user: unknown key; did you mean 'users'?",
+            ),
+            (
+                '[[routes]]\nto = "a.example"\nusers = "nobody"',
+                "lmtp.toml: [[routes]] 1: users: no directory is called 'nobody': installed: ",
+            ),
+            (
+                '[[routes]]\nto = "a.example"\nbackend = "x"',
+                "lmtp.toml: [[routes]] 1: backend: no backend is called 'x': installed: ",
+            ),
+            (
+                (
+                    '[[routes]]\nto = "a.example"\nbackend = "maildir:x"\n'
+                    '[[routes]]\nto = ["b.example", "A.example"]\nbackend = "maildir:y"'
+                ),
+                "lmtp.toml: routes: 'A.example' stands in two routes",
+            ),
+            (
+                "users = 1\nbackend = 2\nspool = 3",
+                (
+                    "lmtp.toml: backend: expected text in quotes, found 2; and 2 more: lmtpsvc check"
+                    " lmtp.toml"
+                ),
+            ),
+        ],
+    )
+    def test_line(self, text: str, line: str, mistake: Callable[..., str]) -> None:
+        """
+        Each mistake is this line.
+        """
+        said = mistake(text)
+
+        assert line == (said[: len(line)] if line.endswith(": installed: ") else said)
+
+    def test_no_file(self, mistake: Callable[..., str], tmp_path: Path) -> None:
+        """
+        A file that is not there, or that is none, is named.
+        """
+        with pytest.raises(SystemExit) as caught:
+            Options().parseOptions(["--config", str(tmp_path / "no")])
+
+        assert f"twistd lmtp: {tmp_path}/no: No such file or directory" == caught.value.code
+        with pytest.raises(SystemExit, match="Is a directory"):
+            Options().parseOptions(["--config", str(tmp_path)])
+
+    def test_not_utf8(self, tmp_path: Path) -> None:
+        """
+        The line with octets that are no UTF-8 is told.
+        """
+        (tmp_path / "x").write_bytes(b"\n\nusers = '\xe4'\n")
+
+        with pytest.raises(BrokenConfig, match="line 3: not UTF-8"):
+            read_file(str(tmp_path / "x"))
+
+    def test_all_at_once(self) -> None:
+        """
+        All mistakes are known after one look.
+        """
+        with pytest.raises(BrokenConfig) as caught:
+            structure({"users": 1, "lisen": 2, "limits": {"max-errors": "x", "y": 1}})
+
+        assert [
+            ("users",),
+            ("limits", "max-errors"),
+            ("limits", "y"),
+            ("lisen",),
+        ] == [problem.path for problem in caught.value.problems]
+        assert str(caught.value.problems[0]) in str(caught.value)
+
+    def test_chroot(self, options: Callable[..., Options]) -> None:
+        """
+        Workers cannot be started after a chroot.
+        """
+        made = Options()
+        made.parent = usage.Options()
+        made.parent["chroot"] = "/x"
+        with pytest.raises(SystemExit, match="--workers 1"):
+            made.parseOptions(["--workers", "2"])
+
+
+def test_problem_without_key() -> None:
+    """
+    What concerns the whole file is said without a key.
+    """
+    assert "line 1: x" == str(Problem((), "line 1: x"))
+
+
+class TestAgain:
+    def test_backends_stay(self, options: Callable[..., Options]) -> None:
+        """
+        A backend whose words stay is kept, a directory is read again; others come and go.
+        """
+        made = options('backend = "maildir:a"\nusers = "any"')
+        Path("lmtp.toml").write_text(
+            'backend = "maildir:b"\nusers = "any"\n[backends]\nold = "maildir:a"'
+        )
+
+        again = made.make_again(made.parts.backends)
+
+        assert {"maildir:a", "maildir:b"} == set(again.backends)
+        assert again.backends["maildir:a"] is made.parts.backends["maildir:a"]
+        assert again.directories["any"] is not made.parts.directories["any"]
+
+    def test_elsewhere(
+        self, options: Callable[..., Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Relative paths mean what they meant at start, wherever twistd has gone since.
+        """
+        (tmp_path / "users").write_text("ann@example.org\n")
+        made = options('users = "file:users"')
+        monkeypatch.chdir("/")
+
+        made.make_again({})
+
+        assert "/" == os.getcwd()
+
+    def test_the_directory_is_gone(
+        self, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        If that directory cannot be entered any more, it is said.
+        """
+        made = options("")
+        monkeypatch.chdir("/")
+        made._directory = "/nonexistent"
+
+        with pytest.raises(BrokenConfig, match="/nonexistent: No such file"):
+            made.make_again({})
+
+    @pytest.mark.parametrize(
+        ("text", "keys"),
+        [
+            ("", []),
+            ('listen = "unix:x"', ["listen"]),
+            ('json-log = "x"\nworkers = 2', ["json-log", "workers"]),
+            ('users = "any"\nspool = "x"', []),
+        ],
+    )
+    def test_fixed(self, text: str, keys: list[str], options: Callable[..., Options]) -> None:
+        """
+        What a running service cannot change is known.
+        """
+        made = options("")
+        Path("lmtp.toml").write_text(text)
+
+        assert keys == made.fixed(made.read())
