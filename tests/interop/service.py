@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,17 +40,21 @@ def running_service(top: Path) -> Iterator[Service]:
 
 class Service:
     """
-    ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test.
+    ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test; *options* are those
+    of the Maildirs.
 
     A program of its own: the interpreter and the modules are those that the tests run with.
     """
 
-    def __init__(self, directory: Path, users: Iterable[str]) -> None:
+    def __init__(
+        self, directory: Path, users: Iterable[str], options: Mapping[str, str] = {}
+    ) -> None:
         self.directory = directory
         self.store = Store(directory / "mail")
         self.store.root.mkdir()
         self.tcp = ("127.0.0.1", free_port())
         self.unix = directory / "lmtp.sock"
+        words = "".join(f":{name}={value}" for name, value in options.items())
         known = directory / "users"
         known.write_text("".join(f"{user}@{DOMAIN}\n" for user in users))
         self._daemon = Daemon(
@@ -59,7 +63,7 @@ class Service:
                 *("--nodaemon", "--pidfile=", "lmtp"),
                 *("--listen", f"tcp:{self.tcp[1]}:interface=127.0.0.1"),
                 *("--listen", f"unix:{self.unix}:mode=666"),
-                *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}"),
+                *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}{words}"),
                 *("--users", f"file:{known}"),
             ],
             log=directory / "service.log",
