@@ -107,6 +107,13 @@ class Daemon:
         """
         return None if self._process is None else self._process.poll()
 
+    def signal(self, number: int) -> None:
+        """
+        Send it a signal; its children get none.
+        """
+        assert self._process is not None, "start comes first"
+        self._process.send_signal(number)
+
     def stop(self, seconds: float = 20.0) -> int | None:
         """
         Ask it to end, see to it that all its children end too, and return its status.
