@@ -8,8 +8,25 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 T = TypeVar("T")
+
+_log = Logger()
+
+
+def drop(result: object) -> None:
+    """
+    Nobody will wait for *result*: a coroutine is not started, and a Deferred is cancelled.
+    """
+    if isinstance(result, Coroutine):
+        result.close()
+    elif isinstance(result, Deferred):
+        result.addErrback(lambda _: None)
+        try:
+            result.cancel()
+        except Exception:
+            _log.failure("what nobody waits for could not be called off")
 
 
 def as_deferred(result: Awaitable[T] | T) -> Deferred[T]:

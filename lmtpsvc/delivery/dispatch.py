@@ -18,7 +18,7 @@ from ..envelope import Mailbox
 from ..errors import DeliveryError
 from ..interfaces import IBackend, IMessage
 from ..replies import Reply
-from .awaiting import as_deferred
+from .awaiting import as_deferred, drop
 
 _log = Logger()
 
@@ -52,20 +52,20 @@ def dispatch(
         awaitables = list(backend.deliver(message, mailboxes))
     except Exception:
         return [fail() for _ in mailboxes]
+    if len(awaitables) != len(mailboxes):
+        # Nobody can tell which result is whose, so none may become a 250, and none is begun.
+        for awaitable in awaitables:
+            drop(awaitable)
+        count = f"{len(awaitables)} results for {len(mailboxes)} mailboxes"
+        wrong = RuntimeError(f"{count} from {backend!r}")
+        return [fail(wrong) for _ in mailboxes]
     results: list[Deferred[None]] = []
     for awaitable in awaitables:
         try:
             results.append(as_deferred(awaitable))
         except Exception:
             results.append(fail())
-    if len(results) == len(mailboxes):
-        return results
-    # Nobody can tell which result is whose, so none may become a 250.
-    wrong = RuntimeError(f"{len(results)} results for {len(mailboxes)} mailboxes from {backend!r}")
-    for result in results:
-        result.addErrback(lambda _: None)
-        call_off(result)
-    return [fail(wrong) for _ in mailboxes]
+    return results
 
 
 def call_off(result: Deferred[None]) -> None:

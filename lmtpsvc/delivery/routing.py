@@ -4,7 +4,7 @@ From the address in a RCPT to the mailboxes that it means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from unicodedata import normalize
 
 from attrs import frozen
@@ -17,7 +17,7 @@ from ..envelope import Address, Mailbox
 from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
 from ..quota import with_declared_size
-from .awaiting import as_deferred
+from .awaiting import as_deferred, drop
 
 
 @frozen
@@ -87,10 +87,17 @@ class Routing:
         if len(mailboxes) == 0:
             raise refusal(replies.NO_SUCH_USER)
         asked = mailboxes if size is None else [with_declared_size(one, size) for one in mailboxes]
-        verdicts = [self.backend.verify(mailbox) for mailbox in asked]
-        waiting: list[Deferred[None]] = [
-            as_deferred(verdict) for verdict in verdicts if verdict is not None
-        ]
+        verdicts: list[Awaitable[None]] = []
+        for mailbox in asked:
+            try:
+                verdict = self.backend.verify(mailbox)
+            except Exception:
+                for other in verdicts:
+                    drop(other)
+                raise
+            if verdict is not None:
+                verdicts.append(verdict)
+        waiting: list[Deferred[None]] = [as_deferred(verdict) for verdict in verdicts]
         if not waiting:
             return tuple(mailboxes)
         # consumeErrors: the first refusal is the reply, those after it are no news.

@@ -255,3 +255,25 @@ def test_base_class_is_no_refusal() -> None:
     """
     with pytest.raises(AttributeError):
         DeliveryError("which?")
+
+
+class TestWrongCount:
+    """
+    Results that cannot be told apart are not begun.
+    """
+
+    def test_coroutines_are_not_started(self, failure_of: Callable[..., Any]) -> None:
+        """
+        Mail that is answered 451 is not stored all the same.
+        """
+        begun: list[str] = []
+
+        async def store(name: str) -> None:
+            begun.append(name)
+
+        backend = Backend(lambda: [store("ann"), store("bob")])
+
+        [result] = dispatch(backend, MESSAGE, THREE[:1])
+
+        failure_of(result, RuntimeError)
+        assert [] == begun

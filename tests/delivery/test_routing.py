@@ -318,3 +318,37 @@ class TestTimeout:
         resolve(lambda mailbox: [mailbox])
 
         assert [] == clock.getDelayedCalls()
+
+
+def test_the_first_verdict_is_dropped_when_the_second_raises(
+    failure_of: Callable[..., Any],
+) -> None:
+    """
+    An alias of two, the second impossible: the coroutine for the first is closed, not forgotten.
+    """
+    asked: list[str] = []
+
+    async def yes(user: str) -> None:
+        asked.append(user)
+
+    @implementer(IBackend)
+    class Picky:
+        capabilities = Capabilities()
+
+        def verify(self, mailbox: Mailbox) -> Any:
+            if mailbox.user == "bob":
+                raise refusal(replies.BAD_MAILBOX)
+            return yes(mailbox.user)
+
+        def deliver(self, message: object, mailboxes: object) -> list[Any]:
+            return []
+
+    @implementer(IDirectory)
+    class Alias:
+        def resolve(self, mailbox: Mailbox) -> list[Mailbox]:
+            return [Mailbox("ann", "example.org"), Mailbox("bob", "example.org")]
+
+    routing = Routing(Alias(), Picky(), AddressRules("mx.example.org"), Clock(), 60.0)
+
+    failure_of(routing.resolve(Address("all", "example.org")), PermanentFailure)
+    assert [] == asked
