@@ -17,23 +17,28 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, fields, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lmtpsvc import replies
-from lmtpsvc.config import DEFAULT_LISTEN
+from lmtpsvc.commands.check import main as check
+from lmtpsvc.commands.check import routes
+from lmtpsvc.config import DEFAULT_LISTEN, LIMITS, BrokenConfig, Config, structure
 from lmtpsvc.directory.lines import parse
 from lmtpsvc.limits import Limits
 from lmtpsvc.session.states import TRANSITIONS, State, Verb
 from lmtpsvc.tap import Options
+from lmtpsvc.wiring.parts import make_parts
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "docs" / "systemd" / "lmtpsvc.service"
@@ -177,6 +182,71 @@ class TestUsersFile:
         [example] = examples("docs/operate.md", "users")
 
         assert len(parse(example.encode()).entries) == len(example.splitlines())
+
+
+class TestConfig:
+    def test_keys(self) -> None:
+        """
+        Every key, and every limit, stands in the table of docs/config.md, and no other.
+        """
+        told = {
+            name
+            for key, meaning in rows(page("docs/config.md").split("## Keys")[1])[:8]
+            for name in re.findall(r"`([a-z-]+)`", key)
+            + (re.findall(r"`([a-z-]+)`", meaning) if key == "`[limits]`" else [])
+        }
+        keys = {field.name.replace("_", "-") for field in fields(Config)}
+
+        assert told == (keys | LIMITS) - {"limits", "backends", "routes"}
+
+    def test_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        ``lmtpsvc check`` has nothing against docs/lmtpsvc.toml, once its directories are there.
+        """
+        monkeypatch.chdir(tmp_path)
+        for name in ("run/lmtpsvc", "srv", "etc/lmtpsvc"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "etc/lmtpsvc/users").write_text("ann@example.org\n")
+        text = re.sub(r"(?<=:)/(?=run|srv|etc)", "", page("docs/lmtpsvc.toml"))
+        (tmp_path / "lmtpsvc.toml").write_text(text)
+
+        assert check(["lmtpsvc.toml"]) == 0
+
+    def test_route(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], success_of: Callable[..., Any]
+    ) -> None:
+        """
+        The line about Ann is what docs/lmtpsvc.toml leads to.
+        """
+        [line] = examples("docs/config.md", "route")
+        from twisted.internet import reactor
+
+        config = structure(tomllib.loads(page("docs/lmtpsvc.toml")))
+        config = evolve(
+            config, users="any", backends={"local": config.backends["local"]}, routes=()
+        )
+        parts = make_parts(config, reactor)
+
+        assert success_of(routes(parts, line.split()[0])) == line.splitlines()
+
+    @pytest.mark.parametrize("example", examples("docs/config.md", "toml"))
+    def test_examples(self, example: str) -> None:
+        """
+        The examples have no mistake.
+        """
+        assert structure(tomllib.loads(example)) != Config()
+
+    def test_mistake(self) -> None:
+        """
+        The lines about a mistake are those that are said.
+        """
+        with pytest.raises(BrokenConfig) as caught:
+            structure({"limits": {"max-erorrs": 5}})
+        said = f"/etc/lmtpsvc.toml: {caught.value}"
+
+        assert examples("docs/config.md", "mistake") == [f"twistd lmtp: {said}\n"]
+        in_force = f"{said} (the old configuration stays in force)\n"
+        assert examples("docs/config.md", "in force") == [in_force]
 
 
 class TestUnit:

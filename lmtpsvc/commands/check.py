@@ -10,6 +10,7 @@ import os
 import pwd
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from getopt import GetoptError, gnu_getopt
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -52,6 +53,23 @@ class CheckOptions(Options):
     optFlags: ClassVar[list[list[Any]]] = [
         ["running", None, "The service is running: do not look whether its ports are free"],
     ]
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Options may stand behind the file, too.
+        """
+        words = list(options)
+        try:
+            said, rest = gnu_getopt(words, self.shortOpt, self.longOpt)
+        except GetoptError:
+            # Told by those who know how.
+            super().parseOptions(words)
+            return
+        before: list[str] = []
+        for name, value in said:
+            takes_value = f"{name[2:]}=" in self.longOpt or f"{name[1:]}:" in self.shortOpt
+            before += [name, value] if takes_value else [name]
+        super().parseOptions([*before, "--", *rest])
 
     def parseArgs(self, *words: str) -> None:
         """
