@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from threading import Event, Timer
 
 import pytest
 
@@ -15,7 +16,6 @@ from ..databases import MariaDB, PostgreSQL, Server
 from .client import Load
 from .disks import Disk
 from .messages import Ledger, compose
-from .power import cut_power_under_load
 from .service import Service, wait_until
 from .sql_store import inspect, sound, starting
 
@@ -34,17 +34,38 @@ def test_sqlite_survives_a_power_cut(
     seed: int, disk: Callable[..., Disk], service: Callable[..., Service]
 ) -> None:
     """
-    Each 250 is there, whole, and SQLite finds nothing wrong.
+    Each 250 that was read before the power went is there, whole, and SQLite finds nothing wrong.
+
+    What is read after that does not count here: ext4 ends a sync that is under way when it is shut
+    down, and now and then, in one of 20 rounds, with success although nothing was written.
+    Without power nobody would have heard of it.
     """
     plugged = disk()
     path = plugged.root / "mail.db"
-    start = starting(service, f"sqlite:///{path}")
+    random = Random(f"power/{seed}")
+    ledger, before = Ledger(), Ledger()
+    gone = Event()
 
-    ledger, _ = cut_power_under_load(plugged, start, seed, connections=8 if seed % 4 else 1)
+    def cut() -> None:
+        before.sent, before.replies = ledger.sent, dict(ledger.replies)
+        plugged.cut_power()
+        gone.set()
+
+    delay = random.choice([0.0, random.uniform(0, 0.03)])
+    ledger.at(random.randrange(1, 150), Timer(delay, cut).start if delay else cut)
+    running = starting(service, f"sqlite:///{path}")(plugged.root)
+    load = Load(running.where, ledger, seed, connections=8 if seed % 4 else 1)
+    load.start()
+    assert gone.wait(20), f"no power cut; {len(ledger.replies)} replies"
+    load.stop()
+    assert not load.ended, f"{load.ended} connections were dropped: {load.farewells}"
+    running.kill()
+    running.wait()
+    plugged.restart()
 
     assert sound(path)
-    assert inspect(f"sqlite:///{path}", ledger).harm == [], f"seed {seed}"
-    assert ledger.promised
+    assert before.promised
+    assert inspect(f"sqlite:///{path}", before).harm == [], f"seed {seed}"
     assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
 
 

@@ -127,15 +127,16 @@ def judge(error: Exception) -> Judgement:
     cause = error.orig
     if error.connection_invalidated:
         return UNREACHABLE
+    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
+        return _SQLITE.get(code & 0xFF, _ODD)
+    # Before the next: new versions of PyMySQL know a sqlstate, too, but hardly ever say which.
+    if cause is not None and cause.args and isinstance(cause.args[0], int):
+        return _MARIADB.get(cause.args[0], _ODD)
     if (state := getattr(cause, "sqlstate", None)) is not None:
         for length in (5, 3, 2):
             if state[:length] in _POSTGRESQL:
                 return _POSTGRESQL[state[:length]]
         return _ODD
-    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
-        return _SQLITE.get(code & 0xFF, _ODD)
-    if cause is not None and cause.args and isinstance(cause.args[0], int):
-        return _MARIADB.get(cause.args[0], _ODD)
     return _BROKEN
 
 
