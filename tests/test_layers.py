@@ -71,6 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire",
         "wiring",
     },
+    "pop3": {"backends"},
     "__main__": {"commands"},
 }
 
