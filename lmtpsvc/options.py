@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -18,15 +16,11 @@ from twisted.python import usage
 from .config import (
     DEFAULT_BACKEND,
     DEFAULT_LISTEN,
-    LIMITS,
     BrokenConfig,
     Config,
     Problem,
-    read_file,
-    structure,
 )
 from .delivery.json_log import JSONLog
-from .interfaces import IBackend
 from .limits import limit_options
 from .server.command import Command
 from .server.counts import Counts
@@ -35,14 +29,14 @@ from .server.listening import Listener
 from .specs import backend_factories, describe, directory_factories
 from .wiring.listeners import listener
 from .wiring.parts import Parts, make_parts
+from .wiring.sources import Sources
 
 
 class Options(usage.Options):
     """
     What ``twistd lmtp`` understands.
 
-    Afterwards, *given* is what the command line says, by key; *config* that and the file; *parts*
-    what these ask for.
+    Afterwards, *config* is what these *sources* say, and *parts* what that asks for.
     """
 
     longdesc = (
@@ -74,7 +68,7 @@ class Options(usage.Options):
         ["keep-case", None, "Look up local parts as they are written, not in lower case"],
     ]
 
-    given: Mapping[str, Any]
+    sources: Sources
     config: Config
     parts: Parts
     reactor: Any
@@ -86,7 +80,6 @@ class Options(usage.Options):
         for name in _KEYS:
             self[name] = None
         self["listen"] = []
-        self._directory = os.getcwd()
 
     def opt_listen(self, words: str) -> None:
         """
@@ -130,7 +123,10 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except BrokenConfig as error:
-            raise SystemExit(f"{self.program}: {self.told(error)}") from None
+            said = self.sources.told(error)
+            if self.sources.is_of_command_line(error.problems[0]):
+                said += f"; see {self.program} --help"
+            raise SystemExit(f"{self.program}: {said}") from None
         except usage.UsageError as error:
             raise SystemExit(f"{self.program}: {error}; see {self.program} --help") from None
 
@@ -144,7 +140,7 @@ class Options(usage.Options):
         """
         self.take_words()
         self["inheritance"] = Inheritance.claim(os.environ)
-        self.config = config = self.read()
+        self.config = config = self.sources.read()
         self["workers"] = self._workers(config)
         self["listeners"] = self._listeners(config)
         self.parts = make_parts(config, self.reactor)
@@ -167,42 +163,7 @@ class Options(usage.Options):
             given["keep-case"] = True
         if self["listen"]:
             given["listen"] = self["listen"]
-        self.given = given
-
-    def read(self) -> Config:
-        """
-        What file and command line say now.
-
-        Raises:
-            BrokenConfig: With all problems.
-        """
-        return structure(self.said())
-
-    def said(self) -> dict[str, Any]:
-        """
-        The same as it stands there, each key with what counts.
-
-        Raises:
-            BrokenConfig: The file cannot be read.
-        """
-        said = read_file(self["config"]) if self["config"] is not None else {}
-        limits = {name: words for name, words in self.given.items() if name in LIMITS}
-        others = {name: words for name, words in self.given.items() if name not in LIMITS}
-        of_file = said.get("limits", {})
-        if limits and isinstance(of_file, dict):
-            others["limits"] = {**of_file, **limits}
-        return {**said, **others}
-
-    def make_again(self, kept: Mapping[str, IBackend]) -> Parts:
-        """
-        The parts that file and command line ask for now.  Backends that are *kept*, by their words,
-        are used again.
-
-        Raises:
-            BrokenConfig: With all problems.
-        """
-        with _working_in(self._directory):
-            return make_parts(self.read(), self.reactor, kept)
+        self.sources = Sources(self["config"], given, self.program, os.getcwd())
 
     def fixed(self, config: Config) -> list[str]:
         """
@@ -213,31 +174,6 @@ class Options(usage.Options):
             for name in ("listen", "json_log", "workers")
             if getattr(config, name) != getattr(self.config, name)
         ]
-
-    def told(self, error: BrokenConfig) -> str:
-        """
-        The first of the problems as one line, and how to see the others.
-        """
-        first, *others = error.problems
-        line = self.shown(first)
-        if self._is_of_command_line(first):
-            return f"{line}; see {self.program} --help"
-        if others:
-            line += f"; and {len(others)} more: lmtpsvc check {self['config']}"
-        return line
-
-    def shown(self, problem: Problem) -> str:
-        """
-        A problem as one line, with the file or the option that it is in.
-        """
-        if self._is_of_command_line(problem):
-            return f"--{problem.path[-1]}: {problem.text}"
-        return f"{self['config']}: {problem}"
-
-    def _is_of_command_line(self, problem: Problem) -> bool:
-        if self["config"] is None:
-            return True
-        return len(problem.path) > 0 and problem.path[-1] in self.given
 
     def _workers(self, config: Config) -> int:
         """
@@ -256,7 +192,7 @@ class Options(usage.Options):
         The words for a worker: it inherits the sockets of today, whatever the file says tomorrow.
         """
         words: list[str] = self["words"]
-        if "listen" in self.given:
+        if "listen" in self.sources.given:
             return words
         return [*words, *(word for each in config.listen for word in ("--listen", each))]
 
@@ -301,22 +237,3 @@ class Options(usage.Options):
 
 #: The options that are keys of the file too, but for --listen.
 _KEYS = tuple(name for name, *_ in (*Options.optParameters, *Options.optFlags) if name != "config")
-
-
-@contextmanager
-def _working_in(directory: str) -> Iterator[None]:
-    """
-    In *directory*: a relative path means what it meant at start, although twistd has gone elsewhere
-    with --rundir.
-    """
-    here = os.getcwd()
-    if here == directory:
-        yield
-        return
-    try:
-        os.chdir(directory)
-        yield
-    except OSError as error:
-        raise BrokenConfig([Problem((), f"{directory}: {error.strerror}")]) from error
-    finally:
-        os.chdir(here)

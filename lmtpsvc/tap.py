@@ -132,9 +132,9 @@ def _parts_again(options: Options, kept: Mapping[str, IBackend]) -> Parts:
         CannotReload: There is something wrong with them.
     """
     try:
-        return options.make_again(kept)
+        return options.sources.parts_again(options.reactor, kept)
     except BrokenConfig as error:
-        raise CannotReload(options.told(error)) from error
+        raise CannotReload(options.sources.told(error)) from error
 
 
 def _supervisor(options: Options) -> IService:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from twisted.python import usage
 
 from lmtpsvc.config import BrokenConfig, Config, Problem, Route, read_file, structure
@@ -206,6 +207,15 @@ class TestOverrides:
         assert (
             "--max-errors: 'x' is not a whole number of at least 1; see twistd lmtp --help" == said
         )
+
+    def test_mistake_of_the_file(self, mistake: Callable[..., str]) -> None:
+        """
+        Nor the other way round, where a key of a route has the name of an option.
+        """
+        text = '[[routes]]\nto = "a.example"\nbackend = "maildir:~"'
+        said = mistake(text, "--backend", "maildir:x", "--listen", "unix:x")
+
+        assert said.startswith("lmtp.toml: [[routes]] 1: backend: maildir: ~")
 
     def test_a_worker_keeps_its_sockets(self, options: Callable[..., Options]) -> None:
         """
@@ -463,7 +473,7 @@ class TestAgain:
             'backend = "maildir:b"\nusers = "any"\n[backends]\nold = "maildir:a"'
         )
 
-        again = made.make_again(made.parts.backends)
+        again = made.sources.parts_again(made.reactor, made.parts.backends)
 
         assert {"maildir:a", "maildir:b"} == set(again.backends)
         assert again.backends["maildir:a"] is made.parts.backends["maildir:a"]
@@ -479,7 +489,7 @@ class TestAgain:
         made = options('users = "file:users"')
         monkeypatch.chdir("/")
 
-        made.make_again({})
+        made.sources.parts_again(made.reactor, {})
 
         assert "/" == os.getcwd()
 
@@ -491,10 +501,10 @@ class TestAgain:
         """
         made = options("")
         monkeypatch.chdir("/")
-        made._directory = "/nonexistent"
+        sources = evolve(made.sources, directory="/nonexistent")
 
         with pytest.raises(BrokenConfig, match="/nonexistent: No such file"):
-            made.make_again({})
+            sources.parts_again(made.reactor, {})
 
     @pytest.mark.parametrize(
         ("text", "keys"),
@@ -512,4 +522,4 @@ class TestAgain:
         made = options("")
         Path("lmtp.toml").write_text(text)
 
-        assert keys == made.fixed(made.read())
+        assert keys == made.fixed(made.sources.read())

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from lmtpsvc import replies
 from lmtpsvc.commands.check import main as check
-from lmtpsvc.commands.check import routes
+from lmtpsvc.commands.where import routes
 from lmtpsvc.config import DEFAULT_LISTEN, LIMITS, BrokenConfig, Config, structure
 from lmtpsvc.directory.lines import parse
 from lmtpsvc.limits import Limits

@@ -9,29 +9,19 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from getopt import GetoptError, gnu_getopt
 from typing import Any, ClassVar
 
-from twisted.application.service import IService
-from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.task import react
 from twisted.python import usage
-from twisted.python.failure import Failure
 
 from ..config import BrokenConfig, Config, Problem, structure
-from ..delivery.awaiting import as_deferred
-from ..delivery.dispatch import reply_for
-from ..envelope import Mailbox
-from ..errors import DeliveryError
-from ..interfaces import ITellsWhere
 from ..options import Options
-from ..replies import NO_SUCH_USER
 from ..specs import backend_factories, directory_factories
-from ..wire.commands import CommandError
-from ..wire.paths import parse_rcpt
 from ..wiring.parts import Parts, make_parts
 from ..wiring.probe import look_at_directory, look_at_listener, look_at_log
+from .where import say_routes
 
 
 class CheckOptions(Options):
@@ -106,7 +96,7 @@ def main(words: Sequence[str]) -> int:
     refused: list[str] = []
     if options["addresses"]:
         try:
-            react(_say_routes, (parts, options["addresses"], refused), _reactor=options.reactor)
+            react(say_routes, (parts, options["addresses"], refused), _reactor=options.reactor)
         except SystemExit as ended:
             if ended.code:
                 return 1
@@ -156,7 +146,7 @@ class Check:
         looked at.
         """
         try:
-            said = self._options.said()
+            said = self._options.sources.said()
         except BrokenConfig as error:
             self._tell(error.problems)
             return None
@@ -179,7 +169,7 @@ class Check:
         Add them; where a key was told already, what follows from that is no news.
         """
         new = [problem for problem in problems if problem.path not in self._told]
-        self.problems += [self._options.shown(problem) for problem in new]
+        self.problems += [self._options.sources.shown(problem) for problem in new]
         self._told.update(problem.path for problem in new if problem.path != ("listen",))
 
 
@@ -230,80 +220,3 @@ def _become(account: pwd.struct_passwd) -> None:
     os.initgroups(account.pw_name, account.pw_gid)
     os.setgid(account.pw_gid)
     os.setuid(account.pw_uid)
-
-
-# ── where mail would go ──────────────────────────────────────────────────────────────────────────
-
-
-def _say_routes(
-    _reactor: object, parts: Parts, addresses: Sequence[str], refused: list[str]
-) -> Deferred[None]:
-    async def say() -> None:
-        services = [each for each in parts.directories.values() if IService.providedBy(each)]
-        for service in services:
-            IService(service).startService()
-        for address in addresses:
-            try:
-                lines = await routes(parts, address)
-            except Refused as error:
-                lines = [f"{address}: {error}"]
-                refused.append(address)
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
-        for service in reversed(services):
-            await maybeDeferred(IService(service).stopService)
-
-    return ensureDeferred(say())
-
-
-class Refused(Exception):
-    """
-    Mail for an address would be refused; the text is the reply.
-    """
-
-
-async def routes(parts: Parts, text: str) -> list[str]:
-    """
-    Where mail for the address *text* would go: a line for each mailbox.
-
-    Raises:
-        Refused: Nowhere.
-    """
-    try:
-        address, _ = parse_rcpt(f"TO:<{text}>".encode())
-    except CommandError as error:
-        raise Refused(str(error.reply)) from error
-    mailboxes = await _answer(lambda: parts.directory.resolve(parts.rules.mailbox(address)))
-    lines = []
-    if not mailboxes:
-        raise Refused(str(NO_SUCH_USER))
-    for mailbox in mailboxes:
-        where = await _where(parts, mailbox)
-        lines.append(f"{text} -> {mailbox} in {where}")
-    return lines
-
-
-async def _where(parts: Parts, mailbox: Mailbox) -> str:
-    """
-    The backend of *mailbox*, and the place there if the backend can say.
-    """
-    try:
-        to = parts.backend.destination(mailbox)
-    except DeliveryError as error:
-        raise Refused(str(error.reply)) from error
-    await _answer(lambda: to.backend.verify(mailbox))
-    if not ITellsWhere.providedBy(to.backend):
-        return to.name
-    return f"{to.name}: {ITellsWhere(to.backend).where(mailbox)}"
-
-
-async def _answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
-    """
-    What a directory or backend answers.
-
-    Raises:
-        Refused: It does not like the mailbox, or is broken.
-    """
-    try:
-        return await as_deferred(ask())
-    except Exception as error:
-        raise Refused(str(reply_for(Failure(error)))) from error

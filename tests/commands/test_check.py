@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from lmtpsvc.__main__ import COMMANDS
 from lmtpsvc.__main__ import main as lmtpsvc
-from lmtpsvc.commands.check import CheckOptions, Refused, main, routes
+from lmtpsvc.commands.check import CheckOptions, main
+from lmtpsvc.commands.where import Refused, routes
 from lmtpsvc.config import structure
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.interfaces import IDirectory
@@ -275,7 +276,7 @@ class TestWords:
         words = ["x", "--recipient-delimiter", "", "--running", "a@b", "-b", "maildir:y"]
         options = self.parsed(*words)
 
-        assert {"recipient-delimiter": "", "backend": "maildir:y"} == options.given
+        assert {"recipient-delimiter": "", "backend": "maildir:y"} == options.sources.given
         assert (True, ["a@b"]) == (bool(options["running"]), options["addresses"])
 
     @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""
+Where mail for an address would go, asked of directories and backends as the service asks them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.python.failure import Failure
+
+from ..delivery.awaiting import as_deferred
+from ..delivery.dispatch import reply_for
+from ..envelope import Mailbox
+from ..errors import DeliveryError
+from ..interfaces import ITellsWhere
+from ..replies import NO_SUCH_USER
+from ..wire.commands import CommandError
+from ..wire.paths import parse_rcpt
+from ..wiring.parts import Parts
+
+
+def say_routes(
+    _reactor: object, parts: Parts, addresses: Sequence[str], refused: list[str]
+) -> Deferred[None]:
+    """
+    Write to standard output where mail for each of *addresses* would go; *refused* gets those that
+    would be.  Directories are started for it, and stopped; fires when they are.
+    """
+
+    async def say() -> None:
+        services = [each for each in parts.directories.values() if IService.providedBy(each)]
+        for service in services:
+            IService(service).startService()
+        for address in addresses:
+            try:
+                lines = await routes(parts, address)
+            except Refused as error:
+                lines = [f"{address}: {error}"]
+                refused.append(address)
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+        for service in reversed(services):
+            await maybeDeferred(IService(service).stopService)
+
+    return ensureDeferred(say())
+
+
+class Refused(Exception):
+    """
+    Mail for an address would be refused; the text is the reply.
+    """
+
+
+async def routes(parts: Parts, text: str) -> list[str]:
+    """
+    Where mail for the address *text* would go: a line for each mailbox.
+
+    Raises:
+        Refused: Nowhere.
+    """
+    try:
+        address, _ = parse_rcpt(f"TO:<{text}>".encode())
+    except CommandError as error:
+        raise Refused(str(error.reply)) from error
+    mailboxes = await _answer(lambda: parts.directory.resolve(parts.rules.mailbox(address)))
+    lines = []
+    if not mailboxes:
+        raise Refused(str(NO_SUCH_USER))
+    for mailbox in mailboxes:
+        where = await _where(parts, mailbox)
+        lines.append(f"{text} -> {mailbox} in {where}")
+    return lines
+
+
+async def _where(parts: Parts, mailbox: Mailbox) -> str:
+    """
+    The backend of *mailbox*, and the place there if the backend can say.
+    """
+    try:
+        to = parts.backend.destination(mailbox)
+    except DeliveryError as error:
+        raise Refused(str(error.reply)) from error
+    await _answer(lambda: to.backend.verify(mailbox))
+    if not ITellsWhere.providedBy(to.backend):
+        return to.name
+    return f"{to.name}: {ITellsWhere(to.backend).where(mailbox)}"
+
+
+async def _answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
+    """
+    What a directory or backend answers.
+
+    Raises:
+        Refused: It does not like the mailbox, or is broken.
+    """
+    try:
+        return await as_deferred(ask())
+    except Exception as error:
+        raise Refused(str(reply_for(Failure(error)))) from error

@@ -1,0 +1,111 @@
+"""
+Where the configuration is said, file and command line, and how a mistake in it is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import frozen
+
+from ..config import LIMITS, BrokenConfig, Config, Problem, read_file, structure
+from ..interfaces import IBackend
+from .parts import Parts, make_parts
+
+
+@frozen
+class Sources:
+    """
+    The *file*, if there is one, and what is *given* by the command line of *program*, by key, which
+    counts more.  Relative paths count from *directory*.
+    """
+
+    file: str | None
+    given: Mapping[str, Any]
+    program: str
+    directory: str
+
+    def read(self) -> Config:
+        """
+        What file and command line say now.
+
+        Raises:
+            BrokenConfig: With all problems.
+        """
+        return structure(self.said())
+
+    def said(self) -> dict[str, Any]:
+        """
+        The same as it stands there, each key with what counts.
+
+        Raises:
+            BrokenConfig: The file cannot be read.
+        """
+        said = read_file(self.file) if self.file is not None else {}
+        limits = {name: words for name, words in self.given.items() if name in LIMITS}
+        others = {name: words for name, words in self.given.items() if name not in LIMITS}
+        of_file = said.get("limits", {})
+        if limits and isinstance(of_file, dict):
+            others["limits"] = {**of_file, **limits}
+        return {**said, **others}
+
+    def parts_again(self, reactor: object, kept: Mapping[str, IBackend]) -> Parts:
+        """
+        The parts that file and command line ask for now.  Backends that are *kept*, by their words,
+        are used again.
+
+        Raises:
+            BrokenConfig: With all problems.
+        """
+        with _working_in(self.directory):
+            return make_parts(self.read(), reactor, kept)
+
+    def told(self, error: BrokenConfig) -> str:
+        """
+        The first of the problems as one line, and how to see the others.
+        """
+        first, *others = error.problems
+        line = self.shown(first)
+        if others and self.file is not None:
+            line += f"; and {len(others)} more: lmtpsvc check {self.file}"
+        return line
+
+    def shown(self, problem: Problem) -> str:
+        """
+        A problem as one line, with the file or the option that it is in.
+        """
+        if self.is_of_command_line(problem):
+            return f"--{problem.path[-1]}: {problem.text}"
+        return str(problem) if self.file is None else f"{self.file}: {problem}"
+
+    def is_of_command_line(self, problem: Problem) -> bool:
+        """
+        Whether an option is wrong, and not a key of the file.
+        """
+        match problem.path:
+            case (key,) | ("limits", key):
+                return self.file is None or key in self.given
+            case _:
+                return False
+
+
+@contextmanager
+def _working_in(directory: str) -> Iterator[None]:
+    """
+    In *directory*: a relative path means what it meant at start, although twistd has gone elsewhere
+    with --rundir.
+    """
+    here = os.getcwd()
+    if here == directory:
+        yield
+        return
+    try:
+        os.chdir(directory)
+        yield
+    except OSError as error:
+        raise BrokenConfig([Problem((), f"{directory}: {error.strerror}")]) from error
+    finally:
+        os.chdir(here)
