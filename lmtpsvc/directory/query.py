@@ -65,8 +65,8 @@ class Query:
             pool_recycle=_RECYCLE_SECONDS,
             connect_args=_patience(self._url, seconds),
         )
-        if self._url.get_backend_name() == "postgresql":
-            event.listen(self._engine, "connect", _statement_timeout(seconds))
+        if (statements := _STATEMENTS.get(self._url.get_backend_name())) is not None:
+            event.listen(self._engine, "connect", _on_connect(statements, seconds))
 
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
@@ -146,17 +146,46 @@ def _patience(url: URL, seconds: float) -> dict[str, Any]:
         case "sqlite":
             return {"timeout": seconds}
         case "postgresql" if url.get_driver_name().startswith("psycopg"):
-            return {"connect_timeout": whole, "tcp_user_timeout": whole * 1000}
+            # A host that has vanished is noticed by the system, since libpq waits for ever.
+            return {
+                "connect_timeout": whole,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": whole * 1000,
+            }
         case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
-            return {"connect_timeout": whole, "read_timeout": whole, "write_timeout": whole}
+            # The server gives up on a query first, if it is alive.
+            patience = whole + 2
+            return {"connect_timeout": whole, "read_timeout": patience, "write_timeout": patience}
         case _:
             return {}
 
 
-def _statement_timeout(seconds: float) -> Any:
+#: What limits the time of a query; of several, the first that the server knows.
+_STATEMENTS: Final = {
+    "postgresql": ["SET statement_timeout = {milliseconds}"],
+    "mariadb": ["SET SESSION max_statement_time = {seconds}"],
+    # This name may be a MariaDB's, too.
+    "mysql": [
+        "SET SESSION max_statement_time = {seconds}",
+        "SET SESSION max_execution_time = {milliseconds}",
+    ],
+}
+
+
+def _on_connect(statements: Sequence[str], seconds: float) -> Any:
     def on_connect(connection: Any, entry: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
-        cursor.execute(f"SET statement_timeout = {math.ceil(seconds * 1000)}")
+        for number, statement in enumerate(statements, 1):
+            try:
+                cursor.execute(
+                    statement.format(seconds=seconds, milliseconds=math.ceil(seconds * 1000))
+                )
+                break
+            except Exception:
+                if number == len(statements):
+                    raise
         cursor.close()
         connection.commit()
 

@@ -83,7 +83,7 @@ class Doveadm:
         self.store.give_to(account.pw_uid, account.pw_gid)
         Store(self.top).give_to(account.pw_uid, account.pw_gid)
         demoted = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [self.program, "-c", configuration, "-f", "tab", *words],
             env={"PATH": os.environ["PATH"], "USER": account.pw_name, "HOME": str(self.top)},
             capture_output=True,
