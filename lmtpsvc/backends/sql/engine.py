@@ -91,6 +91,8 @@ class Database:
         if self.kind == "postgresql":
             from .patience import patient  # noqa: PLC0415 - its driver may be missing
 
+            # Many rows in one statement, rather than as many statements.
+            engine.dialect.use_insertmanyvalues_wo_returning = True
             kind = patient(timeout + LOCK_SECONDS)
             event.listen(
                 engine,

@@ -17,13 +17,14 @@ from sqlalchemy import (
     Connection,
     Insert,
     Table,
-    bindparam,
     delete,
     insert,
     select,
-    update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    text as sql,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from .posting import Posting, Target
 from .schema import content, content_part, delivery, mailbox
@@ -34,6 +35,9 @@ AT_ONCE: Final = 4 * PART
 
 #: Values in one IN (...); the databases' own limits are well above.
 _NAMES: Final = 500
+
+#: Of a mailbox, what changes with each message.
+_SUMS: Final = ("uidnext", "messages", "octets")
 
 
 class VanishedError(Exception):
@@ -48,7 +52,9 @@ class _Box:
     A mailbox whose row is locked.
     """
 
+    name: str
     id: int
+    uidvalidity: int
     uidnext: int
     messages: int
     octets: int
@@ -215,21 +221,28 @@ class Writing:
         boxes: dict[str, _Box] = {}
         for start in range(0, len(names), _NAMES):
             query = _locked_mailboxes.where(mailbox.c.name.in_(names[start : start + _NAMES]))
-            for name, *values in self.connection.execute(query):
-                boxes[name] = _Box(*values)
+            for row in self.connection.execute(query):
+                box = _Box(*tuple(row))
+                boxes[box.name] = box
         return boxes
 
     def _update(self, boxes: Sequence[_Box]) -> None:
         rows = [
             {
-                "box": box.id,
+                "id": box.id,
+                "name": box.name,
+                "uidvalidity": box.uidvalidity,
                 "uidnext": box.uidnext,
                 "messages": box.messages,
                 "octets": box.octets,
             }
             for box in boxes
         ]
-        self.connection.execute(_update_mailbox, rows)
+        if _kind(self.connection) == "postgresql":
+            arrays = {name: [row[name] for row in rows] for name in ("id", *_SUMS)}
+            self.connection.execute(_update_by_arrays, arrays)
+        else:
+            self.connection.execute(_update_mailboxes[_kind(self.connection)], rows)
 
 
 # ── statements, made once ────────────────────────────────────────────────────────────────────────
@@ -262,11 +275,42 @@ _insert_parts = insert(content_part)
 _insert_new_mailboxes = _ignoring(mailbox, "name")
 # MariaDB locks rows in the order in which it reads them, and must be kept from reading all.
 _locked_mailboxes = (
-    select(mailbox.c.name, mailbox.c.id, mailbox.c.uidnext, mailbox.c.messages, mailbox.c.octets)
+    select(
+        mailbox.c.name,
+        mailbox.c.id,
+        mailbox.c.uidvalidity,
+        mailbox.c.uidnext,
+        mailbox.c.messages,
+        mailbox.c.octets,
+    )
     .with_hint(mailbox, "FORCE INDEX (mailbox_name_key)", "mysql")
     .with_hint(mailbox, "FORCE INDEX (mailbox_name_key)", "mariadb")
     .order_by(mailbox.c.name)
     .with_for_update()
 )
 _insert_deliveries = insert(delivery)
-_update_mailbox = update(mailbox).where(mailbox.c.id == bindparam("box"))
+
+
+def _updating() -> dict[str, Insert]:
+    """
+    The rows are there and are locked: an INSERT that meets them is an UPDATE of many in one
+    statement, where UPDATE would be a statement each.
+    """
+    on_sqlite, on_mariadb = sqlite.insert(mailbox), mysql.insert(mailbox)
+    return {
+        "sqlite": on_sqlite.on_conflict_do_update(
+            index_elements=["id"], set_={name: on_sqlite.excluded[name] for name in _SUMS}
+        ),
+        "mariadb": on_mariadb.on_duplicate_key_update(
+            {name: on_mariadb.inserted[name] for name in _SUMS}
+        ),
+    }
+
+
+_update_mailboxes = _updating()
+# PostgreSQL's own way for that.
+_update_by_arrays = sql(
+    "UPDATE mailbox SET uidnext = new.uidnext, messages = new.messages, octets = new.octets"
+    " FROM unnest(CAST(:id AS bigint[]), CAST(:uidnext AS bigint[]), CAST(:messages AS bigint[]),"
+    " CAST(:octets AS bigint[])) AS new (id, uidnext, messages, octets) WHERE mailbox.id = new.id"
+)
