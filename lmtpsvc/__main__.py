@@ -19,6 +19,8 @@ COMMANDS: Final = {
         ".commands.check",
         "Tell what is wrong with a configuration, and where mail would go",
     ),
+    "export": (".commands.exporting", "Write mailboxes of an SQL store as Maildirs or mbox files"),
+    "import": (".commands.importing", "Put a Maildir or an mbox file into an SQL store"),
 }
 
 

@@ -60,10 +60,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wiring": {"config", "delivery", "interfaces", "server", "specs", "wire"},
     "options": {"config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
     "commands": {
+        "backends",
         "config",
         "delivery",
         "envelope",
         "errors",
+        "headers",
         "interfaces",
         "options",
         "replies",

@@ -1,0 +1,196 @@
+"""
+``lmtpsvc export`` and ``import``: there and back, stopped and run again.
+"""
+
+from __future__ import annotations
+
+import mailbox
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lmtpsvc.__main__ import main
+from lmtpsvc.backends.sql import versions
+from lmtpsvc.backends.sql.engine import parse
+from lmtpsvc.backends.sql.reading import Store
+from lmtpsvc.commands.transfer import path_for
+from lmtpsvc.testing import MemoryMessage
+
+ANN, BOB, CAT = (f"{name}@example.org" for name in ("ann", "bob", "cat"))
+WHEN = datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
+TEXTS = [
+    b"Subject: 1\r\n\r\nFrom here\r\n>From there\r\n.\r\n",
+    b"Return-Path: <me@example.net>\r\nReceived: by x\r\nSubject: 2\r\n\r\n\xff\r\n\r\n",
+    b"Subject: 1\r\n\r\nFrom here\r\n>From there\r\n.\r\n",
+    b"Subject: large\r\n\r\n" + b"From x\r\n" * 100_000,
+]
+FLAGS = [["\\Seen", "\\Answered"], [], ["\\Flagged"], ["\\Seen"]]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """
+    A store in which Ann has four messages, two of which are the same, and Bob has one.
+    """
+    url = f"sqlite:///{tmp_path}/mail.db"
+    engine = parse(url).engine(1)
+    versions.upgrade(engine)
+    engine.dispose()
+    with Store.at(url) as store:
+        for text, flags in zip(TEXTS, FLAGS, strict=True):
+            store.append(ANN, MemoryMessage(text), WHEN, flags)
+        store.append(BOB, MemoryMessage(TEXTS[0]), WHEN)
+    return url
+
+
+def contents(url: str, name: str) -> list[tuple[bytes, list[str]]]:
+    with Store.at(url) as store:
+        found = []
+        for message in store.messages(name):
+            with store.open(name, message.uid) as file:
+                found.append((file.read(), sorted(message.flags)))
+        return sorted(found)
+
+
+EXPECTED = sorted((text, sorted(flags)) for text, flags in zip(TEXTS, FLAGS, strict=True))
+
+
+class TestMaildir:
+    def test_there_and_back(self, url: str, tmp_path: Path) -> None:
+        """
+        Texts, flags and times come back as they were; a second run of either does nothing.
+        """
+        to = f"maildir:{tmp_path}/{{domain}}/{{user}}"
+        path = f"{tmp_path}/example.org/ann"
+        for _ in range(2):
+            assert main(["export", url, to]) == 0
+        for _ in range(2):
+            assert main(["import", f"maildir:{path}", url, CAT]) == 0
+
+        assert contents(url, CAT) == EXPECTED
+        assert len(mailbox.Maildir(path)) == len(TEXTS)
+        with Store.at(url) as store:
+            assert {message.received for message in store.messages(CAT)} == {
+                message.received for message in store.messages(ANN)
+            }
+
+    def test_moved_by_a_reader(self, url: str, tmp_path: Path) -> None:
+        """
+        What a mail program has read meanwhile is not written again.
+        """
+        words = ["export", url, f"maildir:{tmp_path}/{{user}}", BOB]
+        assert main(words) == 0
+        [name] = os.listdir(tmp_path / "bob" / "new")
+        os.rename(tmp_path / "bob" / "new" / name, tmp_path / "bob" / "cur" / f"{name}:2,S")
+
+        assert main(words) == 0
+
+        assert len(mailbox.Maildir(str(tmp_path / "bob"))) == 1
+
+    def test_stopped(self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Export and import that are stopped in the middle go on where they were.
+        """
+        path = f"{tmp_path}/ann"
+        for words, method in (
+            (["export", url, f"maildir:{path}", ANN], "open"),
+            (["import", f"maildir:{path}", url, CAT], "append"),
+        ):
+            real = getattr(Store, method)
+            calls: list[int] = []
+
+            def stop(*arguments: object, _real: object = real, _calls: list[int] = calls) -> object:
+                _calls.append(1)
+                if len(_calls) == 3:
+                    raise KeyboardInterrupt
+                return _real(*arguments)  # type: ignore[operator]
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Store, method, stop)
+                with pytest.raises(KeyboardInterrupt):
+                    main(words)
+            assert main(words) == 0
+
+        assert contents(url, CAT) == EXPECTED
+
+    def test_back_where_it_came_from(self, url: str, tmp_path: Path) -> None:
+        """
+        What the mailbox has already is recognised, trace headers or none.
+        """
+        assert main(["export", url, f"maildir:{tmp_path}/ann", ANN]) == 0
+
+        assert main(["import", f"maildir:{tmp_path}/ann", url, ANN]) == 0
+
+        assert contents(url, ANN) == EXPECTED
+
+
+class TestMbox:
+    def test_there_and_back(self, url: str, tmp_path: Path) -> None:
+        """
+        Texts and flags come back, behind the headers that keep the flags; and nothing twice.
+        """
+        for _ in range(2):
+            assert main(["export", url, f"mbox:{tmp_path}/{{user}}.mbox"]) == 0
+        for _ in range(2):
+            assert main(["import", f"mbox:{tmp_path}/ann.mbox", url, CAT]) == 0
+
+        found = contents(url, CAT)
+        assert [flags for _, flags in found].count(["\\Seen"]) == 1
+        texts = [
+            text[text.find(b"Return-Path") if b"Return-Path" in text else text.index(b"Subject") :]
+            for text, _ in found
+        ]
+        assert sorted(texts) == sorted(TEXTS)
+        assert sorted(flags for _, flags in found) == sorted(flags for _, flags in EXPECTED)
+        assert sorted(os.listdir(tmp_path))[:2] == ["ann.mbox", "bob.mbox"]
+
+    def test_not_over_another(self, url: str, tmp_path: Path) -> None:
+        """
+        A file that is there stays as it is.
+        """
+        (tmp_path / "mbox").write_text("mine")
+
+        assert main(["export", url, f"mbox:{tmp_path}/mbox", ANN]) == 0
+
+        assert (tmp_path / "mbox").read_text() == "mine"
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["export", "URL", "maildir:/tmp/x", "nobody@example.org"],
+            ["export", "URL", "maildir:/tmp/same"],
+            ["export", "URL", "imap:x"],
+            ["export", "sqlite:////nowhere/mail.db", "mbox:/tmp/x"],
+            ["import", "maildir:/nowhere", "URL", ANN],
+            ["import", "mbox:/nowhere", "URL", ANN],
+        ],
+    )
+    def test_one_line(self, words: list[str], url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """
+        A mistake is one line and exit status 1.
+        """
+        assert main([url if word == "URL" else word for word in words]) == 1
+
+        said = capsys.readouterr().err
+        assert said.startswith(f"lmtpsvc {words[0]}: ")
+        assert said.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        "name", ["../x@example.org", "..@example.org", ".x@a", "a/b@a", "x@", "@"]
+    )
+    def test_climbing_out(self, name: str) -> None:
+        """
+        The name of a mailbox is never a path.
+        """
+        with pytest.raises(ValueError):
+            path_for("/srv/{domain}/{user}", name)
+
+    def test_braces(self) -> None:
+        """
+        What stands in a name is no field.
+        """
+        assert path_for("/{user}/{domain}", "{domain}@x") == "/{domain}/x"
