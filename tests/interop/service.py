@@ -41,13 +41,17 @@ def running_service(top: Path) -> Iterator[Service]:
 class Service:
     """
     ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test; *options* are those
-    of the Maildirs.
+    of the Maildirs, and *listed* is another directory of users than a file.
 
     A program of its own: the interpreter and the modules are those that the tests run with.
     """
 
     def __init__(
-        self, directory: Path, users: Iterable[str], options: Mapping[str, str] = {}
+        self,
+        directory: Path,
+        users: Iterable[str],
+        options: Mapping[str, str] = {},
+        listed: str | None = None,
     ) -> None:
         self.directory = directory
         self.store = Store(directory / "mail")
@@ -64,7 +68,7 @@ class Service:
                 *("--listen", f"tcp:{self.tcp[1]}:interface=127.0.0.1"),
                 *("--listen", f"unix:{self.unix}:mode=666"),
                 *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}{words}"),
-                *("--users", f"file:{known}"),
+                *("--users", listed or f"file:{known}"),
             ],
             log=directory / "service.log",
             cwd=directory,
