@@ -92,6 +92,7 @@ class TestHangup:
         """
         In a thread that is not the main one, there are no signals, and that is no error.
         """
+        before = signal.getsignal(signal.SIGHUP)
 
         def run() -> None:
             hangup = Hangup(reactor, heed)
@@ -103,7 +104,7 @@ class TestHangup:
         thread.join()
 
         assert "main thread" in logged[0]["log_format"]
-        assert signal.SIG_DFL == signal.getsignal(signal.SIGHUP)
+        assert before == signal.getsignal(signal.SIGHUP)
 
     def test_held_back(self, reactor: Reactor) -> None:
         """
