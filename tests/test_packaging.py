@@ -118,6 +118,16 @@ class TestInstalled:
 
         assert "--listen" in output
 
+    def test_check(self, installed: Path, tmp_path: Path) -> None:
+        """
+        ``lmtpsvc`` is a command, and looks at a configuration.
+        """
+        (tmp_path / "lmtp.toml").write_text('listen = "unix:sock"\n')
+
+        output = run(installed / "lmtpsvc", "check", "lmtp.toml", cwd=tmp_path)
+
+        assert output.startswith("no problem found: ")
+
     def test_delivers(self, installed: Path, tmp_path: Path) -> None:
         """
         A message goes in by LMTP, lies in the Maildir, and SIGTERM ends the service in order.
