@@ -7,6 +7,7 @@ Test folders are no packages, so that shared code is a fixture here, never an im
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -30,14 +31,22 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 
+# Both in the name of a class and among the parameters of a test.
+_database_server = re.compile(r"postgresql|mariadb", re.IGNORECASE).search
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Mark what stands in ``interop/`` and ``faults/`` as such.
+    Mark what stands in ``interop/`` and ``faults/`` as such, and what talks to a database server.
+
+    The rest needs no peer, and is quick enough to be run after each change.
     """
     for item in items:
         for name in ("interop", "faults"):
             if (TESTS / name) in item.path.parents:
                 item.add_marker(name)
+        if _database_server(item.nodeid) is not None:
+            item.add_marker("interop")
 
 
 # ── what a machine may lack ──────────────────────────────────────────────────────────────────────
