@@ -70,6 +70,6 @@ $(VENV)/dev.stamp: $(VENV)/test.stamp
 
 $(OLDEST)/test.stamp: $(VENV)/venv.stamp pyproject.toml
 	$(PYTHON) -m venv --clear $(OLDEST)
-	$(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(word.split("[")[0].split(">=")[0] + "==" + word.split(">=")[1] for word in project["dependencies"]), sep="\n")' > $(OLDEST)/constraints.txt
+	$(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(word.split("[")[0].split(">=")[0] + "==" + word.split(">=")[1] for word in project["dependencies"] + project["optional-dependencies"]["sql"]), sep="\n")' > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python $(PIP) install -c $(OLDEST)/constraints.txt -e '.[test]'
 	@touch $@

@@ -202,13 +202,14 @@ class Store:
         The message as it was delivered: trace headers, then the octets that the client sent, with
         CRLF line endings.  Close it after use.
 
-        It is read in pieces of 256 KiB.
+        It is read in pieces of 256 KiB.  Reading fails with an OSError if it was deleted meanwhile
+        and its text removed.
 
         Raises:
             NoSuchMessageError: It is not there.
         """
         query = (
-            select(delivery.c.trace, content.c.id, content.c.compression)
+            select(delivery.c.trace, content.c.id, content.c.compression, content.c.size)
             .join(mailbox, delivery.c.mailbox_id == mailbox.c.id)
             .join(content, delivery.c.content_id == content.c.id)
             .where(mailbox.c.name == name, delivery.c.uid == uid)
@@ -316,26 +317,27 @@ class _Parts(io.RawIOBase):
     A stored message as a file.
     """
 
-    def __init__(self, store: Store, trace: bytes, content_id: int, compression: str) -> None:
+    def __init__(
+        self, store: Store, trace: bytes, content_id: int, compression: str, size: int
+    ) -> None:
         self._store, self._content_id = store, content_id
         self._expand = EXPAND[compression]
-        self._left = memoryview(trace)
-        self._number: int | None = 0
+        # What is in memory, and how much there is behind it.
+        self._left, self._size = memoryview(trace), size
+        self._number = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed: any buffer
-        while not self._left and self._number is not None:
+        if not self._left and self._size > 0:
             part = self._store.part(self._content_id, self._number)
             if part is None:
-                if self._number == 0:
-                    # Each text has one part at least.
-                    raise OSError("the message was removed while it was read")
-                self._number = None
-            else:
-                self._number += 1
-                self._left = memoryview(self._expand(part))
+                # Half a message must not look like a whole one.
+                raise OSError("the message was removed while it was read")
+            self._left = memoryview(self._expand(part))
+            self._size -= len(self._left)
+            self._number += 1
         size = min(len(buffer), len(self._left))
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]

@@ -20,7 +20,9 @@ from .engine import OLDEST_MARIADB, writes
 #: Not Alembic's own name, so that a database can be shared with something else that uses it.
 VERSION_TABLE: Final = "lmtpsvc_version"
 
-#: Any two numbers will do, as long as everybody takes the same lock (PostgreSQL).
+_HINT: Final = "run python -m lmtpsvc.backends.sql upgrade URL, or say create=yes"
+
+#: Any number will do, as long as everybody takes the same lock (PostgreSQL).
 _LOCK: Final = 0x6C6D7470
 
 
@@ -50,7 +52,7 @@ def check(connection: Connection) -> None:
     if found == head:
         return
     if found is None:
-        raise SchemaError("the database has no tables for mail yet", can_upgrade=True)
+        raise SchemaError(f"the database has no tables for mail yet: {_HINT}", can_upgrade=True)
     if found not in {each.revision for each in script.walk_revisions()}:
         raise SchemaError(
             f"the tables are of version {found}, this lmtpsvc knows {head} and older:"
@@ -58,7 +60,7 @@ def check(connection: Connection) -> None:
             can_upgrade=False,
         )
     raise SchemaError(
-        f"the tables are of version {found}, this lmtpsvc needs {head}", can_upgrade=True
+        f"the tables are of version {found}, this lmtpsvc needs {head}: {_HINT}", can_upgrade=True
     )
 
 
