@@ -34,6 +34,9 @@ LOCK_SECONDS: Final = 5
 #: The oldest MariaDB that knows all we say.
 OLDEST_MARIADB: Final = (10, 6)
 
+#: Octets that it must take at once: parts of a message, as many as are sent together, escaped.
+SMALLEST_PACKET: Final = 4 << 20
+
 #: A connection that has been idle for so long is made anew; firewalls forget them after an hour.
 _RECYCLE_SECONDS: Final = 1800
 

@@ -5,7 +5,7 @@ Which tables a database has, and how it gets those of this version: Alembic, wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from typing import Final
 
@@ -14,16 +14,22 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from .engine import OLDEST_MARIADB, writes
+from .engine import OLDEST_MARIADB, SMALLEST_PACKET, writes
 
 #: Not Alembic's own name, so that a database can be shared with something else that uses it.
 VERSION_TABLE: Final = "lmtpsvc_version"
 
 _HINT: Final = "run python -m lmtpsvc.backends.sql upgrade URL, or say create=yes"
 
-#: Any number will do, as long as everybody takes the same lock (PostgreSQL).
-_LOCK: Final = 0x6C6D7470
+# How everybody takes the same lock, and gives it back.
+_POSTGRESQL: Final = (
+    "SELECT pg_advisory_lock(1819112560)",
+    "SELECT pg_advisory_unlock(1819112560)",
+)
+_MARIADB: Final = ("SELECT GET_LOCK('lmtpsvc', 60)", "SELECT RELEASE_LOCK('lmtpsvc')")
+_LOCKS: Final = {"postgresql": _POSTGRESQL, "mysql": _MARIADB, "mariadb": _MARIADB}
 
 
 class SchemaError(ValueError):
@@ -72,7 +78,7 @@ def upgrade(engine: Engine) -> bool:
     Raises:
         SchemaError: They are of a newer version than this one.
     """
-    with writes(engine.connect()) as connection, connection.begin(), _locked(connection):
+    with writes(engine.connect()) as connection, _locked(connection), connection.begin():
         try:
             check(connection)
         except SchemaError as error:
@@ -105,23 +111,31 @@ def _check_server(connection: Connection) -> None:
     if not getattr(dialect, "is_mariadb", False) or version < OLDEST_MARIADB:
         oldest = ".".join(map(str, OLDEST_MARIADB))
         raise SchemaError(f"this needs MariaDB {oldest} or newer", can_upgrade=False)
+    packet = connection.execute(text("SELECT @@max_allowed_packet")).scalar_one()
+    if packet < SMALLEST_PACKET:
+        raise SchemaError(
+            f"max_allowed_packet is {packet}; set it to {SMALLEST_PACKET} or more",
+            can_upgrade=False,
+        )
 
 
 @contextmanager
 def _locked(connection: Connection) -> Iterator[None]:
     """
-    Only one at a time is in here.  For SQLite, the transaction is enough.
+    Only one at a time is in here, from before the transaction until after it: MariaDB commits with
+    each table that it makes.  For SQLite, the transaction is enough.
     """
-    match connection.dialect.name:
-        case "postgresql":
-            # Let go at the end of the transaction.
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-            yield
-        case "sqlite":
-            yield
-        case _:
-            connection.execute(text("SELECT GET_LOCK('lmtpsvc', 20)"))
-            try:
-                yield
-            finally:
-                connection.execute(text("SELECT RELEASE_LOCK('lmtpsvc')"))
+    statements = _LOCKS.get(connection.dialect.name)
+    if statements is None:
+        yield
+        return
+    take, give = statements
+    connection.execute(text(take))
+    connection.commit()
+    try:
+        yield
+    finally:
+        # Whose connection is broken has no lock any more.
+        with suppress(SQLAlchemyError):
+            connection.execute(text(give))
+            connection.commit()

@@ -25,6 +25,7 @@ from lmtpsvc.backends.sql.schema import metadata
 from lmtpsvc.backends.sql.settings import Settings, from_words
 from lmtpsvc.specs import backend_from_string
 
+from ...databases import MariaDB
 from .conftest import Bench
 
 
@@ -142,6 +143,23 @@ class TestTables:
             Store.at(bench.url)
         with pytest.raises(OSError, match="9999"):
             bench.backend.startService()
+
+    def test_a_small_packet(self, mariadb: MariaDB) -> None:
+        """
+        A MariaDB that could not take a part of a message is refused at start.
+        """
+        url = mariadb.new()
+        engine = parse(url).engine(1)
+        with engine.connect() as connection:
+            before = connection.execute(sql("SELECT @@max_allowed_packet")).scalar_one()
+            connection.execute(sql("SET GLOBAL max_allowed_packet = 1048576"))
+        try:
+            with pytest.raises(ValueError, match="max_allowed_packet is 1048576"):
+                Store.at(url)
+        finally:
+            with engine.connect() as connection:
+                connection.execute(sql(f"SET GLOBAL max_allowed_packet = {before}"))
+            engine.dispose()
 
     def test_made_by_several_at_once(self, url: str) -> None:
         """
