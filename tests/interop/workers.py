@@ -16,6 +16,14 @@ from pathlib import Path
 from .running import kill_group, wait_until
 from .store import Store
 
+
+def _heed_interrupts() -> None:
+    """
+    What a shell starts in the background ignores SIGINT, and hands that down to all below it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 SECONDS = 30.0
 
@@ -56,6 +64,7 @@ class Workers:
                 stderr=said,
                 start_new_session=True,
                 pass_fds=descriptors,
+                preexec_fn=_heed_interrupts,  # noqa: PLW1509 - no threads here
             )
 
     @property
