@@ -6,6 +6,7 @@ A server refuses to run as root, so that it runs as nobody then.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -23,6 +24,16 @@ from typing import Any, NoReturn
 import pytest
 
 NOBODY = 65534
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_us() -> None:
+    """
+    In the new process: whatever becomes of pytest, no server is left behind (prctl(2)).
+    """
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Server:
@@ -62,6 +73,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_die_with_us,  # noqa: PLW1509 - it calls one function of C
                 **self._account,
             )
         end = time.monotonic() + 60
