@@ -26,6 +26,26 @@ def sync_directory(path: str) -> os.stat_result:
         os.close(descriptor)
 
 
+def check_room(root: str, advice: str = "", *, if_there: bool = True) -> None:
+    """
+    Make sure that mail could be stored in *root*, or that it could be made.
+
+    A root that is there must be writable, unless *if_there* says that this does not matter.
+
+    Raises:
+        ValueError: With one line that says what is in the way, and gives *advice*.
+    """
+    nearest = root
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise ValueError(f"{nearest} is not a directory")
+    if nearest == root and not if_there:
+        return
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise ValueError(f"{nearest} is not writable for user {os.geteuid()}{advice}")
+
+
 def make_directory(path: str, mode: int) -> bool:
     """
     Make sure there is a directory; one that is made gets exactly *mode*.  True if it was made.

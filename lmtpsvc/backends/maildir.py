@@ -25,7 +25,7 @@ from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITel
 from ..quota import Quota, declared_size, quota_of
 from ..replies import MAILBOX_UNAVAILABLE
 from .batch import Batch
-from .files import make_directory, make_directory_durably, remove_older
+from .files import check_room, make_directory, make_directory_durably, remove_older
 from .folders import directory_name
 from .group_commit import GroupCommit
 from .names import Names
@@ -201,23 +201,7 @@ threads   at most so many deliveries are on their way to the disk at a time.
         settings = from_words(words[0], options)
         root = settings.template.root
         if root is not None:
-            _check(root)
+            check_room(root)
         pool = WorkerPool(IReactorFromThreads(reactor), settings.threads, "maildir")
         clock = IReactorTime(reactor)
         return MaildirBackend(settings, pool, Names(socket.gethostname(), clock.seconds), clock)
-
-
-def _check(root: str) -> None:
-    """
-    Make sure that mail could be stored in *root*, or that it could be made.
-
-    Raises:
-        ValueError: With one line that says what is in the way.
-    """
-    nearest = root
-    while not os.path.lexists(nearest):
-        nearest = os.path.dirname(nearest)
-    if not os.path.isdir(nearest):
-        raise ValueError(f"{nearest} is not a directory")
-    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
-        raise ValueError(f"{nearest} is not writable for user {os.geteuid()}")

@@ -25,7 +25,7 @@ from ..envelope import Mailbox
 from ..errors import DeliveryError, refusal
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
 from ..replies import BAD_MAILBOX
-from .files import make_directory_durably
+from .files import check_room, make_directory_durably
 from .mbox_batch import Answers, Letter, MboxBatch
 from .mbox_files import MboxFiles, Spot
 from .mbox_locks import SUFFIX
@@ -34,6 +34,9 @@ from .mbox_queue import MboxQueue
 from .mbox_settings import SYNOPSIS, MboxSettings, from_words
 from .pool import Pool, WorkerPool
 from .template import MAX_NAME
+
+#: What to do where the directory of the mailboxes cannot be written to.
+_ADVICE: Final = ": be in its group (on Debian: mail), or let locks= have dotlock_try for dotlock"
 
 
 @implementer(IBackend, ITellsWhere)
@@ -171,28 +174,7 @@ threads   at most so many mailboxes are written to at a time.
             raise ValueError(f"expected {self.synopsis}")
         settings = from_words(words[0], options)
         if settings.template.root is not None:
-            _check(settings.template.root, needs_files="dotlock" in settings.locks)
+            needs_files = "dotlock" in settings.locks
+            check_room(settings.template.root, _ADVICE, if_there=needs_files)
         pool = WorkerPool(IReactorFromThreads(reactor), settings.threads, "mbox")
         return MboxBackend(settings, pool, IReactorTime(reactor))
-
-
-#: What to do where the directory of the mailboxes cannot be written to.
-_ADVICE: Final = "be in its group (on Debian: mail), or let locks= have dotlock_try for dotlock"
-
-
-def _check(root: str, *, needs_files: bool) -> None:
-    """
-    Make sure that mail could be stored in *root*, or that it could be made.
-
-    Raises:
-        ValueError: With one line that says what is in the way.
-    """
-    nearest = root
-    while not os.path.lexists(nearest):
-        nearest = os.path.dirname(nearest)
-    if not os.path.isdir(nearest):
-        raise ValueError(f"{nearest} is not a directory")
-    if not needs_files and nearest == root:
-        return
-    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
-        raise ValueError(f"{nearest} is not writable for user {os.geteuid()}: {_ADVICE}")
