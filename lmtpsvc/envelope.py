@@ -117,15 +117,21 @@ class Mailbox:
 @frozen
 class Client:
     """
-    Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket; *name* is what it
-    said with LHLO; *tls* tells whether the connection is encrypted; *protocol* is ``LMTP``, or what
-    else the message came by.
+    Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket, *port* a number if it
+    is known; *name* is what it said with LHLO; *tls* tells whether the connection is encrypted;
+    *protocol* is ``LMTP``, or what else the message came by.
+
+    *login* is who has authenticated, and *session* what a proxy or an MTA in front calls this
+    session in its own log; both may be empty.
     """
 
     host: str
     name: str = ""
     tls: bool = False
     protocol: str = "LMTP"
+    port: int | None = None
+    login: str = ""
+    session: str = ""
 
 
 @frozen

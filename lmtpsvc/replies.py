@@ -156,6 +156,7 @@ NESTED_MAIL = Reply(503, "A transaction is open already; RSET ends it", (5, 1))
 NO_RECIPIENTS = Reply(503, "No valid recipients", (5, 1))
 BAD_SEQUENCE = Reply(503, "Bad sequence of commands", (5, 1))
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", (5, 3))
+TOO_EARLY = Reply(554, "Something was sent before it could be answered, closing connection", (5, 0))
 TOO_LARGE = Reply(552, "Message larger than the limit", (3, 4))
 
 # ── recipients ───────────────────────────────────────────────────────────────────────────────────

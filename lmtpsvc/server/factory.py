@@ -4,6 +4,8 @@ LMTPFactory: all connections of the service.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
@@ -12,6 +14,7 @@ from twisted.logger import Logger
 from .. import replies
 from ..delivery.agent import DeliveryAgent
 from ..replies import Reply
+from ..session.connection import Terms
 from ..session.extensions import Extensions
 from .protocol import LMTPProtocol
 
@@ -26,6 +29,10 @@ class LMTPFactory(Factory):
 
     def __init__(self, agent: DeliveryAgent, extensions: Extensions) -> None:
         self.agent, self.extensions = agent, extensions
+        #: What STARTTLS begins with, an `IOpenSSLServerConnectionCreator`; None: there is none.
+        self.tls: object | None = None
+        #: Whether a host, an IP address or ``local``, may say who the client is.
+        self.trusts: Callable[[str], bool] = _trusts_nobody
         self._protocols: set[LMTPProtocol] = set()
         # Those that are in a transaction with an agent of before, and who waits for them.
         self._behind: list[tuple[set[LMTPProtocol], Deferred[None]]] = []
@@ -33,6 +40,12 @@ class LMTPFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return LMTPProtocol(self)
+
+    def on(self, terms: Terms) -> Factory:
+        """
+        What a listener with *terms* makes its protocols with.
+        """
+        return _OnTerms(self, terms)
 
     def use(self, agent: DeliveryAgent, extensions: Extensions) -> Deferred[None]:
         """
@@ -100,3 +113,21 @@ class LMTPFactory(Factory):
         )
         for protocol in tuple(self._protocols):
             protocol.abort()
+
+
+class _OnTerms(Factory):
+    """
+    The factory of one listener: all that it makes belongs to the one of the service.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: LMTPFactory, terms: Terms) -> None:
+        self._factory, self._terms = factory, terms
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return LMTPProtocol(self._factory, self._terms)
+
+
+def _trusts_nobody(_host: str) -> bool:
+    return False

@@ -17,6 +17,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..session.connection import NO_TERMS, Terms
+
 # RFC 2033 §5: LMTP must not be used on the TCP port of SMTP.
 SMTP_PORT = 25
 
@@ -34,11 +36,12 @@ class CannotStart(Exception):
 @frozen
 class Listener:
     """
-    An endpoint, and the words that asked for it.
+    An endpoint, the words that asked for it, and what it asks of clients.
     """
 
     words: str
     endpoint: IStreamServerEndpoint
+    terms: Terms = NO_TERMS
 
 
 class Listening(Service):
@@ -74,6 +77,12 @@ class Listening(Service):
         if not self._ports:
             self.privilegedStartService()
 
+    def _factory_of(self, listener: Listener) -> Factory:
+        """
+        What makes the protocols of its connections.
+        """
+        return self._factory
+
     @inlineCallbacks
     def _stop_listening(self) -> Generator[Deferred[Any], Any, None]:
         """
@@ -103,7 +112,7 @@ class Listening(Service):
     def _listen(self, listener: Listener) -> None:
         outcome: list[IListeningPort | Failure] = []
         # Every endpoint of Twisted listens, or fails to, at once.
-        listener.endpoint.listen(self._factory).addBoth(outcome.append)
+        listener.endpoint.listen(self._factory_of(listener)).addBoth(outcome.append)
         if not outcome:
             self._refuse(f"cannot listen on {listener.words}: it takes its time")
         port = outcome[0]

@@ -5,31 +5,38 @@ knows no verb and no reply of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Shape
 
+from attrs import evolve
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
     ISSLTransport,
     ITCPTransport,
+    ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .. import replies
+from ..delivery.awaiting import as_deferred
 from ..delivery.dispatch import reply_for
 from ..delivery.log import log_refusal
 from ..delivery.transaction import Accepted, Transaction
-from ..envelope import Client, Envelope, Mailbox
+from ..envelope import Envelope, Mailbox
 from ..replies import Reply
+from ..session.connection import NO_TERMS, Connection, Terms
 from ..session.events import (
+    Asked,
     MessageReceived,
     RecipientOffered,
     TextBegun,
     TextDiscarded,
     TextReceived,
+    TLSBegins,
 )
 from ..session.reply_queue import Slot
 from ..session.server import ServerSession
@@ -51,6 +58,7 @@ class Transport(Shape):
     def resumeProducing(self) -> None: ...
     def registerProducer(self, producer: object, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
+    def startTLS(self, contextFactory: object) -> None: ...
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -63,13 +71,11 @@ class LMTPProtocol(Protocol):
     """
 
     factory: LMTPFactory
+    _session: ServerSession
 
-    def __init__(self, factory: LMTPFactory) -> None:
-        self.factory = factory
+    def __init__(self, factory: LMTPFactory, terms: Terms = NO_TERMS) -> None:
+        self.factory, self._terms = factory, terms
         self._agent = factory.agent
-        self._session = ServerSession(
-            factory.agent.hostname, factory.agent.limits, factory.extensions
-        )
         self._connection: Transport | None = None
         self._outlet: Outlet | None = None
         self._transaction: Transaction | None = None
@@ -81,8 +87,8 @@ class LMTPProtocol(Protocol):
         self._reading = True
         self._spool_behind = False
         self._output_full = False
-        self._host = "local"
-        self._tls = False
+        # What an extension waits for.
+        self._asked: Deferred[Any] | None = None
 
     # ── what Twisted calls ───────────────────────────────────────────────────────────────────────
 
@@ -91,17 +97,20 @@ class LMTPProtocol(Protocol):
         assert transport is not None
         self._connection = connection = cast("Transport", transport)
         self._outlet = Outlet(transport)
-        self._host = getattr(transport.getPeer(), "host", "local")
-        self._tls = ISSLTransport.providedBy(transport)
-        if ITCPTransport.providedBy(transport) and self._host != "local":
+        known = self._facts(transport)
+        factory = self.factory
+        self._session = ServerSession(
+            factory.agent.hostname, factory.agent.limits, factory.extensions, known
+        )
+        if ITCPTransport.providedBy(transport) and known.host != "local":
             # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
             # takes a UNIX connection for a TCP one.)
             transport.setTcpNoDelay(True)
-        if not self._tls:
+        if not known.tls:
             connection.registerProducer(self, True)
         limits = self._agent.limits
         self._idle = IdleTimer(self._agent.clock, limits.idle_seconds, self._idle_too_long)
-        refusal = self.factory.admit(self)
+        refusal = factory.admit(self)
         if refusal is not None:
             self._session = ServerSession.refusing(refusal)
         self._run()
@@ -127,6 +136,8 @@ class LMTPProtocol(Protocol):
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             transaction.abandon()
+        if self._asked is not None:
+            self._asked.cancel()
         self.factory.forget(self)
 
     def pauseProducing(self) -> None:
@@ -184,6 +195,10 @@ class LMTPProtocol(Protocol):
                         self._deliver(event.slots)
                     case TextDiscarded():
                         self._discard()
+                    case Asked():
+                        self._find(event)
+                    case TLSBegins():
+                        self._begin_tls()
         finally:
             self._running = False
         if self.is_in_transaction and self._session.is_between_transactions:
@@ -225,15 +240,15 @@ class LMTPProtocol(Protocol):
 
     def _not_found(self, failure: Failure, offer: RecipientOffered) -> None:
         reply = reply_for(failure)
-        log_refusal(self._session.sender_name, self._host, offer.recipient, reply)
+        session = self._session
+        log_refusal(session.sender_name, session.client.host, offer.recipient, reply)
         self._session.answer_recipient(offer, reply)
         self._run()
 
     def _begin(self, event: TextBegun) -> None:
-        client = Client(self._host, self._session.client_name, self._tls)
         recipients = tuple([offer.recipient for offer in event.accepted])
         self._transaction = self._agent.begin(
-            Envelope(event.sender, recipients, client),
+            Envelope(event.sender, recipients, self._session.client),
             [offer.found for offer in event.accepted],
             self._spool_is_behind,
             self._spool_has_caught_up,
@@ -255,6 +270,59 @@ class LMTPProtocol(Protocol):
         assert self._transaction is not None
         self._transaction.reject(replies.TOO_LARGE)
         self._transaction = None
+
+    # ── what extensions need ─────────────────────────────────────────────────────────────────────
+
+    def _find(self, asked: Asked) -> None:
+        """
+        Find out what an extension wants to know, within the time that a look-up may take.
+        """
+
+        def found(result: Any) -> None:
+            self._asked = None
+            self._session.answer_asked(asked, result)
+            self._run()
+
+        def not_found(failure: Failure) -> None:
+            self._asked = None
+            if self._connection is not None:
+                self._session.refuse_asked(asked, reply_for(failure))
+                self._run()
+
+        agent = self.factory.agent
+        self._asked = result = maybeDeferred(lambda: as_deferred(asked.find(agent)))
+        result.addTimeout(agent.limits.lookup_seconds, agent.clock)
+        result.addCallbacks(found, not_found)
+
+    def _begin_tls(self) -> None:
+        """
+        Nothing of what was said before may be trusted, and nothing of it comes along.
+        """
+        connection, transport = self._connection, self.transport
+        assert connection is not None, "an event comes while there is a connection"
+        assert transport is not None, "as before"
+        self._send(connection)
+        # Until the handshake is done, see handshakeCompleted.
+        connection.unregisterProducer()
+        connection.startTLS(self.factory.tls)
+        self._outlet = Outlet(transport)
+        self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
+
+    def _facts(self, transport: ITransport) -> Connection:
+        """
+        What is known of the connection when it has just been made.
+        """
+        peer = transport.getPeer()
+        host = getattr(peer, "host", "local")
+        tls = ISSLTransport.providedBy(transport)
+        return Connection(
+            host,
+            getattr(peer, "port", None),
+            tls=tls,
+            offers_tls=self.factory.tls is not None and not tls,
+            is_trusted=self.factory.trusts(host),
+            terms=self._terms,
+        )
 
     # ── flow and time ────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.protocol import Factory
 
 from .factory import LMTPFactory
 from .listening import Listener, Listening
@@ -66,6 +67,9 @@ class LMTPService(Listening):
             yield maybeDeferred(part.stopService)
         yield self._at_end()
         self._log.info("stopped")
+
+    def _factory_of(self, listener: Listener) -> Factory:
+        return self._factory.on(listener.terms)
 
     def _say_started(self) -> None:
         self._say_where()

@@ -4,6 +4,7 @@ What a conversation tells the application.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
@@ -62,4 +63,31 @@ class MessageReceived:
     slots: tuple[Slot, ...]
 
 
-Event = RecipientOffered | TextBegun | TextReceived | TextDiscarded | MessageReceived
+@define(eq=False)
+class Asked:
+    """
+    An extension wants to know something that takes time: call *find* with the delivery agent, and
+    give what it returns, once that is known, to `ServerSession.answer_asked`; or, if it fails, the
+    reply that says so to `ServerSession.refuse_asked`.
+    """
+
+    find: Callable[[Any], Any]
+    then: Callable[[Any], None] = field(repr=False)
+
+
+@define(eq=False)
+class TLSBegins:
+    """
+    Send what there is to send, let the handshake begin, and call `ServerSession.encrypted`.
+    """
+
+
+Event = (
+    RecipientOffered
+    | TextBegun
+    | TextReceived
+    | TextDiscarded
+    | MessageReceived
+    | Asked
+    | TLSBegins
+)

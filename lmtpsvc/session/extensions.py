@@ -9,6 +9,7 @@ add verbs.  A new one is a class of a few lines, registered where the service is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import replies
@@ -35,16 +36,25 @@ class Extension:
     #: Parameters that it adds to MAIL and RCPT, by keyword in upper case.
     mail_parameters: Mapping[str, ParameterParser] = {}
     rcpt_parameters: Mapping[str, ParameterParser] = {}
-    #: Verbs that it adds, in upper case.
+    #: Verbs that it adds, in upper case; one that the session knows itself is taken over.
     verbs: Mapping[bytes, VerbAction] = {}
+    #: Those among them that wait until every command before them has been answered.
+    barriers: frozenset[bytes] = frozenset()
 
-    def announcement(self) -> str:
+    def is_available(self, session: ServerSession) -> bool:
+        """
+        Whether the extension is there for this client.  If not, it is not announced, and its
+        parameters and verbs are as unknown as if there were none.
+        """
+        return True
+
+    def announcement(self, session: ServerSession) -> str:
         """
         The line after LHLO: the keyword, and its parameters if it has any.
         """
         return self.keyword
 
-    def check_sender(self, sender: Sender) -> None:
+    def check_sender(self, session: ServerSession, sender: Sender) -> None:
         """
         Look at a MAIL as a whole.
 
@@ -52,13 +62,17 @@ class Extension:
             CommandError: With the reply that refuses it.
         """
 
-    def check_recipient(self, sender: Sender, recipient: Recipient) -> None:
+    def check_recipient(self, session: ServerSession, sender: Sender, recipient: Recipient) -> None:
         """
         Look at a RCPT as a whole, in the transaction that *sender* opened.
 
         Raises:
             CommandError: With the reply that refuses it.
         """
+
+
+_Parsers = Mapping[str, tuple[Extension, ParameterParser]]
+_NOBODY = (None, None)
 
 
 class Extensions:
@@ -71,9 +85,19 @@ class Extensions:
 
     def __init__(self, extensions: Iterable[Extension]) -> None:
         self._extensions = tuple(extensions)
-        self._mail = self._collect("mail_parameters")
-        self._rcpt = self._collect("rcpt_parameters")
-        self.verbs: Mapping[bytes, VerbAction] = self._collect("verbs")
+        # Most are there for everybody: only the others are asked.
+        self._choosy = frozenset(
+            each
+            for each in self._extensions
+            if type(each).is_available is not Extension.is_available
+        )
+        self._mail: _Parsers = self._collect("mail_parameters")
+        self._rcpt: _Parsers = self._collect("rcpt_parameters")
+        self._verbs: Mapping[bytes, tuple[Extension, VerbAction]] = self._collect("verbs")
+        #: Verbs that wait until every command before them has been answered.
+        self.barriers = frozenset(verb for each in self._extensions for verb in each.barriers)
+        # The answer to LHLO is one of very few.
+        self._hello = lru_cache(maxsize=64)(partial(MultilineReply, 250))
         keywords = [each.keyword for each in self._extensions]
         if len(set(keywords)) != len(keywords):
             raise ValueError(f"an extension is registered twice: {keywords}")
@@ -86,7 +110,7 @@ class Extensions:
             for key, value in getattr(extension, name).items():
                 if key in collected:
                     raise ValueError(f"two extensions claim {key!r}")
-                collected[key] = value
+                collected[key] = (extension, value)
         return collected
 
     def _overriding(self, name: str) -> tuple[Callable[..., None], ...]:
@@ -97,27 +121,67 @@ class Extensions:
             if getattr(type(each), name) is not getattr(Extension, name)
         )
 
-    def capabilities(self, hostname: str) -> MultilineReply:
+    def actions(self, own: Mapping[bytes, VerbAction]) -> Mapping[bytes, VerbAction]:
+        """
+        What carries out each verb: *own*, those of the session, and ours before them.
+        """
+        return {
+            **own,
+            **{verb: self._guarded(*each, own.get(verb)) for verb, each in self._verbs.items()},
+        }
+
+    def _guarded(
+        self, extension: Extension, action: VerbAction, otherwise: VerbAction | None
+    ) -> VerbAction:
+        if extension not in self._choosy:
+            return action
+
+        def guarded(session: ServerSession, argument: bytes) -> None:
+            if extension.is_available(session):
+                action(session, argument)
+            elif otherwise is not None:
+                otherwise(session, argument)
+            else:
+                raise CommandError(replies.UNKNOWN_COMMAND)
+
+        return guarded
+
+    def capabilities(self, hostname: str, session: ServerSession) -> MultilineReply:
         """
         The answer to LHLO (RFC 5321 §4.1.1.1).
         """
-        announced = (each.announcement() for each in self._extensions)
-        return MultilineReply(250, (hostname, *announced))
+        choosy = self._choosy
+        announced = [
+            each.announcement(session)
+            for each in self._extensions
+            if each not in choosy or each.is_available(session)
+        ]
+        return self._hello((hostname, *announced))
 
-    def sender(self, address: Address | None, parameters: Mapping[str, str | None]) -> Sender:
+    def sender(
+        self,
+        session: ServerSession,
+        address: Address | None,
+        parameters: Mapping[str, str | None],
+    ) -> Sender:
         """
         Make a Sender of what MAIL said.
 
         Raises:
             CommandError: A parameter is unknown (RFC 5321 §4.1.1.11: 555) or an extension objects.
         """
-        sender = Sender(address, _read(self._mail, parameters) if parameters else NO_PARAMETERS)
+        read = self._read(session, self._mail, parameters) if parameters else NO_PARAMETERS
+        sender = Sender(address, read)
         for check in self._sender_checks:
-            check(sender)
+            check(session, sender)
         return sender
 
     def recipient(
-        self, sender: Sender, address: Address, parameters: Mapping[str, str | None]
+        self,
+        session: ServerSession,
+        sender: Sender,
+        address: Address,
+        parameters: Mapping[str, str | None],
     ) -> Recipient:
         """
         Make a Recipient of what RCPT said.
@@ -125,21 +189,21 @@ class Extensions:
         Raises:
             CommandError: As in `sender`.
         """
-        recipient = Recipient(
-            address, _read(self._rcpt, parameters) if parameters else NO_PARAMETERS
-        )
+        read = self._read(session, self._rcpt, parameters) if parameters else NO_PARAMETERS
+        recipient = Recipient(address, read)
         for check in self._recipient_checks:
-            check(sender, recipient)
+            check(session, sender, recipient)
         return recipient
 
-
-def _read(
-    known: Mapping[str, ParameterParser], given: Mapping[str, str | None]
-) -> Mapping[str, Any]:
-    parsed = {}
-    for keyword, value in given.items():
-        parser = known.get(keyword)
-        if parser is None:
-            raise CommandError(replies.UNKNOWN_PARAMETER)
-        parsed[keyword] = parser(value)
-    return parsed
+    def _read(
+        self, session: ServerSession, known: _Parsers, given: Mapping[str, str | None]
+    ) -> Mapping[str, Any]:
+        parsed = {}
+        for keyword, value in given.items():
+            extension, parser = known.get(keyword, _NOBODY)
+            if parser is None or (
+                extension in self._choosy and not extension.is_available(session)
+            ):
+                raise CommandError(replies.UNKNOWN_PARAMETER)
+            parsed[keyword] = parser(value)
+        return parsed

@@ -18,23 +18,29 @@ outstanding: `is_blocked` then tells the application to stop reading.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import evolve
 
 from .. import replies
-from ..envelope import Sender
+from ..envelope import Client, Sender
 from ..limits import Limits
 from ..replies import Reply
 from ..wire.commands import CommandError
 from ..wire.lines import parse_hello, split_verb
 from ..wire.paths import parse_mail, parse_rcpt
 from ..wire.text import TextDecoder
+from .connection import LOCAL, Connection
 from .events import (
+    Asked,
     Event,
     MessageReceived,
     RecipientOffered,
     TextBegun,
     TextDiscarded,
     TextReceived,
+    TLSBegins,
 )
 from .extensions import Extensions, VerbAction
 from .reply_queue import Answer, ReplyQueue, Slot
@@ -50,9 +56,10 @@ class ServerSession:
     """
 
     __slots__ = (
-        "_accepted",
+        "_actions",
+        "_asked",
+        "_barriers",
         "_buffer",
-        "_capabilities",
         "_decoder",
         "_discarding",
         "_errors",
@@ -61,6 +68,8 @@ class ServerSession:
         "_farewell",
         "_hostname",
         "_limits",
+        "_line_limit",
+        "_line_reader",
         "_offers",
         "_pending",
         "_position",
@@ -71,21 +80,39 @@ class ServerSession:
         "_text_size",
         "_undelivered",
         "_waiting",
-        "client_name",
+        "client",
+        "connection",
+        "notes",
     )
 
-    def __init__(self, hostname: str, limits: Limits, extensions: Extensions) -> None:
+    def __init__(
+        self,
+        hostname: str,
+        limits: Limits,
+        extensions: Extensions,
+        connection: Connection = LOCAL,
+    ) -> None:
         self._hostname, self._limits, self._extensions = hostname, limits, extensions
+        self._actions = extensions.actions(_ACTIONS)
+        self._barriers = extensions.barriers
         self._replies = ReplyQueue()
         self._replies.put(replies.greeting(hostname))
         self._state = State.NEW
-        #: What the client called itself with LHLO, or empty.
-        self.client_name = ""
+        self.connection = connection
+        #: Who is connected, as far as it has been said.
+        self.client: Client = connection.client
+        #: What extensions remember, each under a key of its own, until all is forgotten.
+        self.notes: dict[Any, Any] = {}
+        # What an extension has asked and nobody has answered yet; nothing is read meanwhile.
+        self._asked: Asked | TLSBegins | None = None
+        # Who takes the next line, if it is no command, and how long that may be.
+        self._line_reader: Callable[[bytes], None] | None = None
+        self._line_limit = limits.command_line
         self._buffer, self._position = b"", 0
         self._skipping = False
         self._errors = 0
         self._events: deque[Event] = deque()
-        # A DATA is unread because RCPTs before it are not answered.
+        # A DATA, say, is unread because RCPTs before it are not answered.
         self._waiting = False
         self._farewell: Reply | None = None
         self._sender: Sender | None = None
@@ -153,6 +180,7 @@ class ServerSession:
         return (
             self._state is State.DELIVERING
             or self._waiting
+            or self._asked is not None
             or self._replies.outstanding >= MAX_OUTSTANDING
         )
 
@@ -161,7 +189,7 @@ class ServerSession:
         """
         The client waits for us.
         """
-        return len(self._replies) > 0
+        return len(self._replies) > 0 or self._asked is not None
 
     @property
     def has_unread(self) -> bool:
@@ -220,6 +248,34 @@ class ServerSession:
         if self._undelivered == 0:
             self._end_transaction()
 
+    def answer_asked(self, asked: Asked, found: Any) -> None:
+        """
+        Tell an extension what it wanted to know.
+        """
+        if self._asked is asked:
+            self._asked = None
+            try:
+                asked.then(found)
+            except CommandError as error:
+                self._refuse(error.reply)
+
+    def refuse_asked(self, asked: Asked, reply: Reply) -> None:
+        """
+        It cannot be known: *reply* is the answer to the command.
+        """
+        if self._asked is asked:
+            self._asked = None
+            self._refuse(reply)
+
+    def encrypted(self, connection: Connection) -> None:
+        """
+        TLS is in force, and the conversation begins anew (RFC 3207 §4.2), over what is now
+        *connection*.
+        """
+        self._asked = None
+        self.connection = connection
+        self.begin_anew()
+
     def data_to_send(self) -> bytes:
         """
         Take the replies whose turn has come.
@@ -255,13 +311,55 @@ class ServerSession:
         """
         self._replies.put(reply)
 
+    def ask(self, find: Callable[[Any], Any], then: Callable[[Any], None]) -> None:
+        """
+        Let the application find something out: *find* is called with its delivery agent, and may
+        return a Deferred or coroutine.  *then* gets what that ends with, and answers the command, or
+        raises CommandError.  A failure is answered as one of a directory is.
+
+        No further command is read until then.
+        """
+        self._asked = asked = Asked(find, then)
+        self._events.append(asked)
+
+    def read_line(self, reader: Callable[[bytes], None], limit: int) -> None:
+        """
+        Give the next line to *reader*, without its CRLF, in place of taking it for a command; it
+        answers it, or raises CommandError.  A line of more than *limit* octets, CRLF included, is
+        answered 500, and *reader* forgotten.
+        """
+        self._line_reader, self._line_limit = reader, limit
+
+    def begin_tls(self, reply: Reply) -> None:
+        """
+        Say *reply*, then let the handshake begin.
+
+        What has come in the clear behind the command cannot be told from what an attacker has put
+        there: then there is no handshake, and the connection ends (RFC 3207 §6, CVE-2011-0411).
+        """
+        if self.has_unread:
+            self._say_farewell(replies.TOO_EARLY)
+            return
+        self._replies.put(reply)
+        self._asked = begins = TLSBegins()
+        self._events.append(begins)
+
+    def begin_anew(self) -> None:
+        """
+        Forget all that was said: who the client is, the transaction, and the notes of extensions.
+        """
+        self._forget_transaction()
+        self.client = self.connection.client
+        self.notes.clear()
+        self._state = State.NEW
+
     # ── commands ─────────────────────────────────────────────────────────────────────────────────
 
     def _take_command(self) -> bool:
         """
         Carry out the next command; False if there is none yet, or if it has to wait.
         """
-        if self._replies.outstanding >= MAX_OUTSTANDING:
+        if self._asked is not None or self._replies.outstanding >= MAX_OUTSTANDING:
             return False
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)
@@ -271,19 +369,25 @@ class ServerSession:
         self._position = end + 1
         if self._skipping:
             self._skipping = False
+            self._end_exchange()
             self._refuse(replies.LINE_TOO_LONG)
             return True
         try:
-            if end + 1 - start > self._limits.command_line:
+            if self._line_reader is not None:
+                self._take_line(buffer[start : end + 1])
+                return True
+            if end + 1 - start > self._line_limit:
                 raise CommandError(replies.LINE_TOO_LONG)
             if buffer[end - 1 : end] != b"\r" or end == start:
                 raise CommandError(replies.LINE_ENDING)
             verb, argument = split_verb(buffer[start : end - 1])
-            self._waiting = verb == b"DATA" and self._pending > 0
+            self._waiting = (verb == b"DATA" and self._pending > 0) or (
+                verb in self._barriers and self._replies.outstanding > 0
+            )
             if self._waiting:
                 self._position = start
                 return False
-            action = _ACTIONS.get(verb) or self._extensions.verbs.get(verb)
+            action = self._actions.get(verb)
             if action is None:
                 raise CommandError(replies.UNKNOWN_COMMAND)
             action(self, argument)
@@ -291,11 +395,27 @@ class ServerSession:
             self._refuse(error.reply)
         return True
 
+    def _take_line(self, line: bytes) -> None:
+        """
+        Give a line that is no command to who waits for it.
+        """
+        reader, limit = self._line_reader, self._line_limit
+        self._end_exchange()
+        assert reader is not None, "looked at before"
+        if len(line) > limit:
+            raise CommandError(replies.LINE_TOO_LONG)
+        if not line.endswith(b"\r\n"):
+            raise CommandError(replies.LINE_ENDING)
+        reader(line[:-2])
+
+    def _end_exchange(self) -> None:
+        self._line_reader, self._line_limit = None, self._limits.command_line
+
     def _hold_partial_line(self) -> None:
         """
         Keep the beginning of a line, but never more than a line may be long.
         """
-        if len(self._buffer) - self._position >= self._limits.command_line:
+        if len(self._buffer) - self._position >= self._line_limit:
             self._skipping = True
         if self._skipping:
             self._buffer, self._position = b"", 0
@@ -310,10 +430,10 @@ class ServerSession:
 
     def _lhlo(self, argument: bytes) -> None:
         after = advance(self._state, Verb.LHLO)
-        self.client_name = parse_hello(argument)
+        self.client = evolve(self.client, name=parse_hello(argument))
         self._forget_transaction()
         self._state = after
-        self._replies.put(self._extensions.capabilities(self._hostname))
+        self._replies.put(self._extensions.capabilities(self._hostname, self))
 
     def _wrong_hello(self, _argument: bytes) -> None:
         # RFC 2033 §4.1: never a 2yz, so that a misconfigured client is noticed.
@@ -322,7 +442,7 @@ class ServerSession:
     def _mail(self, argument: bytes) -> None:
         after = advance(self._state, Verb.MAIL)
         address, parameters = parse_mail(argument)
-        self._sender = self._extensions.sender(address, parameters)
+        self._sender = self._extensions.sender(self, address, parameters)
         self._state = after
         self._replies.put(replies.SENDER_OK)
 
@@ -337,7 +457,7 @@ class ServerSession:
         address, parameters = parse_rcpt(argument)
         sender = self._sender
         assert sender is not None, "the state says that MAIL was accepted"
-        recipient = self._extensions.recipient(sender, address, parameters)
+        recipient = self._extensions.recipient(self, sender, address, parameters)
         if len(self._offers) >= self._limits.recipients:
             raise CommandError(replies.TOO_MANY_RECIPIENTS)
         offer = RecipientOffered(recipient, self._replies.reserve(), sender.size)
@@ -437,6 +557,8 @@ class ServerSession:
         self._state = State.CLOSED
         self._buffer, self._position = b"", 0
         self._waiting = False
+        self._asked = None
+        self._line_reader = None
 
 
 _ACTIONS: Mapping[bytes, VerbAction] = {

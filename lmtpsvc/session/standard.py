@@ -4,11 +4,16 @@ The extensions that every LMTP server should have (RFC 2033 §5), and SIZE and S
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .. import replies
 from ..envelope import Recipient, Sender
 from ..limits import Limits
 from ..wire.commands import CommandError
 from .extensions import Extension, Extensions
+
+if TYPE_CHECKING:
+    from .server import ServerSession
 
 
 class Pipelining(Extension):
@@ -56,7 +61,7 @@ class Size(Extension):
         self._limit = limit
         self.mail_parameters = {"SIZE": self._size}
 
-    def announcement(self) -> str:
+    def announcement(self, session: ServerSession) -> str:
         return f"SIZE {self._limit}"
 
     def _size(self, value: str | None) -> int:
@@ -85,14 +90,14 @@ class SmtpUtf8(Extension):
             raise CommandError(replies.BAD_PARAMETER)
         return True
 
-    def check_sender(self, sender: Sender) -> None:
+    def check_sender(self, session: ServerSession, sender: Sender) -> None:
         address = sender.address
         if address is None or (address.local.isascii() and address.domain.isascii()):
             return
         if not sender.smtputf8:
             raise CommandError(replies.NEED_UTF8)
 
-    def check_recipient(self, sender: Sender, recipient: Recipient) -> None:
+    def check_recipient(self, session: ServerSession, sender: Sender, recipient: Recipient) -> None:
         address = recipient.address
         if address.local.isascii() and address.domain.isascii():
             return

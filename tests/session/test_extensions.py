@@ -29,6 +29,13 @@ ANN = Address("ann", "example.org")
 JOERG = Address("jörg", "example.org")
 
 
+def nobody() -> ServerSession:
+    """
+    A conversation in which nothing has been said.
+    """
+    return ServerSession("mx", Limits(), Extensions([]))
+
+
 def flag(value: str | None) -> bool:
     if value is not None:
         raise CommandError(replies.BAD_PARAMETER)
@@ -47,7 +54,7 @@ class Priority(Extension):
         self.verbs = {b"XNOW": self.now}
         self.asked: list[bytes] = []
 
-    def announcement(self) -> str:
+    def announcement(self, session: ServerSession) -> str:
         return "XPRIORITY 1 9"
 
     @staticmethod
@@ -56,7 +63,7 @@ class Priority(Extension):
             raise CommandError(replies.BAD_PARAMETER)
         return int(value)
 
-    def check_recipient(self, sender: Sender, recipient: Recipient) -> None:
+    def check_recipient(self, session: ServerSession, sender: Sender, recipient: Recipient) -> None:
         if sender.address is None and recipient.parameters.get("XPRIO", 0) > 5:
             raise CommandError(Reply(555, "No haste for a bounce", (5, 4)))
 
@@ -91,7 +98,7 @@ class TestRegistry:
         assert (
             b"250-mx.example.org\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
             b"250-SIZE 1000\r\n250 SMTPUTF8\r\n"
-        ) == registry.capabilities("mx.example.org").wire
+        ) == registry.capabilities("mx.example.org", nobody()).wire
 
     def test_none(self) -> None:
         """
@@ -99,9 +106,9 @@ class TestRegistry:
         """
         registry = Extensions([])
 
-        assert b"250 mx\r\n" == registry.capabilities("mx").wire
+        assert b"250 mx\r\n" == registry.capabilities("mx", nobody()).wire
         with pytest.raises(CommandError) as caught:
-            registry.sender(ANN, {"SIZE": "1"})
+            registry.sender(nobody(), ANN, {"SIZE": "1"})
         assert replies.UNKNOWN_PARAMETER == caught.value.reply
 
     @pytest.mark.parametrize(
@@ -130,10 +137,10 @@ class TestRegistry:
         registry = Extensions(
             [Named("A", mail_parameters={"P": flag}), Named("B", rcpt_parameters={"P": flag})]
         )
-        sender = registry.sender(ANN, {"P": None})
+        sender = registry.sender(nobody(), ANN, {"P": None})
 
         assert {"P": True} == sender.parameters
-        assert {"P": True} == registry.recipient(sender, ANN, {"P": None}).parameters
+        assert {"P": True} == registry.recipient(nobody(), sender, ANN, {"P": None}).parameters
 
     def test_checks_come_after_parameters(self) -> None:
         """
@@ -144,10 +151,10 @@ class TestRegistry:
         class Watcher(Extension):
             keyword = "XWATCH"
 
-            def check_sender(self, sender: Sender) -> None:
+            def check_sender(self, session: ServerSession, sender: Sender) -> None:
                 seen.append(sender.size)
 
-        Extensions([Watcher(), Size(100)]).sender(ANN, {"SIZE": "7"})
+        Extensions([Watcher(), Size(100)]).sender(nobody(), ANN, {"SIZE": "7"})
 
         assert [7] == seen
 
@@ -175,7 +182,7 @@ class TestStandard:
         """
         registry = standard_extensions(Limits(message_size=1000))
 
-        assert read == registry.sender(None, parameters).parameters
+        assert read == registry.sender(nobody(), None, parameters).parameters
 
     @pytest.mark.parametrize(
         ("parameters", "reply"),
@@ -200,7 +207,7 @@ class TestStandard:
         A value that nobody can read is 501, a size beyond the limit 552, and the unknown 555.
         """
         with pytest.raises(CommandError) as caught:
-            standard_extensions(Limits(message_size=1000)).sender(None, parameters)
+            standard_extensions(Limits(message_size=1000)).sender(nobody(), None, parameters)
 
         assert reply == caught.value.reply
 
@@ -210,17 +217,17 @@ class TestStandard:
         An address in UTF-8 is refused, sender or recipient, unless MAIL said SMTPUTF8.
         """
         registry = Extensions([SmtpUtf8()])
-        plain = registry.sender(ANN, {})
-        asked = registry.sender(address, {"SMTPUTF8": None})
+        plain = registry.sender(nobody(), ANN, {})
+        asked = registry.sender(nobody(), address, {"SMTPUTF8": None})
 
         for refused in (
-            lambda: registry.sender(address, {}),
-            lambda: registry.recipient(plain, address, {}),
+            lambda: registry.sender(nobody(), address, {}),
+            lambda: registry.recipient(nobody(), plain, address, {}),
         ):
             with pytest.raises(CommandError) as caught:
                 refused()
             assert replies.NEED_UTF8 == caught.value.reply
-        assert address == registry.recipient(asked, address, {}).address
+        assert address == registry.recipient(nobody(), asked, address, {}).address
 
 
 class TestStrangers:

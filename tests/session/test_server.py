@@ -856,11 +856,11 @@ class TestApplication:
         Who speaks, and for whom, is known while it matters.
         """
         session = ServerSession("mx", Limits(), Extensions([]))
-        assert ("", "") == (session.client_name, session.sender_name)
+        assert ("", "") == (session.client.name, session.sender_name)
 
         session.receive(b"LHLO mx.example.net\r\n" + MAIL)
         session.next_event()
-        assert ("mx.example.net", "chris@bar.com") == (session.client_name, session.sender_name)
+        assert ("mx.example.net", "chris@bar.com") == (session.client.name, session.sender_name)
 
         session.receive(b"RSET\r\n")
         session.next_event()

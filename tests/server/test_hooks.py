@@ -1,0 +1,181 @@
+"""
+What a connection does for extensions: it finds things out, and begins TLS.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import CertificateOptions
+
+from lmtpsvc import replies
+from lmtpsvc.errors import refusal
+from lmtpsvc.limits import Limits
+from lmtpsvc.replies import Reply
+from lmtpsvc.server.protocol import LMTPProtocol
+from lmtpsvc.session.connection import Terms
+from lmtpsvc.session.extensions import Extension, Extensions
+from lmtpsvc.session.server import ServerSession
+
+NO = Reply(550, "No", (7, 1))
+
+
+class Curious(Extension):
+    """
+    ``XASK`` asks for what *answers* has next, ``XTLS`` begins TLS, ``XWHO`` tells the connection.
+    """
+
+    keyword = "XCURIOUS"
+
+    def __init__(self) -> None:
+        self.verbs = {b"XASK": self.ask, b"XTLS": self.tls, b"XWHO": self.who}
+        self.answers: list[Any] = []
+        self.agents: list[object] = []
+
+    def ask(self, session: ServerSession, _argument: bytes) -> None:
+        def find(agent: object) -> Any:
+            self.agents.append(agent)
+            answer = self.answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        session.ask(find, lambda found: session.reply(Reply(250, f"Found {found}")))
+
+    def tls(self, session: ServerSession, _argument: bytes) -> None:
+        session.begin_tls(Reply(220, "Go ahead"))
+
+    def who(self, session: ServerSession, _argument: bytes) -> None:
+        it = session.connection
+        said = [it.host, it.port, it.tls, it.offers_tls, it.is_trusted, it.terms.proxied]
+        session.reply(Reply(250, " ".join(map(str, said))))
+
+
+@pytest.fixture
+def curious() -> Curious:
+    return Curious()
+
+
+@pytest.fixture
+def server(make_server: Any, curious: Curious) -> Any:
+    server = make_server(Limits(lookup_seconds=60))
+    server.factory.extensions = Extensions([curious])
+    return server
+
+
+class TestFinding:
+    def test_at_once(self, server: Any, curious: Curious) -> None:
+        """
+        It is asked with the delivery agent of the moment.
+        """
+        curious.answers = ["it"]
+        wire = server.connect()
+
+        assert [b"250 Found it"] == wire.says(b"XASK\r\n")
+        assert [server.factory.agent] == curious.agents
+
+    def test_later(self, server: Any, curious: Curious) -> None:
+        """
+        What comes behind it waits.
+        """
+        answer: Deferred[str] = Deferred()
+        curious.answers = [answer]
+        wire = server.connect()
+        assert [] == wire.says(b"XASK\r\nNOOP\r\n")
+        assert not wire.is_read
+
+        answer.callback("it")
+
+        assert [b"250 Found it", replies.OK.wire[:-2]] == wire.heard()
+        assert wire.is_read
+
+    def test_coroutine(self, server: Any, curious: Curious) -> None:
+        async def find() -> str:
+            return "it"
+
+        curious.answers = [find()]
+
+        assert [b"250 Found it"] == server.connect().says(b"XASK\r\n")
+
+    @pytest.mark.parametrize("failure", [refusal(NO), Deferred()], ids=["raised", "by a Deferred"])
+    def test_failure(self, failure: Any, server: Any, curious: Curious) -> None:
+        """
+        Has the reply that a directory's would have.
+        """
+        curious.answers = [failure]
+        wire = server.connect()
+        said = wire.says(b"XASK\r\n")
+        if isinstance(failure, Deferred):
+            assert [] == said
+            failure.errback(refusal(NO))
+            said = wire.heard()
+
+        assert [NO.wire[:-2]] == said
+
+    def test_never(self, server: Any, curious: Curious) -> None:
+        """
+        Who waits is told so, when a look-up would have taken too long.
+        """
+        curious.answers = [Deferred()]
+        wire = server.connect()
+        wire.says(b"XASK\r\n")
+
+        server.clock.advance(60)
+
+        assert [replies.CANNOT_LOOK_UP.wire[:-2]] == wire.heard()
+
+    def test_the_client_has_gone(self, server: Any, curious: Curious) -> None:
+        """
+        Then it is called off.
+        """
+        cancelled: list[object] = []
+        curious.answers = [Deferred(cancelled.append)]
+        wire = server.connect()
+        wire.says(b"XASK\r\n")
+
+        wire.hang_up()
+
+        assert 1 == len(cancelled)
+
+
+class TestTLS:
+    def test_begins(self, server: Any) -> None:
+        """
+        The reply leaves in the clear, and what the connection is known for has changed.
+        """
+        context = CertificateOptions()
+        server.factory.tls = context
+        wire = server.connect()
+        begun: list[tuple[object, bytes]] = []
+        wire.startTLS = lambda context: begun.append((context, wire.value()))
+        assert [b"250 192.0.2.7 54321 False True False False"] == wire.says(b"XWHO\r\n")
+
+        wire.clear()
+        wire.says(b"XTLS\r\n")
+
+        assert [(context, b"220 Go ahead\r\n")] == begun
+        # Until the handshake is done: see LMTPProtocol.handshakeCompleted.
+        assert wire.producer is None
+        wire.clear()
+        assert [b"250 192.0.2.7 54321 True False False False"] == wire.says(b"XWHO\r\n")
+
+
+class TestFacts:
+    def test_trusted(self, server: Any) -> None:
+        """
+        The factory says who is.
+        """
+        server.factory.trusts = {"192.0.2.7"}.__contains__
+
+        assert server.connect().says(b"XWHO\r\n")[0].endswith(b"False True False")
+
+    def test_terms(self, server: Any) -> None:
+        """
+        Each listener has its own; the connections are all of the one service.
+        """
+        protocol = server.factory.on(Terms(proxied=True)).buildProtocol(None)
+
+        assert isinstance(protocol, LMTPProtocol)
+        assert protocol.factory is server.factory
