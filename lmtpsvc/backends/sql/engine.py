@@ -9,13 +9,15 @@ the server's default; what MariaDB is told for all its clients together is looke
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import field, frozen
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -36,6 +38,9 @@ OLDEST_MARIADB: Final = (10, 6)
 
 #: Octets that it must take at once: parts of a message, as many as are sent together, escaped.
 SMALLEST_PACKET: Final = 4 << 20
+
+#: How soon one looks again who met another that was changing a new SQLite file.
+_PAUSE_SECONDS: Final = 0.01
 
 #: A connection that has been idle for so long is made anew; firewalls forget them after an hour.
 _RECYCLE_SECONDS: Final = 1800
@@ -219,7 +224,6 @@ def _on_connect(kind: str, timeout: int) -> Callable[[DBAPIConnection, Connectio
         case "sqlite":
             statements = [
                 # WAL syncs at each commit if FULL (https://sqlite.org/pragma.html#pragma_synchronous).
-                "PRAGMA journal_mode = WAL",
                 "PRAGMA synchronous = FULL",
                 "PRAGMA foreign_keys = ON",
                 # After a backlog, the log gives back its room.
@@ -251,6 +255,8 @@ def _on_connect(kind: str, timeout: int) -> Callable[[DBAPIConnection, Connectio
             # Transactions begin where we say so, not where the driver thinks best.
             connection.isolation_level = None
         cursor = connection.cursor()
+        if kind == "sqlite":
+            _write_ahead(cursor, timeout)
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
@@ -258,3 +264,25 @@ def _on_connect(kind: str, timeout: int) -> Callable[[DBAPIConnection, Connectio
             connection.commit()
 
     return on_connect
+
+
+def _write_ahead(cursor: DBAPICursor, timeout: int) -> None:
+    """
+    Have SQLite write ahead, as the file says from then on, for everybody.
+
+    Who changes a file has read it before, and two who have read and want to write would wait for
+    each other: there, SQLite says "locked" at once, whatever its timeout
+    (https://sqlite.org/c3ref/busy_handler.html).  So of those who start on a new file together, all
+    but one come again.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > end:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return

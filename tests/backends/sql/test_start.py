@@ -4,8 +4,11 @@ From the words of the command line to tables that fit, and what an operator does
 
 from __future__ import annotations
 
+import sqlite3
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text as sql
+from sqlalchemy.exc import OperationalError
 from twisted.internet import reactor
 
 from lmtpsvc.backends.sql import versions
@@ -174,6 +178,32 @@ class TestTables:
             engine.dispose()
 
         assert 1 == made.count(True)
+
+    def test_another_changes_the_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Who comes to a new SQLite file in the moment when another makes it ready comes again, but
+        not for ever.
+        """
+        path = tmp_path / "mail.db"
+        with closing(sqlite3.connect(path)) as other:
+            monkeypatch.setattr(time, "sleep", lambda _: other.commit())
+            other.execute("CREATE TABLE something (n INTEGER)")
+            other.execute("BEGIN IMMEDIATE")
+            engine = parse(f"sqlite:///{path}").engine(1, timeout=20)
+            with engine.connect() as connection:
+                assert "wal" == connection.execute(sql("PRAGMA journal_mode")).scalar_one()
+            engine.dispose()
+            assert not other.in_transaction
+
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        (tmp_path / "other.db").touch()
+        with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            engine = parse(f"sqlite:///{tmp_path}/other.db").engine(1, timeout=0)
+            with pytest.raises(OperationalError, match="database is locked"):
+                engine.connect()
 
 
 class TestCommand:
