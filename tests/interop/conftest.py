@@ -21,7 +21,7 @@ import pytest
 from . import samples
 from .dovecot import Dovecot
 from .running import run
-from .service import Service, running_service
+from .service import CONVERSING, Service, running_service
 from .store import Store
 
 Unavailable = Callable[[str], NoReturn]
@@ -56,6 +56,15 @@ def service(top: Path) -> Iterator[Service]:
     The service, with mailboxes for ann, bob, cat and sender.
     """
     with running_service(top) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def conversing(top: Path) -> Iterator[Service]:
+    """
+    The service, with the mailboxes that the conversations of tests/transcripts ask for.
+    """
+    with running_service(top, CONVERSING) as service:
         yield service
 
 

@@ -18,14 +18,16 @@ from .store import Store
 DOMAIN = "example.test"
 #: Who has a mailbox.
 USERS = ("ann", "bob", "cat", "jörg", "sender")
+#: Who has one for the conversations of tests/transcripts.
+CONVERSING = ("ann", "bob", "cat", "jörg", f"postmaster: ann@{DOMAIN}")
 
 
 @contextmanager
-def running_service(top: Path) -> Iterator[Service]:
+def running_service(top: Path, users: Iterable[str] = USERS) -> Iterator[Service]:
     """
     A service with an empty store of its own under *top*, that ends well.
     """
-    service = Service(Path(tempfile.mkdtemp(prefix="s", dir=top)), USERS)
+    service = Service(Path(tempfile.mkdtemp(prefix="s", dir=top)), users)
     service.directory.chmod(0o755)
     try:
         service.start()
@@ -40,8 +42,9 @@ def running_service(top: Path) -> Iterator[Service]:
 
 class Service:
     """
-    ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test; *options* are those
-    of the Maildirs, and *listed* is another directory of users than a file.
+    ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test, names or whole
+    lines; *options* are those of the Maildirs, and *listed* is another directory of users than a
+    file.
 
     A program of its own: the interpreter and the modules are those that the tests run with.
     """
@@ -60,7 +63,8 @@ class Service:
         self.unix = directory / "lmtp.sock"
         words = "".join(f":{name}={value}" for name, value in options.items())
         known = directory / "users"
-        known.write_text("".join(f"{user}@{DOMAIN}\n" for user in users))
+        lines = (user if ":" in user else f"{user}@{DOMAIN}" for user in users)
+        known.write_text("".join(f"{line}\n" for line in lines))
         self._daemon = Daemon(
             [
                 *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),

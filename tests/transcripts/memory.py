@@ -1,0 +1,211 @@
+"""
+The service without sockets: the real factory, with a directory and a backend that are told apart by
+the names of the users.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve, fields
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from zope.interface import implementer
+
+from lmtpsvc.delivery.agent import DeliveryAgent
+from lmtpsvc.delivery.routing import AddressRules, Routing
+from lmtpsvc.delivery.spool import SpoolSettings
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.errors import refusal
+from lmtpsvc.interfaces import Capabilities, IBackend, IDirectory, IMessage
+from lmtpsvc.limits import Limits
+from lmtpsvc.replies import MAILBOX_FULL, NO_SUCH_USER
+from lmtpsvc.server.factory import LMTPFactory
+from lmtpsvc.server.protocol import LMTPProtocol
+from lmtpsvc.session.standard import standard_extensions
+
+from .holding import Heard, first_reply
+from .notation import Conversation, Stored
+
+HOSTNAME: Final = "mx.example.org"
+_PEER: Final = IPv4Address("TCP", "192.0.2.7", 54321)
+
+#: How a packet is cut: what the client says, in pieces.
+Cut = Callable[[bytes], Iterator[bytes]]
+
+
+def whole(said: bytes) -> Iterator[bytes]:
+    """
+    In one piece.
+    """
+    yield said
+
+
+def by_octet(said: bytes) -> Iterator[bytes]:
+    """
+    Octet by octet.
+    """
+    for index in range(len(said)):
+        yield said[index : index + 1]
+
+
+def at_random(seed: str) -> Cut:
+    """
+    Into pieces of random lengths, most of them short.
+    """
+    dice = random.Random(seed)
+
+    def cut(said: bytes) -> Iterator[bytes]:
+        start = 0
+        while start < len(said):
+            end = start + dice.choice((1, 2, 3, 5, 8, 40, 300, 2000))
+            yield said[start:end]
+            start = end
+
+    return cut
+
+
+@implementer(IDirectory, IBackend)
+class World:
+    """
+    Who lives here, and where their mail goes.
+
+    ``nobody...`` is unknown and ``unknowable...`` cannot be looked up; ``full...`` has no room and
+    ``broken...`` a defect.  ``late...`` is looked up, and ``slow...`` delivered to, only when the
+    client waits, the last one first.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(self) -> None:
+        self.held: list[Deferred[Any]] = []
+        self.stored: list[Stored] = []
+
+    def resolve(self, mailbox: Mailbox) -> Any:
+        if mailbox.user.startswith("nobody"):
+            raise refusal(NO_SUCH_USER)
+        if mailbox.user.startswith("unknowable"):
+            raise OSError("the directory is gone")
+        return self._later("late", mailbox).addCallback(lambda _: [mailbox])
+
+    def verify(self, mailbox: Mailbox) -> None: ...
+
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[None]]:
+        results = [self._deliver(mailbox) for mailbox in mailboxes]
+        good = [
+            str(mailbox) for mailbox in mailboxes if not mailbox.user.startswith(("full", "broken"))
+        ]
+        self.stored.append(Stored(tuple(good), _text_of(message)))
+        return results
+
+    def _deliver(self, mailbox: Mailbox) -> Deferred[None]:
+        if mailbox.user.startswith("full"):
+            return fail(refusal(MAILBOX_FULL))
+        if mailbox.user.startswith("broken"):
+            return fail(ZeroDivisionError("secret details"))
+        return self._later("slow", mailbox)
+
+    def _later(self, patient: str, mailbox: Mailbox) -> Deferred[None]:
+        if not mailbox.user.startswith(patient):
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self.held.append(waiting)
+        return waiting
+
+    def settle(self) -> None:
+        """
+        Answer whatever is held, also what is held because of that.
+        """
+        while self.held:
+            self.held.pop().callback(None)
+
+
+def _text_of(message: IMessage) -> bytes:
+    """
+    The message without the trace headers on top, the last of which ends in a date.
+    """
+    with message.open() as file:
+        whole_message: bytes = file.read()
+    _, _, after_by = whole_message.partition(b"\r\n\tby ")
+    _, _, text = after_by.partition(b"\r\n")
+    if text.startswith(b"\tfor "):
+        _, _, text = text.partition(b"\r\n")
+    return text
+
+
+class Wire(StringTransport):
+    """
+    The transport of the connection; what is written is kept until it is heard.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(peerAddress=_PEER)
+
+
+class MemoryClient:
+    """
+    A client of a service of its own in memory, with the options of *conversation*; see
+    `holding.Client`.
+    """
+
+    def __init__(self, conversation: Conversation, cut: Cut, directory: Path) -> None:
+        self.world = World()
+        self._cut, self._clock = cut, Clock()
+        limits = limits_of(conversation.options)
+        agent = DeliveryAgent(
+            Routing(
+                self.world, self.world, AddressRules(HOSTNAME), self._clock, limits.lookup_seconds
+            ),
+            self.world,
+            self._clock,
+            HOSTNAME,
+            limits,
+            SpoolSettings(limits.spool_memory, str(directory), "\n", execute),
+        )
+        protocol = LMTPFactory(agent, standard_extensions(limits)).buildProtocol(_PEER)
+        assert isinstance(protocol, LMTPProtocol)
+        self._protocol, self._wire = protocol, Wire()
+        protocol.makeConnection(self._wire)
+        self._unheard = b""
+
+    def send(self, said: bytes) -> None:
+        for piece in self._cut(said):
+            self._protocol.dataReceived(piece)
+        self.world.settle()
+
+    def hear(self, *, brief: bool = False) -> Heard | None:
+        self._unheard += self._wire.value()
+        self._wire.clear()
+        heard, self._unheard = first_reply(self._unheard)
+        return heard
+
+    @property
+    def closed(self) -> bool:
+        return self._wire.disconnecting and not self._unheard
+
+    def wait(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+
+def limits_of(options: Mapping[str, str]) -> Limits:
+    """
+    The limits that the *options* of a conversation set.
+
+    Raises:
+        ValueError: There is no such limit, or it has no such value.
+    """
+    known = {each.metadata["option"]: each for each in fields(Limits)}
+    if unknown := set(options) - set(known):
+        raise ValueError(f"no such limit: {', '.join(sorted(unknown))}")
+    return evolve(
+        # Small, so that many conversations cross it.
+        Limits(spool_memory=200),
+        **{
+            known[name].name: known[name].metadata["read"](value) for name, value in options.items()
+        },
+    )

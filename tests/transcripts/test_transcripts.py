@@ -1,0 +1,42 @@
+"""
+Every conversation, held with the service in memory: whole, octet by octet, and cut at random.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .holding import hold
+from .memory import Cut, MemoryClient, at_random, by_octet, whole
+from .notation import Conversation, read_folder
+
+CONVERSATIONS = read_folder(Path(__file__).parent)
+CUTS = {"whole": whole, "octets": by_octet}
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=lambda each: each.name)
+def test_as_written(conversation: Conversation, tmp_path: Path) -> None:
+    """
+    The server answers as it is written, however the octets come.
+    """
+    cuts: list[tuple[str, Cut]] = [
+        *CUTS.items(),
+        *((f"random {n}", at_random(f"{conversation.name} {n}")) for n in range(3)),
+    ]
+    for name, cut in cuts:
+        client = MemoryClient(conversation, cut, tmp_path)
+
+        differences = hold(conversation, client)
+
+        assert differences == [], f"{name}: {'; '.join(map(str, differences))}"
+        if conversation.stored is not None:
+            assert list(conversation.stored) == client.world.stored, name
+
+
+def test_there_are_many() -> None:
+    """
+    Conversations of every kind: a folder that cannot be found is no success.
+    """
+    assert len(CONVERSATIONS) > 200
