@@ -110,6 +110,7 @@ class Config:
     spool: str | None = _key(None, values.text)
     json_log: str | None = _key(None, values.text)
     workers: int = _key(1, values.workers)
+    extension: tuple[str, ...] = _key((), values.texts)
     limits: Limits = field(factory=Limits)
     #: What --backend, routes and directories may name.
     backends: Mapping[str, str] = field(

@@ -1,8 +1,9 @@
 """
 Everything that somebody who writes a backend or a directory needs to know.
 
-A **backend** is where mail comes to rest, a **directory** knows who lives here.  Each is made by a
-**factory**, a plugin that turns the words of the command line (``maildir:/srv/mail``) into one.
+A **backend** is where mail comes to rest, a **directory** knows who lives here, and an **extension**
+adds to what is said (see `lmtpsvc.session.extensions`).  Each is made by a **factory**, a plugin that
+turns the words of the command line (``maildir:/srv/mail``) into one.
 
 All methods run in the reactor thread and must not block it.  Where an Awaitable is asked for, that
 is a Deferred or a coroutine (``async def``) that awaits Deferreds.  To refuse somebody, fail with
@@ -206,4 +207,23 @@ class IDirectoryFactory(Interface):
     def build(reactor: object, *words: str, **options: str) -> IDirectory:
         """
         As `IBackendFactory.build`, for a directory.
+        """
+
+
+class IExtensionFactory(Interface):
+    """
+    Makes an ESMTP extension, a `lmtpsvc.session.extensions.Extension`, from the words of the command
+    line; a plugin (`twisted.plugin.IPlugin`).
+    """
+
+    name: str = Attribute("What stands before the first colon.")
+    synopsis: str = Attribute("All words, on one line: ``NAME:WORD[:option=value]``.")
+    help: str = Attribute("What it does and what each word means, in a few lines of text.")
+
+    def build(reactor: object, *words: str, **options: str) -> object:
+        """
+        Make the extension; it may be made anew whenever the service is told to reload.
+
+        Raises:
+            ValueError: As `IBackendFactory.build`.
         """

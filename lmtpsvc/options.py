@@ -26,7 +26,7 @@ from .server.command import Command
 from .server.counts import Counts
 from .server.inherited import Inheritance, InheritedSocketReactor
 from .server.listening import Listener
-from .specs import backend_factories, describe, directory_factories
+from .specs import backend_factories, describe, directory_factories, extension_factories
 from .wiring.listeners import listener
 from .wiring.parts import Parts, make_parts
 from .wiring.sources import Sources
@@ -79,7 +79,8 @@ class Options(usage.Options):
         # --help are the same.
         for name in _KEYS:
             self[name] = None
-        self["listen"] = []
+        for name in _LISTS:
+            self[name] = []
 
     def opt_listen(self, words: str) -> None:
         """
@@ -89,6 +90,12 @@ class Options(usage.Options):
         self["listen"].append(words)
 
     opt_l = opt_listen
+
+    def opt_extension(self, words: str) -> None:
+        """
+        An ESMTP extension that is not built in; see --help-extensions.  May be repeated.
+        """
+        self["extension"].append(words)
 
     def opt_version(self) -> None:
         """
@@ -113,6 +120,13 @@ class Options(usage.Options):
         Show the installed directories of users, and leave.
         """
         sys.stdout.write(describe(directory_factories()))
+        sys.exit(0)
+
+    def opt_help_extensions(self) -> None:
+        """
+        Show the installed extensions that are not built in, and leave.
+        """
+        sys.stdout.write(describe(extension_factories()) or "none is installed\n")
         sys.exit(0)
 
     def parseOptions(self, options: Any = None) -> None:
@@ -161,8 +175,7 @@ class Options(usage.Options):
         given = {name: self[name] for name in _KEYS if self[name] is not None}
         if "keep-case" in given:
             given["keep-case"] = True
-        if self["listen"]:
-            given["listen"] = self["listen"]
+        given.update({name: self[name] for name in _LISTS if self[name]})
         self.sources = Sources(self["config"], given, self.program, os.getcwd())
 
     def fixed(self, config: Config) -> list[str]:
@@ -235,5 +248,8 @@ class Options(usage.Options):
             raise BrokenConfig([problem]) from error
 
 
-#: The options that are keys of the file too, but for --listen.
+#: The keys of the file that are options which may be repeated.
+_LISTS = ("listen", "extension")
+
+#: The options that are keys of the file too, but for those.
 _KEYS = tuple(name for name, *_ in (*Options.optParameters, *Options.optFlags) if name != "config")

@@ -15,7 +15,14 @@ from typing import Generic, TypeVar
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from .interfaces import IBackend, IBackendFactory, IDirectory, IDirectoryFactory
+from .interfaces import (
+    IBackend,
+    IBackendFactory,
+    IDirectory,
+    IDirectoryFactory,
+    IExtensionFactory,
+)
+from .session.extensions import Extension
 
 T = TypeVar("T")
 
@@ -64,6 +71,13 @@ class BackendPlugin(_Plugin[IBackend]):
 class DirectoryPlugin(_Plugin[IDirectory]):
     """
     A class of directories, or another callable that returns one, as a plugin.
+    """
+
+
+@implementer(IPlugin, IExtensionFactory)
+class ExtensionPlugin(_Plugin[Extension]):
+    """
+    A class of ESMTP extensions, or another callable that returns one, as a plugin.
     """
 
 

@@ -1,6 +1,6 @@
 """
-From the words of the command line to a backend or a directory, in the manner of Twisted's endpoint
-strings: ``NAME:word:key=value``.
+From the words of the command line to a backend, a directory or an extension, in the manner of
+Twisted's endpoint strings: ``NAME:word:key=value``.
 
 In a word, ``\\:`` is a colon, ``\\=`` an equals sign and ``\\\\`` a backslash.  What may stand before
 the first colon is found with `twisted.plugin` in ``twisted/plugins``, so that a stranger's wheel
@@ -20,9 +20,17 @@ from attrs import frozen
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
 
-from .interfaces import IBackend, IBackendFactory, IDirectory, IDirectoryFactory
+from .interfaces import (
+    IBackend,
+    IBackendFactory,
+    IDirectory,
+    IDirectoryFactory,
+    IExtensionFactory,
+)
+from .session.extensions import Extension
 
-_Factory = TypeVar("_Factory", IBackendFactory, IDirectoryFactory)
+_Any = IBackendFactory | IDirectoryFactory | IExtensionFactory
+_Factory = TypeVar("_Factory", IBackendFactory, IDirectoryFactory, IExtensionFactory)
 
 _log = Logger()
 
@@ -101,6 +109,23 @@ def directory_from_string(reactor: object, text: str) -> IDirectory:
     return made
 
 
+def extension_from_string(reactor: object, text: str) -> Extension:
+    """
+    The ESMTP extension that *text* asks for.
+
+    Raises:
+        ValueError: There is none, or its factory does not take these words.
+    """
+    spec = parse(text)
+    factory = _named(spec.name, "extension", extension_factories())
+    made = _build(factory, reactor, spec)
+    if not isinstance(made, Extension):
+        raise ValueError(  # noqa: TRY004 - the operator's words asked for it
+            f"{spec.name}: {_where(factory)} is broken: it made no Extension"
+        )
+    return made
+
+
 def backend_factories() -> list[IBackendFactory]:
     """
     What can stand before the first colon of a backend, sorted by name.
@@ -115,9 +140,16 @@ def directory_factories() -> list[IDirectoryFactory]:
     return sorted(filter(_is_sound, getPlugins(IDirectoryFactory)), key=lambda found: found.name)
 
 
-def describe(factories: Iterable[IBackendFactory | IDirectoryFactory]) -> str:
+def extension_factories() -> list[IExtensionFactory]:
     """
-    The text of ``--help-backends`` and ``--help-users``: each synopsis, and its help wrapped below.
+    What can stand before the first colon of an extension, sorted by name.
+    """
+    return sorted(filter(_is_sound, getPlugins(IExtensionFactory)), key=lambda found: found.name)
+
+
+def describe(factories: Iterable[_Any]) -> str:
+    """
+    The text of ``--help-backends`` and its like: each synopsis, and its help wrapped below.
 
     A paragraph with an indented line in it, a table perhaps, is left as it is.
     """
@@ -139,7 +171,7 @@ def _unescaped(word: str) -> str:
     return re.sub(r"\\(.)", r"\1", word)
 
 
-def _is_sound(factory: IBackendFactory | IDirectoryFactory) -> bool:
+def _is_sound(factory: _Any) -> bool:
     """
     Whether a plugin has the three texts: one that has not is logged, and harms nobody else.
     """
@@ -170,7 +202,7 @@ def _named(name: str, kind: str, factories: Sequence[_Factory]) -> _Factory:
     raise ValueError(f"no {kind} is called {name!r}: {question}installed: {installed}")
 
 
-def _build(factory: IBackendFactory | IDirectoryFactory, reactor: object, spec: Spec) -> object:
+def _build(factory: _Any, reactor: object, spec: Spec) -> object:
     """
     What *factory* makes; whatever goes wrong, the ValueError has one line and says who speaks.
     """

@@ -29,7 +29,6 @@ from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
 from .server.supervisor import Supervisor
 from .server.worker import Worker, WorkerFactory
-from .session.standard import standard_extensions
 from .wiring.parts import Parts
 
 #: What twistd asks for.
@@ -105,7 +104,7 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool) -> Plan:
     )
     return Plan(
         agent,
-        standard_extensions(limits),
+        parts.extensions,
         parts.all,
         parts.backends,
         _summary(parts),

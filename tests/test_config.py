@@ -229,7 +229,7 @@ class TestOverrides:
 
 TOP = (
     "listen, backend, users, hostname, recipient-delimiter, keep-case, delivered-to, spool,"
-    " json-log, workers, limits, backends, routes"
+    " json-log, workers, extension, limits, backends, routes"
 )
 
 

@@ -1,5 +1,5 @@
 """
-What the documentation shows to authors of backends is run, as it stands there.
+What the documentation shows to authors of backends and extensions is run, as it stands there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "write-a-backend.md"
+EXTENSIONS = ROOT / "docs" / "write-an-extension.md"
 TICKETS = ROOT / "examples" / "tickets"
 
 #: The whole of a working backend, its factory included, has so many lines at most.
@@ -141,6 +142,78 @@ class TestGuide:
         What the guide ends with is what stands in ``examples``.
         """
         assert named(name)[-1] == (TICKETS / path).read_text(encoding="utf-8")
+
+
+class TestExtension:
+    @pytest.fixture
+    def directory(self, tmp_path: Path) -> Path:
+        ((name, source),) = _blocks(EXTENSIONS.read_text(encoding="utf-8"))
+        assert len(source.splitlines()) < 40
+        write(tmp_path, name, source)
+        return tmp_path
+
+    def test_listed(self, directory: Path) -> None:
+        """
+        It is found, and says what it is.
+        """
+        listed = python(directory, "-m", "twisted", "lmtp", "--help-extensions")
+
+        assert "expires\n    Takes XEXPIRES=YYYY-MM-DD on RCPT" in listed
+
+    def test_twice(self, directory: Path) -> None:
+        """
+        What claims a thing twice is one line at the start.
+        """
+        write(directory, "lmtp.toml", 'extension = ["expires", "expires"]\n')
+
+        with pytest.raises(AssertionError) as caught:
+            python(directory, "-m", "twisted", "lmtp", "--config", "lmtp.toml")
+
+        said = str(caught.value)
+        assert "lmtp.toml: extension: two extensions claim 'XEXPIRES'" in said
+        assert "Traceback" not in said
+
+    def test_talk(self, directory: Path) -> None:
+        """
+        The parameter refuses what is late and reaches the backend's envelope; the verb answers.
+        """
+        write(directory, "talk.py", _TALK)
+
+        announced, *heard, parameters = python(directory, "talk.py").splitlines()
+
+        assert "True" == announced
+        said = [" ".join(line.split()[:2]) for line in heard]
+        assert ["250 2.1.0", "550 5.4.7", "501 5.5.4", "250 2.1.5", "250 2.0.0"] == said
+        assert "{'XEXPIRES': datetime.date(9999, 1, 1)}" == parameters
+
+
+_TALK = """
+from lmtpsvc.limits import Limits
+from lmtpsvc.replies import RECIPIENT_OK
+from lmtpsvc.session.server import ServerSession
+from lmtpsvc.session.standard import standard_extensions
+from lmtpsvc.specs import extension_from_string
+
+extensions = standard_extensions(Limits(), [extension_from_string(None, "expires")])
+session = ServerSession("mx.example.org", Limits(), extensions)
+session.data_to_send()
+offered = []
+for line in (
+    "LHLO client.example.net",
+    "MAIL FROM:<>",
+    "RCPT TO:<ann@example.org> XEXPIRES=2001-01-01",
+    "RCPT TO:<ann@example.org> XEXPIRES=soon",
+    "RCPT TO:<ann@example.org> XEXPIRES=9999-01-01",
+    "XTODAY",
+):
+    session.receive(line.encode() + b"\\r\\n")
+    while (event := session.next_event()) is not None:
+        session.answer_recipient(event, RECIPIENT_OK)
+        offered.append(event.recipient)
+    said = session.data_to_send().decode()
+    print("XEXPIRES" in said if line.startswith("LHLO") else said.strip())
+print(dict(offered[0].parameters))
+"""
 
 
 def test_example_tests() -> None:

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "headers": set(),
     "interfaces": {"envelope"},
     "per_recipient": {"backends", "commitment", "envelope", "interfaces"},
-    "plugins": {"interfaces"},
+    "plugins": {"interfaces", "session"},
     "twisted_mail": {
         "backends",
         "delivery",
@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "replies",
         "wire",
     },
-    "specs": {"interfaces"},
+    "specs": {"interfaces", "session"},
     "testing": {"commitment", "envelope", "errors", "headers", "interfaces", "replies"},
     "wire": {"envelope", "replies"},
     "session": {"envelope", "limits", "replies", "wire"},
@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
     "values": {"delivery", "quantities", "wire"},
     "config": {"delivery", "limits", "values"},
-    "wiring": {"config", "delivery", "interfaces", "server", "specs", "wire"},
+    "wiring": {"config", "delivery", "interfaces", "server", "session", "specs", "wire"},
     "options": {"config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
     "commands": {
         "backends",

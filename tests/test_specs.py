@@ -26,6 +26,8 @@ from lmtpsvc.interfaces import (
     IDirectoryFactory,
     IMessage,
 )
+from lmtpsvc.plugins import ExtensionPlugin
+from lmtpsvc.session.standard import Pipelining
 from lmtpsvc.specs import Spec, parse
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +189,21 @@ class TestBuilding:
         Directories are found the same way.
         """
         assert isinstance(specs.directory_from_string(object(), "any"), Anyone)
+
+    def test_extension(self, install: Callable[..., None]) -> None:
+        """
+        So are extensions; one that is none is found out when the service starts.
+        """
+        install(
+            ExtensionPlugin("pipes", lambda _reactor: Pipelining()),
+            ExtensionPlugin("dict", lambda _reactor: {}),  # type: ignore[arg-type,return-value]
+        )
+
+        assert isinstance(specs.extension_from_string(object(), "pipes"), Pipelining)
+        with pytest.raises(ValueError, match="is broken: it made no Extension"):
+            specs.extension_from_string(object(), "dict")
+        with pytest.raises(ValueError, match="no extension is called 'x': installed: dict, pipes"):
+            specs.extension_from_string(object(), "x")
 
     def test_unknown(self, refused: Callable[..., str]) -> None:
         """

@@ -4,6 +4,7 @@ The extensions that every LMTP server should have (RFC 2033 §5), and SIZE and S
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .. import replies
@@ -105,9 +106,12 @@ class SmtpUtf8(Extension):
             raise CommandError(replies.NEED_UTF8)
 
 
-def standard_extensions(limits: Limits) -> Extensions:
+def standard_extensions(limits: Limits, more: Iterable[Extension] = ()) -> Extensions:
     """
-    The registry of a service with nothing added.
+    The registry of a service, with *more* behind what each has.
+
+    Raises:
+        ValueError: Two of them claim the same, see Extensions.
     """
     return Extensions(
         [
@@ -116,5 +120,6 @@ def standard_extensions(limits: Limits) -> Extensions:
             EightBitMime(),
             Size(limits.message_size),
             SmtpUtf8(),
+            *more,
         ]
     )

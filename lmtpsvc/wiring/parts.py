@@ -15,7 +15,9 @@ from ..delivery.patterns import Patterns
 from ..delivery.routes import Destination, RoutedBackend, RoutedDirectory
 from ..delivery.routing import AddressRules
 from ..interfaces import IBackend, IDirectory
-from ..specs import backend_from_string, directory_from_string
+from ..session.extensions import Extension, Extensions
+from ..session.standard import standard_extensions
+from ..specs import backend_from_string, directory_from_string, extension_from_string
 from ..wire.grammar import match_domain
 from .listeners import reachable_from_elsewhere
 
@@ -39,6 +41,7 @@ class Parts:
     backend: RoutedBackend
     directories: Mapping[str, IDirectory]
     backends: Mapping[str, IBackend]
+    extensions: Extensions
 
     @property
     def all(self) -> tuple[object, ...]:
@@ -100,6 +103,7 @@ class _Making:
                 destinations += [(each, to) for each in route.to if to is not None]
         by_users = self._patterns(directories)
         by_backend = self._patterns(destinations)
+        extensions = self._extensions()
         if self._problems or default is None:
             raise BrokenConfig(self._problems)
         if directories:
@@ -113,7 +117,24 @@ class _Making:
             RoutedBackend(default, by_backend, _there(named)),
             _there(self._directories),
             _there(self._backends),
+            extensions,
         )
+
+    def _extensions(self) -> Extensions:
+        """
+        What every service has, and what the operator asks for besides.
+        """
+        made: list[Extension] = []
+        for number, words in enumerate(self._config.extension, 1):
+            try:
+                made.append(extension_from_string(self._reactor, words))
+            except ValueError as error:
+                self._wrong(("extension", number), str(error))
+        try:
+            return standard_extensions(self._config.limits, made)
+        except ValueError as error:
+            self._wrong(("extension",), str(error))
+            return standard_extensions(self._config.limits)
 
     def _users(self) -> str | None:
         """

@@ -78,7 +78,8 @@ class Sources:
         A problem as one line, with the file or the option that it is in.
         """
         if self.is_of_command_line(problem):
-            return f"--{problem.path[-1]}: {problem.text}"
+            *_, option = (each for each in problem.path if isinstance(each, str))
+            return f"--{option}: {problem.text}"
         return str(problem) if self.file is None else f"{self.file}: {problem}"
 
     def is_of_command_line(self, problem: Problem) -> bool:
@@ -86,7 +87,7 @@ class Sources:
         Whether an option is wrong, and not a key of the file.
         """
         match problem.path:
-            case (key,) | ("limits", key):
+            case (key,) | (key, int()) | ("limits", key):
                 return self.file is None or key in self.given
             case _:
                 return False
