@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Of the backends, directories take the threads.
     "directory": {"backends", "envelope", "errors", "interfaces", "quantities", "quota", "replies"},
     "backends": {"commitment", "envelope", "errors", "interfaces", "quota", "replies"},
+    "outgoing": {"envelope", "replies", "session", "specs", "wire"},
+    "client": {"envelope", "outgoing", "replies", "session", "wire"},
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
     "values": {"delivery", "quantities", "wire"},
     "config": {"delivery", "limits", "values"},

@@ -9,6 +9,8 @@ All work is done by a few searches through a whole chunk, and none by line.
 
 from __future__ import annotations
 
+import re
+
 _CRLF = b"\r\n"
 _STUFFED = b"\r\n."
 _END = b"\r\n.\r\n"
@@ -65,3 +67,52 @@ def encode_text(data: bytes) -> bytes:
     if data and not data.endswith(_CRLF):
         stuffed += _CRLF
     return stuffed + b".\r\n"
+
+
+# A CR or LF that is not part of a CRLF.
+_lone = re.compile(rb"\r(?!\n)|(?<!\r)\n").sub
+
+
+class TextEncoder:
+    """
+    Makes text ready for DATA, chunk by chunk: dots stuffed, the end put behind it.
+
+    A lone CR or LF becomes CRLF, which is the only thing that a client may send for it
+    (RFC 5321 §2.3.8).  It is no matter of taste: servers that take ``LF . LF`` for the end of the
+    text would take what follows for commands.
+    """
+
+    __slots__ = ("_at_start", "_cr")
+
+    def __init__(self) -> None:
+        self._at_start = True
+        # The chunk before ended with a CR, which waits for its LF.
+        self._cr = False
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Return what to send for the chunk *data*.  A CR at its end is held back.
+        """
+        if self._cr:
+            data = b"\r" + data
+        self._cr = data.endswith(b"\r")
+        if self._cr:
+            data = data[:-1]
+        if not data:
+            return b""
+        breaks = data.count(_CRLF)
+        if data.count(b"\n") != breaks or data.count(b"\r") != breaks:
+            data = _lone(_CRLF, data)
+        stuffed = data.replace(_STUFFED, b"\r\n..")
+        if self._at_start and data.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._at_start = data.endswith(_CRLF)
+        return stuffed
+
+    def end(self) -> bytes:
+        """
+        Return what is left to send: the end of the text, with a CRLF before it if that is missing.
+        """
+        if self._cr or not self._at_start:
+            return _CRLF + b".\r\n"
+        return b".\r\n"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers, lists, sampled_from, sets
 
-from lmtpsvc.wire.text import TextDecoder, encode_text
+from lmtpsvc.wire.text import TextDecoder, TextEncoder, encode_text
 
 # What arrives, the text in it, and what is left for the next command (None: no end yet).
 CASES = {
@@ -245,3 +245,49 @@ class TestEncodeText:
         whole = data if not data or data.endswith(b"\r\n") else data + b"\r\n"
 
         assert (whole, b"QUIT\r\n") == decode([encode_text(data) + b"QUIT\r\n"])
+
+
+# What is put in, chunk by chunk, and what a server reads.
+ENCODED = {
+    "nothing": (b"", b""),
+    "lines": (b"a\r\nb\r\n", b"a\r\nb\r\n"),
+    "dots": (b".\r\n..\r\n.a\r\nb.\r\n", b".\r\n..\r\n.a\r\nb.\r\n"),
+    "no end of the last line": (b"a\r\nb", b"a\r\nb\r\n"),
+    "CR at the end": (b"a\r", b"a\r\n"),
+    "lone LF": (b"a\nb\n\nc\r\n", b"a\r\nb\r\n\r\nc\r\n"),
+    "lone CR": (b"a\rb\r\rc\r\n", b"a\r\nb\r\n\r\nc\r\n"),
+    "an end for servers that take LF": (b"a\n.\nMAIL\n", b"a\r\n.\r\nMAIL\r\n"),
+    "an end for servers that take CR": (b"a\r.\rMAIL\r", b"a\r\n.\r\nMAIL\r\n"),
+    "a mixed end": (b"a\n.\r\nMAIL\r\n", b"a\r\n.\r\nMAIL\r\n"),
+    "dot behind LF at the start": (b"\n.\n", b"\r\n.\r\n"),
+    "dot behind CR at the start": (b"\r.", b"\r\n.\r\n"),
+}
+
+
+def encode(chunks: Iterable[bytes]) -> bytes:
+    encoder = TextEncoder()
+    return b"".join([*map(encoder.feed, chunks), encoder.end()])
+
+
+class TestEncoder:
+    @pytest.mark.parametrize(("text", "meant"), ENCODED.values(), ids=ENCODED)
+    def test_whole_and_octet_by_octet(self, text: bytes, meant: bytes) -> None:
+        """
+        A server reads what was meant, however the text was cut, and nothing behind it.
+        """
+        for chunks in ([text], [text[n : n + 1] for n in range(len(text))]):
+            assert (meant, b"") == TextDecoder().feed(encode(chunks))
+
+    @given(lists(sampled_from([b".", b"\r", b"\n", b"\r\n", b"a"])), sets(integers(1, 20)))
+    def test_is_never_smuggled(self, parts: list[bytes], cuts: set[int]) -> None:
+        """
+        No CR or LF stands alone, and the end stands only at the end.
+        """
+        text = b"".join(parts)
+        edges = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+
+        sent = encode(text[a:b] for a, b in pairwise(edges))
+
+        assert sent == encode([text])
+        assert sent.count(b"\r") == sent.count(b"\n") == sent.count(b"\r\n")
+        assert (b"\r\n" + sent).find(b"\r\n.\r\n") == len(sent) - 3
