@@ -144,6 +144,8 @@ BAD_MAIL = Reply(501, "Syntax: MAIL FROM:<address> [parameters]", (5, 4))
 BAD_RCPT = Reply(501, "Syntax: RCPT TO:<address> [parameters]", (5, 4))
 BAD_SENDER = Reply(501, "Bad sender address syntax", (1, 7))
 BAD_RECIPIENT = Reply(501, "Bad recipient address syntax", (1, 3))
+# RFC 6531 §3.5 has 550 for a sender, and 553 for a recipient.
+SENDER_NEEDS_UTF8 = Reply(550, "A non-ASCII sender needs the SMTPUTF8 parameter on MAIL", (6, 7))
 NEED_UTF8 = Reply(553, "A non-ASCII address needs the SMTPUTF8 parameter on MAIL", (6, 7))
 UNKNOWN_PARAMETER = Reply(555, "Parameter not recognized or not implemented", (5, 4))
 BAD_PARAMETER = Reply(501, "Bad value of a parameter", (5, 4))

@@ -96,7 +96,7 @@ class SmtpUtf8(Extension):
         if address is None or (address.local.isascii() and address.domain.isascii()):
             return
         if not sender.smtputf8:
-            raise CommandError(replies.NEED_UTF8)
+            raise CommandError(replies.SENDER_NEEDS_UTF8)
 
     def check_recipient(self, session: ServerSession, sender: Sender, recipient: Recipient) -> None:
         address = recipient.address

@@ -220,13 +220,13 @@ class TestStandard:
         plain = registry.sender(nobody(), ANN, {})
         asked = registry.sender(nobody(), address, {"SMTPUTF8": None})
 
-        for refused in (
-            lambda: registry.sender(nobody(), address, {}),
-            lambda: registry.recipient(nobody(), plain, address, {}),
+        for refused, reply in (
+            (lambda: registry.sender(nobody(), address, {}), replies.SENDER_NEEDS_UTF8),
+            (lambda: registry.recipient(nobody(), plain, address, {}), replies.NEED_UTF8),
         ):
             with pytest.raises(CommandError) as caught:
                 refused()
-            assert replies.NEED_UTF8 == caught.value.reply
+            assert reply == caught.value.reply
         assert address == registry.recipient(nobody(), asked, address, {}).address
 
 
