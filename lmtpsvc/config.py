@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
-from attrs import Attribute, field, fields, frozen
+from attrs import Attribute, evolve, field, fields, frozen
 from cattrs import Converter
 from cattrs.errors import (
     AttributeValidationNote,
@@ -50,8 +50,8 @@ class Problem:
         The key as one looks for it in the file: ``[limits] max-errors``, ``[[routes]] 2: to``.
         """
         match self.path:
-            case ("routes", int(number), *rest):
-                return ": ".join((f"[[routes]] {number}", *map(str, rest)))
+            case ("routes" | "listeners" as table, int(number), *rest):
+                return ": ".join((f"[[{table}]] {number}", *map(str, rest)))
             case (table, key, *_):
                 return f"[{table}] {key}"
             case _:
@@ -95,12 +95,39 @@ class Route:
 
 
 @frozen
+class ListenerTable:
+    """
+    Endpoints, and what they ask of those who connect there.
+    """
+
+    listen: tuple[str, ...] = field(metadata={"read": values.endpoints})
+    proxied: bool = _key(False, values.flag)
+    tls_required: bool = _key(False, values.flag)
+    login_required: bool = _key(False, values.flag)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """
+        The same as ``--listen`` has it: ``proxied:tcp:24``.
+        """
+        flags = (self.proxied, self.tls_required, self.login_required)
+        terms = "".join(f"{term}:" for term, flag in zip(values.TERMS, flags, strict=True) if flag)
+        return tuple(terms + each for each in self.listen)
+
+
+@frozen
 class Config:
     """
     All that the operator has said, with the defaults for the rest.
+
+    *listen* has the words of *listeners* too, behind its own.
     """
 
     listen: tuple[str, ...] = _key((DEFAULT_LISTEN,), values.endpoints)
+    listeners: tuple[ListenerTable, ...] = field(
+        default=(), metadata={"read": lambda value, _: _tables(value, "listeners", ListenerTable)}
+    )
+    trusted: tuple[str, ...] = _key((), values.networks)
     backend: str = _key(DEFAULT_BACKEND, values.text)
     users: str | None = _key(None, values.text)
     hostname: str | None = _key(None, values.hostname)
@@ -117,8 +144,20 @@ class Config:
         factory=dict, metadata={"read": lambda value, _: _named(value)}
     )
     routes: tuple[Route, ...] = field(
-        default=(), metadata={"read": lambda value, _: _routes(value)}
+        default=(), metadata={"read": lambda value, _: _tables(value, "routes", Route)}
     )
+
+    def place_of(self, position: int) -> tuple[str | int, ...]:
+        """
+        The path of the key that the endpoint at *position* of *listen* stands in.
+        """
+        tables = [
+            ("listeners", number, "listen")
+            for number, table in enumerate(self.listeners, 1)
+            for _ in table.listen
+        ]
+        position -= len(self.listen) - len(tables)
+        return ("listen",) if position < 0 else tables[position]
 
 
 #: Names of keys that set a limit.
@@ -164,15 +203,16 @@ def _named(value: object) -> Mapping[str, str]:
     return _converter.structure(value, dict[str, str])
 
 
-def _routes(value: object) -> tuple[Route, ...]:
+def _tables(value: object, name: str, cls: type[T]) -> tuple[T, ...]:
     if not isinstance(value, list):
-        raise values.unexpected(value, "tables, each under [[routes]]")
-    return _converter.structure(value, tuple[Route, ...])
+        raise values.unexpected(value, f"tables, each under [[{name}]]")
+    return _converter.structure(value, tuple[cls, ...])  # type: ignore[valid-type]  # a variable
 
 
 _converter = Converter()
 _converter.register_structure_hook(str, values.text)
 _converter.register_structure_hook(Route, _table(Route))
+_converter.register_structure_hook(ListenerTable, _table(ListenerTable))
 _converter.register_structure_hook(Limits, _table(Limits))
 _structure = _table(Config)
 
@@ -212,9 +252,33 @@ def structure(said: Mapping[str, Any]) -> Config:
         BrokenConfig: With all problems.
     """
     try:
-        return _structure(said, Config)
+        config = _structure(said, Config)
     except (BaseValidationError, ValueError) as error:
         raise BrokenConfig(list(_problems(error, ()))) from error
+    of_tables = tuple(words for table in config.listeners for words in table.words)
+    listen = config.listen if "listen" in said or not of_tables else ()
+    return evolve(config, listen=listen + of_tables)
+
+
+def misbeliefs(config: Config) -> Iterator[Problem]:
+    """
+    The endpoints that could believe nobody, or would believe everybody.
+    """
+    for position, words in enumerate(config.listen):
+        terms, endpoint = values.split_terms(words)
+        if "proxied" in terms and not config.trusted:
+            yield Problem(
+                config.place_of(position),
+                f"{words}: believes trusted hosts only, and there are none; say who the proxies are"
+                " with trusted",
+            )
+        if config.trusted and endpoint.startswith("haproxy:"):
+            # Twisted's wrapper takes the address from whoever connects: also a trusted one.
+            yield Problem(
+                config.place_of(position),
+                f"{words}: anybody could claim a trusted address there; write"
+                f" proxied:{endpoint.removeprefix('haproxy:')}",
+            )
 
 
 def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -249,5 +313,5 @@ def _unknown(key: str, cls: type, *, is_top: bool) -> str:
 
 _top: Final = frozenset(_name(each) for each in fields(Config))
 _key_names: Final[Mapping[str, str]] = {
-    each.name: _name(each) for cls in (Config, Route, Limits) for each in fields(cls)
+    each.name: _name(each) for cls in (Config, Route, ListenerTable, Limits) for each in fields(cls)
 }

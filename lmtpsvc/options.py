@@ -85,7 +85,8 @@ class Options(usage.Options):
     def opt_listen(self, words: str) -> None:
         """
         A Twisted endpoint to listen on: tcp:24, unix:/run/lmtp.sock:mode=660,
-        ssl:2424:privateKey=FILE:certKey=FILE, systemd:…  May be repeated.  [default: tcp:8024:interface=127.0.0.1]
+        ssl:2424:privateKey=FILE:certKey=FILE, systemd:…  In front of it may stand what it asks of clients: proxied:,
+        tls-required:, login-required:.  May be repeated.  [default: tcp:8024:interface=127.0.0.1]
         """
         self["listen"].append(words)
 
@@ -96,6 +97,13 @@ class Options(usage.Options):
         An ESMTP extension that is not built in; see --help-extensions.  May be repeated.
         """
         self["extension"].append(words)
+
+    def opt_trusted(self, words: str) -> None:
+        """
+        Who may say on whose behalf it connects (XCLIENT, XFORWARD, PROXY): networks with commas
+        between, 10.0.0.0/8,2001:db8::7, and local for UNIX sockets.  May be repeated.  Default: nobody
+        """
+        self["trusted"].append(words)
 
     def opt_version(self) -> None:
         """
@@ -184,7 +192,7 @@ class Options(usage.Options):
         """
         return [
             name.replace("_", "-")
-            for name in ("listen", "json_log", "workers")
+            for name in ("listen", "listeners", "json_log", "workers")
             if getattr(config, name) != getattr(self.config, name)
         ]
 
@@ -230,13 +238,13 @@ class Options(usage.Options):
                 InheritedSocketReactor(self.reactor, socket, counts, given.number)
                 for socket in given.sockets
             ]
-        try:
-            return [
-                listener(words, reactor)
-                for words, reactor in zip(config.listen, reactors, strict=True)
-            ]
-        except ValueError as error:
-            raise BrokenConfig([Problem(("listen",), str(error))]) from error
+        made = []
+        for position, (words, reactor) in enumerate(zip(config.listen, reactors, strict=True)):
+            try:
+                made.append(listener(words, reactor))
+            except ValueError as error:
+                raise BrokenConfig([Problem(config.place_of(position), str(error))]) from error
+        return made
 
     def _json_log(self, path: str | None) -> JSONLog | None:
         if path is None:
@@ -249,7 +257,7 @@ class Options(usage.Options):
 
 
 #: The keys of the file that are options which may be repeated.
-_LISTS = ("listen", "extension")
+_LISTS = ("listen", "trusted", "extension")
 
 #: The options that are keys of the file too, but for those.
 _KEYS = tuple(name for name, *_ in (*Options.optParameters, *Options.optFlags) if name != "config")

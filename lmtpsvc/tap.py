@@ -20,6 +20,7 @@ from .delivery.routing import Routing
 from .delivery.spool import SpoolSettings
 from .interfaces import IBackend
 from .limits import Limits
+from .networks import Networks
 from .options import Options
 from .server.command import Account
 from .server.factory import LMTPFactory
@@ -109,6 +110,7 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool) -> Plan:
         parts.backends,
         _summary(parts),
         options.fixed(config),
+        Networks(config.trusted).__contains__,
     )
 
 

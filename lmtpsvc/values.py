@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import TypeVar, get_args
+from typing import Final, TypeVar, get_args
 
 from .delivery.patterns import fold
 from .delivery.trace import DeliveredTo
+from .networks import Networks
 from .quantities import count
 from .wire.grammar import match_domain
 
 T = TypeVar("T")
+
+#: What an endpoint may ask of clients, each a word with a colon in front of it.
+TERMS: Final = ("proxied", "tls-required", "login-required")
 
 
 def unexpected(value: object, expected: str) -> ValueError:
@@ -54,6 +58,27 @@ def endpoints(value: object, _: object = None) -> tuple[str, ...]:
     if not listen:
         raise ValueError("expected at least one endpoint, found none")
     return listen
+
+
+def split_terms(words: str) -> tuple[frozenset[str], str]:
+    """
+    Part ``proxied:tcp:24`` into the terms and the endpoint behind them.
+    """
+    terms: set[str] = set()
+    while True:
+        first, _, rest = words.partition(":")
+        if first not in TERMS:
+            return frozenset(terms), words
+        terms.add(first)
+        words = rest
+
+
+def networks(value: object, _: object = None) -> tuple[str, ...]:
+    """
+    A list of networks; several may stand in one text, with commas between.
+    """
+    words = (word.strip() for several in texts(value) for word in several.split(","))
+    return Networks(word for word in words if word).words
 
 
 def patterns(value: object, _: object = None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from lmtpsvc.config import BrokenConfig, Config, Problem, Route, read_file, stru
 from lmtpsvc.delivery.json_log import JSONLog
 from lmtpsvc.limits import Limits
 from lmtpsvc.options import Options
+from lmtpsvc.session.connection import Terms
 from lmtpsvc.tap import makeService
 
 FULL = """
@@ -227,9 +228,111 @@ class TestOverrides:
         assert "b" not in options('listen = "unix:b"', "--listen", "unix:a")["command"].words[-1]
 
 
+LISTENERS = """
+listen = "unix:a"
+trusted = "10.0.0.0/8, local"
+
+[[listeners]]
+listen = ["unix:b", "unix:c"]
+proxied = true
+
+[[listeners]]
+listen = "unix:d"
+tls-required = true
+login-required = true
+"""
+
+
+class TestListeners:
+    """
+    What endpoints ask of clients, as tables and as words.
+    """
+
+    def test_terms(self, options: Callable[..., Options]) -> None:
+        """
+        Tables stand behind the plain list, and each endpoint has its terms.
+        """
+        made = options(LISTENERS)
+
+        words = (
+            "unix:a",
+            "proxied:unix:b",
+            "proxied:unix:c",
+            "tls-required:login-required:unix:d",
+        )
+        assert words == made.config.listen
+        assert [
+            Terms(),
+            Terms(proxied=True),
+            Terms(proxied=True),
+            Terms(tls_required=True, login_required=True),
+        ] == [listener.terms for listener in made["listeners"]]
+        assert ("10.0.0.0/8", "local") == made.config.trusted
+
+    def test_worker(self, options: Callable[..., Options]) -> None:
+        """
+        A worker gets all of them as words, and they mean the same to it.
+        """
+        first = options(LISTENERS)
+        again = options(LISTENERS, *first["command"].words[2:])
+
+        assert first.config.listen == again.config.listen
+        assert [each.terms for each in first["listeners"]] == [
+            each.terms for each in again["listeners"]
+        ]
+
+    def test_only_tables(self, options: Callable[..., Options]) -> None:
+        """
+        Whoever has tables does not get the default besides.
+        """
+        assert ("unix:x",) == options("[[listeners]]\nlisten = 'unix:x'").config.listen
+
+    def test_command_line(self, options: Callable[..., Options]) -> None:
+        """
+        --listen counts more than list and tables, --trusted more than the key.
+        """
+        words = (
+            "--listen",
+            "login-required:proxied:unix:x",
+            "--trusted",
+            "::1",
+            "--trusted",
+            "local",
+        )
+        made = options(LISTENERS, *words)
+
+        assert ("login-required:proxied:unix:x",) == made.config.listen
+        assert ("::1", "local") == made.config.trusted
+
+    def test_reachable(self, options: Callable[..., Options]) -> None:
+        """
+        Terms in front do not hide that an endpoint is on this machine only, or not.
+        """
+        words = ("--trusted", "local", "--listen")
+        assert options("", *words, "proxied:tcp:0:interface=127.0.0.1").parts.users == "any"
+        with pytest.raises(SystemExit, match="can be reached from elsewhere"):
+            options("", *words, "proxied:tcp:0")
+
+    def test_place(self) -> None:
+        """
+        A mistake in an endpoint is told with its table.
+        """
+        config = structure(
+            {"listen": ["a", "b"], "listeners": [{"listen": ["c", "d"]}, {"listen": "e"}]}
+        )
+
+        assert [
+            ("listen",),
+            ("listen",),
+            ("listeners", 1, "listen"),
+            ("listeners", 1, "listen"),
+            ("listeners", 2, "listen"),
+        ] == [config.place_of(position) for position in range(5)]
+
+
 TOP = (
-    "listen, backend, users, hostname, recipient-delimiter, keep-case, delivered-to, spool,"
-    " json-log, workers, extension, limits, backends, routes"
+    "listen, listeners, trusted, backend, users, hostname, recipient-delimiter, keep-case, delivered-to,"
+    " spool, json-log, workers, extension, limits, backends, routes"
 )
 
 
@@ -394,6 +497,50 @@ class TestMistakes:
                 "lmtp.toml: routes: 'A.example' stands in two routes",
             ),
             (
+                "listeners = 1",
+                "lmtp.toml: listeners: expected tables, each under [[listeners]], found 1",
+            ),
+            (
+                "[[listeners]]\nproxied = true",
+                "lmtp.toml: [[listeners]] 1: listen: is missing",
+            ),
+            (
+                "[[listeners]]\nlisten = 'unix:x'\nproxied = 1",
+                "lmtp.toml: [[listeners]] 1: proxied: expected true or false, found 1",
+            ),
+            (
+                "[[listeners]]\nlisten = 'unix:x'\nproxy = true",
+                "lmtp.toml: [[listeners]] 1: proxy: unknown key; did you mean 'proxied'?",
+            ),
+            (
+                "[[listeners]]\nlisten = 'unix:x'\nproxied = true",
+                (
+                    "lmtp.toml: [[listeners]] 1: listen: proxied:unix:x: believes trusted hosts only,"
+                    " and there are none; say who the proxies are with trusted"
+                ),
+            ),
+            (
+                "listen = ['unix:x', 'haproxy:unix:y']\ntrusted = 'local'",
+                (
+                    "lmtp.toml: listen: haproxy:unix:y: anybody could claim a trusted address there;"
+                    " write proxied:unix:y"
+                ),
+            ),
+            (
+                "trusted = ['10.0.0.1/8']",
+                (
+                    "lmtp.toml: trusted: '10.0.0.1/8' is a host and a network; write 10.0.0.1 or"
+                    " 10.0.0.0/8"
+                ),
+            ),
+            (
+                "trusted = 'nginx'",
+                (
+                    "lmtp.toml: trusted: 'nginx' is no network; write 10.0.0.0/8, 192.0.2.7,"
+                    " 2001:db8::/32, or local for UNIX sockets"
+                ),
+            ),
+            (
                 "users = 1\nbackend = 2\nspool = 3",
                 (
                     "lmtp.toml: backend: expected text in quotes, found 2; and 2 more: lmtpsvc check"
@@ -511,6 +658,8 @@ class TestAgain:
         [
             ("", []),
             ('listen = "unix:x"', ["listen"]),
+            ('[[listeners]]\nlisten = "unix:x"', ["listen", "listeners"]),
+            ('trusted = "local"', []),
             ('json-log = "x"\nworkers = 2', ["json-log", "workers"]),
             ('users = "any"\nspool = "x"', []),
         ],

@@ -191,13 +191,13 @@ class TestConfig:
         """
         told = {
             name
-            for key, meaning in rows(page("docs/config.md").split("## Keys")[1])[:8]
+            for key, meaning in rows(page("docs/config.md").split("## Keys\n")[1].split("\n## ")[0])
             for name in re.findall(r"`([a-z-]+)`", key)
             + (re.findall(r"`([a-z-]+)`", meaning) if key == "`[limits]`" else [])
         }
         keys = {field.name.replace("_", "-") for field in fields(Config)}
 
-        assert told == (keys | LIMITS) - {"limits", "backends", "routes"}
+        assert told == (keys | LIMITS) - {"limits", "backends", "routes", "listeners"}
 
     def test_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"replies"},
     "envelope": set(),
     "limits": {"quantities"},
+    "networks": set(),
     "quantities": set(),
     "quota": {"envelope", "quantities"},
     "commitment": set(),
@@ -57,9 +58,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outgoing": {"envelope", "replies", "session", "specs", "wire"},
     "client": {"envelope", "outgoing", "replies", "session", "wire"},
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
-    "values": {"delivery", "quantities", "wire"},
+    "values": {"delivery", "networks", "quantities", "wire"},
     "config": {"delivery", "limits", "values"},
-    "wiring": {"config", "delivery", "interfaces", "server", "session", "specs", "wire"},
+    "wiring": {
+        "config",
+        "delivery",
+        "interfaces",
+        "networks",
+        "server",
+        "session",
+        "specs",
+        "values",
+        "wire",
+    },
     "options": {"config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
     "commands": {
         "backends",
@@ -80,7 +91,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: These do no I/O, and could serve another framework.
-NO_TWISTED = {"replies", "errors", "envelope", "limits", "quantities", "quota", "wire", "session"}
+NO_TWISTED = {
+    "replies",
+    "errors",
+    "envelope",
+    "limits",
+    "networks",
+    "quantities",
+    "quota",
+    "wire",
+    "session",
+}
 
 #: It does all the wiring, so that it imports everything and nobody imports it.
 TOP = "tap"

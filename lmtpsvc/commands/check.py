@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from twisted.internet.task import react
 from twisted.python import usage
 
-from ..config import BrokenConfig, Config, Problem, structure
+from ..config import BrokenConfig, Config, Problem, misbeliefs, structure
 from ..options import Options
 from ..specs import backend_factories, directory_factories
 from ..wiring.parts import Parts, make_parts
@@ -121,10 +121,14 @@ class Check:
         config = self._config()
         if config is None:
             return None
+        if ("trusted",) not in self._told:
+            self._tell(list(misbeliefs(config)))
         # Listening is what the service does before it becomes another user.
-        for words in config.listen:
+        for position, words in enumerate(config.listen):
             self._look(
-                ("listen",), look_at_listener, words, options.reactor, probe=not options["running"]
+                config.place_of(position),
+                *(look_at_listener, words, options.reactor),
+                probe=not options["running"],
             )
         if options["account"] is not None:
             _become(options["account"])
@@ -170,7 +174,7 @@ class Check:
         """
         new = [problem for problem in problems if problem.path not in self._told]
         self.problems += [self._options.sources.shown(problem) for problem in new]
-        self._told.update(problem.path for problem in new if problem.path != ("listen",))
+        self._told.update(problem.path for problem in new if problem.path[-1:] != ("listen",))
 
 
 def _without(said: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
@@ -189,6 +193,16 @@ def _without(said: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, 
                     "to": f"route-{number}.invalid",
                     "backend": left.get("backend", Config().backend),
                 }
+            case ("listeners", int(number), key, *_) if key != "listen":
+                left["listeners"] = list(left["listeners"])
+                left["listeners"][number - 1] = {
+                    name: each
+                    for name, each in left["listeners"][number - 1].items()
+                    if name != key
+                }
+            case ("listeners", *_):
+                # Those that are left would have other numbers.
+                left.pop("listeners", None)
             case (table, key, *_) if isinstance(left.get(str(table)), dict):
                 left[str(table)].pop(key, None)
             case (key, *_):

@@ -32,7 +32,7 @@ class LMTPFactory(Factory):
         #: What STARTTLS begins with, an `IOpenSSLServerConnectionCreator`; None: there is none.
         self.tls: object | None = None
         #: Whether a host, an IP address or ``local``, may say who the client is.
-        self.trusts: Callable[[str], bool] = _trusts_nobody
+        self.trusts: Callable[[str], bool] = trusts_nobody
         self._protocols: set[LMTPProtocol] = set()
         # Those that are in a transaction with an agent of before, and who waits for them.
         self._behind: list[tuple[set[LMTPProtocol], Deferred[None]]] = []
@@ -129,5 +129,8 @@ class _OnTerms(Factory):
         return LMTPProtocol(self._factory, self._terms)
 
 
-def _trusts_nobody(_host: str) -> bool:
+def trusts_nobody(_host: str) -> bool:
+    """
+    What every host is as long as the operator names none.
+    """
     return False

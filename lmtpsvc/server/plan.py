@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from ..delivery.agent import DeliveryAgent
 from ..interfaces import IBackend
 from ..session.extensions import Extensions
-from .factory import LMTPFactory
+from .factory import LMTPFactory, trusts_nobody
 
 
 class CannotReload(Exception):
@@ -41,6 +41,8 @@ class Plan:
     backends: Mapping[str, IBackend]
     summary: str
     fixed: Sequence[str] = ()
+    #: Whether a host, an IP address or ``local``, may say who the client is.
+    trusts: Callable[[str], bool] = trusts_nobody
 
     @property
     def services(self) -> list[IService]:
@@ -66,6 +68,7 @@ class CurrentPlan(Service):
 
     def __init__(self, factory: LMTPFactory, plan: Plan, again: Callable[[Plan], Plan]) -> None:
         self._factory, self._plan, self._again = factory, plan, again
+        factory.trusts = plan.trusts
         # Those that are not needed any more, once transactions that began with them have ended.
         self._leaving: dict[int, _Leaving] = {}
 
@@ -117,6 +120,7 @@ class CurrentPlan(Service):
         self._log.info("reloaded: {summary}", summary=new.summary)
         if new.fixed:
             self._log.warn("changed, but not before a restart: {keys}", keys=", ".join(new.fixed))
+        self._factory.trusts = new.trusts
         self._factory.use(new.agent, new.extensions).addCallback(lambda _: self._leave(leaving))
 
     def _start(self, services: Iterable[IService]) -> None:

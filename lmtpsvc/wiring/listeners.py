@@ -11,23 +11,31 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 
 from ..server.listening import SMTP_PORT, Listener
+from ..session.connection import Terms
+from ..values import split_terms
 
 _loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
 
 
 def listener(words: str, reactor: Any) -> Listener:
     """
-    The endpoint that *words* ask for.
+    The endpoint that *words* ask for, and on what terms: ``proxied:tcp:24``.
 
     Raises:
         ValueError: There is none, or LMTP must not be there.
     """
+    said, endpoint = split_terms(words)
+    terms = Terms(
+        tls_required="tls-required" in said,
+        login_required="login-required" in said,
+        proxied="proxied" in said,
+    )
     # Said before anything is touched; what other endpoints turn out to be is looked at later.
-    if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", words):
+    if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", endpoint):
         raise ValueError(
             f"{words}: LMTP must not be on port 25 (RFC 2033); take 24, or a UNIX socket"
         )
-    if words.startswith("systemd:") and "domain=UNIX" in words:
+    if endpoint.startswith("systemd:") and "domain=UNIX" in endpoint:
         # Twisted takes such a socket for one of its own: it makes it writable for everybody, and
         # removes it at the end.
         raise ValueError(
@@ -35,7 +43,7 @@ def listener(words: str, reactor: Any) -> Listener:
             " here: unix:/run/lmtp.sock:mode=660"
         )
     try:
-        return Listener(words, serverFromString(reactor, words))
+        return Listener(words, serverFromString(reactor, endpoint), terms)
     except Exception as error:
         # What an endpoint's parser raises is not documented, and a mistake of the operator's.
         raise ValueError(
@@ -48,4 +56,4 @@ def reachable_from_elsewhere(listen: Iterable[str]) -> str | None:
     """
     The first of the endpoints *listen* that not only this machine can connect to.
     """
-    return next((words for words in listen if _loopback(words) is None), None)
+    return next((words for words in listen if _loopback(split_terms(words)[1]) is None), None)

@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ..server.listening import SMTP_PORT
+from ..values import split_terms
 from .listeners import listener
 
 #: What fits into sockaddr_un of Linux, with the NUL behind it.
@@ -27,7 +28,8 @@ def look_at_listener(words: str, reactor: Any, *, probe: bool = True) -> None:
     Raises:
         ValueError: It is not; the text is one line.
     """
-    if words.startswith("systemd:") and "domain=UNIX" not in words:
+    said = split_terms(words)[1]
+    if said.startswith("systemd:") and "domain=UNIX" not in said:
         # Nothing of it is there, unless systemd has started us.
         return
     endpoint = listener(words, _ProbingReactor(reactor)).endpoint

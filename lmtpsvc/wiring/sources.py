@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..config import LIMITS, BrokenConfig, Config, Problem, read_file, structure
+from ..config import LIMITS, BrokenConfig, Config, Problem, misbeliefs, read_file, structure
 from ..interfaces import IBackend
 from .parts import Parts, make_parts
 
@@ -35,7 +35,10 @@ class Sources:
         Raises:
             BrokenConfig: With all problems.
         """
-        return structure(self.said())
+        config = structure(self.said())
+        if problems := list(misbeliefs(config)):
+            raise BrokenConfig(problems)
+        return config
 
     def said(self) -> dict[str, Any]:
         """
@@ -45,6 +48,9 @@ class Sources:
             BrokenConfig: The file cannot be read.
         """
         said = read_file(self.file) if self.file is not None else {}
+        if "listen" in self.given:
+            # It stands in place of all of them.
+            said.pop("listeners", None)
         limits = {name: words for name, words in self.given.items() if name in LIMITS}
         others = {name: words for name, words in self.given.items() if name not in LIMITS}
         of_file = said.get("limits", {})

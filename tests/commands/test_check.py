@@ -140,6 +140,34 @@ class TestProblems:
         assert 4 == len(said)
         assert "spool" in said[3]
 
+    def test_listeners(self, terminal: Terminal) -> None:
+        """
+        A table that is wrong does not hide the others, nor is the default looked at in its place.
+        """
+        said = terminal.check(
+            "[[listeners]]\nlisten = 'unix:/nonexistent/x'\nproxied = 1\n"
+            "[[listeners]]\nlisten = 'unix:/nonexistent/y'\ntls-required = true"
+        )
+
+        assert [
+            "lmtp.toml: [[listeners]] 1: proxied: expected true or false, found 1",
+            "lmtp.toml: [[listeners]] 1: listen: unix:/nonexistent/x: /nonexistent is not there",
+            (
+                "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/nonexistent/y: /nonexistent"
+                " is not there"
+            ),
+        ] == said
+
+    def test_trusted(self, terminal: Terminal) -> None:
+        """
+        That nobody is trusted is told once, and not where the list is broken.
+        """
+        said = terminal.check("listen = 'proxied:unix:x'")
+        assert ["lmtp.toml: listen: proxied:unix:x: believes"] == [each[:43] for each in said]
+
+        said = terminal.check("listen = 'proxied:unix:x'\ntrusted = 'x'")
+        assert ["lmtp.toml: trusted: 'x' is no network"] == [each[:37] for each in said]
+
     def test_two_broken_routes(self, terminal: Terminal) -> None:
         """
         Two routes that are both wrong are two problems.

@@ -116,6 +116,19 @@ class TestReload:
 
         assert "changed, but not before a restart: listen, workers" == said(logged)[1]
 
+    def test_trusted(self, house: House) -> None:
+        """
+        Who is trusted changes with the plan, for new connections.
+        """
+        before = house.server.connect()
+        house.next = house.plan(house.a, trusts=lambda host: host == "192.0.2.7")
+
+        house.current.reload()
+
+        after = house.server.connect()
+        assert not before.protocol._session.connection.is_trusted
+        assert after.protocol._session.connection.is_trusted
+
     def test_broken(self, house: House, logged: list[LogEvent]) -> None:
         """
         A broken file leaves everything as it is, and is one line.
