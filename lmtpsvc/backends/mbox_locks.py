@@ -15,6 +15,11 @@ thread waits.  The names are Dovecot's.
 
 A dot-lock that somebody has left behind is removed: at once if it says that a process of this host
 made it, and there is no such process; else when it is five minutes old (as liblockfile does).
+
+What is in a new file reaches the disk long after its name, so that after a power cut a dot-lock is
+empty.  So ours has its process id and host in an extended attribute, too, which stands in the inode
+and is there whenever the name is, with the boot it was made in: a process that has the number of
+one before the power cut is not the same.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import cache
 from threading import Lock
 from typing import Final
 
@@ -38,6 +44,9 @@ KINDS: Final = ("fcntl", "flock", "dotlock", "dotlock_try")
 
 #: Behind the name of the mailbox.
 SUFFIX: Final = ".lock"
+
+#: The attribute with the maker of a dot-lock.
+MAKER: Final = "user.lmtpsvc.lock"
 
 #: A dot-lock that is older, of a process that cannot be asked for, was left behind.
 STALE_SECONDS: Final = 300
@@ -152,9 +161,12 @@ def _create_new(path: str) -> os.stat_result:
             raise
         descriptor, is_named = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
     try:
-        # On a full disk it is empty, and a lock all the same.
+        # On a full disk it is empty, and a lock all the same; so it is without attributes.
+        maker = f"{os.getpid()}:{socket.gethostname()}"
         with suppress(OSError):
-            os.write(descriptor, f"{os.getpid()}:{socket.gethostname()}\n".encode())
+            os.write(descriptor, f"{maker}\n".encode())
+        with suppress(OSError):
+            os.setxattr(descriptor, MAKER, f"{maker}:{_boot()}".encode())
         if not is_named:
             # Python follows the symbolic link that this is only where a directory is given.
             os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=0, follow_symlinks=True)
@@ -185,15 +197,40 @@ def _is_left_behind(path: str) -> bool:
         # Gone just now, or not for us to read: its age is all we have, next time.
         return _is_old(path)
     try:
-        owner = os.read(descriptor, 256).decode(errors="replace")
-    except OSError:
-        owner = ""
+        process, host, boot = _maker(descriptor)
     finally:
         os.close(descriptor)
-    process, _, host = owner.strip().partition(":")
     if host != socket.gethostname() or not (process.isascii() and process.isdigit()):
         return _is_old(path)
-    return not _lives(int(process))
+    return boot not in {"", _boot()} or not _lives(int(process))
+
+
+def _maker(descriptor: int) -> tuple[str, str, str]:
+    """
+    Process, host and boot of who made a dot-lock; what it does not say is empty.
+    """
+    with suppress(OSError, ValueError):
+        process, host, boot = os.getxattr(descriptor, MAKER).decode().split(":")
+        return process, host, boot
+    owner = b""
+    with suppress(OSError):
+        owner = os.read(descriptor, 256)
+    process, _, host = owner.decode(errors="replace").strip().partition(":")
+    return process, host, ""
+
+
+@cache
+def _boot() -> str:
+    """
+    What tells this run of the system from all others, or nothing if it does not say.
+
+    Short: with a host's name of the usual length, the attribute needs no block of its own.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(8)
+    except OSError:
+        return ""
 
 
 def _is_old(path: str) -> bool:

@@ -23,7 +23,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from lmtpsvc.backends.mbox import MboxBackend
-from lmtpsvc.backends.mbox_locks import STALE_SECONDS, Busy, locked
+from lmtpsvc.backends.mbox_locks import MAKER, STALE_SECONDS, Busy, locked
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.testing import MemoryMessage
@@ -242,7 +242,9 @@ def test_keeps_others_out(
 
     def look(descriptor: int) -> None:
         fsync(descriptor)
-        assert (root / "ann.lock").read_text() == f"{os.getpid()}:{socket.gethostname()}\n"
+        maker = f"{os.getpid()}:{HERE}"
+        assert (root / "ann.lock").read_text() == f"{maker}\n"
+        assert os.getxattr(root / "ann.lock", MAKER).decode() == f"{maker}:{BOOT}"
         with closing(mailbox.mbox(root / "ann")) as reader:
             try:
                 reader.lock()
@@ -294,6 +296,7 @@ def _nobody() -> int:
 
 
 HERE = socket.gethostname()
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
 
 
 @pytest.mark.parametrize(
@@ -328,6 +331,42 @@ def test_left_behind(
     lock = root / "ann.lock"
     lock.write_text(content)
     os.utime(lock, (time.time() - age,) * 2)
+
+    [result] = backend.deliver(message, [ANN])
+    result.addErrback(lambda failure: failure.trap(TemporaryFailure) and False)
+
+    assert is_removed == (not lock.exists())
+    assert is_removed == (not isinstance(result.result, bool))
+
+
+@pytest.mark.parametrize(
+    ("maker", "is_removed"),
+    [
+        (f"{_nobody()}:{HERE}:{BOOT}", True),
+        (f"{os.getppid()}:{HERE}:{BOOT}", False),
+        (f"{os.getppid()}:{HERE}:00000000", True),
+        (f"{os.getppid()}:{HERE}:", False),
+        (f"{_nobody()}:elsewhere.example:00000000", False),
+        (f"{_nobody()}:{HERE}", False),
+        (f"{_nobody()}:{HERE}:{BOOT}:", False),
+        ("\xff::", False),
+    ],
+)
+def test_left_behind_by_a_power_cut(
+    mbox: Make,
+    message: MemoryMessage,
+    root: Path,
+    clock: Clock,
+    maker: str,
+    is_removed: bool,
+) -> None:
+    """
+    A dot-lock that has lost what was in it says in its attribute whose it is, and since which boot.
+    """
+    backend = mbox(lock_timeout="0")
+    lock = root / "ann.lock"
+    lock.touch()
+    os.setxattr(lock, MAKER, maker.encode("latin-1"))
 
     [result] = backend.deliver(message, [ANN])
     result.addErrback(lambda failure: failure.trap(TemporaryFailure) and False)

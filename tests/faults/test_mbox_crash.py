@@ -5,8 +5,6 @@ next server leaves nothing in part.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -86,9 +84,5 @@ def test_power_cut(
     assert ledger.promised
     assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
 
-    # The names of dot-locks were on the disk before it was in them whose they are: five minutes old,
-    # they count as left behind.  Starting a machine takes a part of that, and here all of it.
-    for lock in plugged.root.glob("*/*.lock"):
-        os.utime(lock, (time.time() - 600,) * 2)
     running = _start(service, plugged.root)
     _mend_and_go_on(running, plugged.root, ledger, Random(seed))
