@@ -141,6 +141,9 @@ class Load:
     """
     Clients that deliver to *recipients* without a pause, until they are told to stop or the server
     is gone.  *act* is called, once, at the moment when 250 number *count* has been read.
+
+    *promised* has message and recipient of each 250 that was read.  *doubtful* are those of them that
+    were read after *act* had begun, if the message was on its way before *act* had ended.
     """
 
     def __init__(
@@ -154,10 +157,12 @@ class Load:
     ) -> None:
         self.sent: dict[str, bytes] = {}
         self.promised: set[tuple[str, str]] = set()
+        self.doubtful: set[tuple[str, str]] = set()
         self.acted = threading.Event()
         self.faults: list[BaseException] = []
         self._path, self._recipients, self._count, self._act = path, recipients, count, act
         self._lock = threading.Lock()
+        self._acting = False
         self._stopping = threading.Event()
         seeds = [random.random() for _ in range(clients)]
         self._threads = [
@@ -193,15 +198,20 @@ class Load:
     def _one(self, client: Client, random: Random) -> None:
         name, text = compose(random)
         some = random.sample(self._recipients, random.randint(1, len(self._recipients)))
+        is_after = self.acted.is_set()
         with self._lock:
             self.sent[name] = text
 
         def told(position: int, code: int) -> None:
             if code != 250:
                 return
+            promise = name, some[position]
             with self._lock:
-                self.promised.add((name, some[position]))
+                self.promised.add(promise)
+                if self._acting and not is_after:
+                    self.doubtful.add(promise)
                 act = len(self.promised) == self._count
+                self._acting |= act
             if act:
                 self._act()
                 self.acted.set()

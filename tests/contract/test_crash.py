@@ -16,7 +16,8 @@ import pytest
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import CrashContract
 
-pytestmark = pytest.mark.faults
+# Many starts of a server in one test: on a busy machine, each takes its time.
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 TICKETS = Path(__file__).parent.parent.parent / "examples" / "tickets" / "src"
 

@@ -27,11 +27,12 @@ TOOLS = ("mount", "umount", "losetup", "mkfs.ext4", "e2fsck", "chattr", "setpriv
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Everything in this folder is marked.
+    Everything in this folder is marked, and has time for many starts on a busy machine.
     """
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")

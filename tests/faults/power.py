@@ -34,8 +34,7 @@ def cut_power_under_load(
     in the thread that has read the reply: nothing comes sooner after a promise.  Otherwise it goes
     some milliseconds later, wherever the server happens to be.
 
-    The server then lives on for a while on a disk that fails, and must not promise anything more:
-    every 250 that is ever read counts.
+    What counts after that is told by `Ledger.cut`.
     """
     random = Random(f"power/{connections}/{seed}")
     disk.format()
@@ -43,7 +42,7 @@ def cut_power_under_load(
     gone = Event()
 
     def cut() -> None:
-        disk.cut_power()
+        ledger.cut(disk.cut_power)
         gone.set()
 
     delay = random.choice([0.0, random.uniform(0, 0.03)])
