@@ -179,6 +179,8 @@ _BEFORE: Final = (
     ("after MAIL", ("C: MAIL FROM:<me@example.org>", "S: 250 *")),
     ("after RCPT", ("C: RCPT TO:<ann@example.org>", "S: 250 *")),
     ("after DATA", ("C: DATA", "S: 354 *")),
+    # Not every server takes a message without a header.
+    ("after header", ("C: Subject: Test", "C:")),
 )
 _USUAL: Final = "after LHLO"
 
