@@ -53,6 +53,8 @@ def destination(reactor: Any, words: str) -> Destination:
     except Exception as error:
         # What an endpoint's parser raises is not documented, and a mistake of who wrote the words.
         raise ValueError(f"{words}: not a destination ({error})") from error
+    if spec.name == "unix" and not (spec.options.get("path") or any(spec.words)):
+        raise ValueError(f"{words}: not a destination; write unix:PATH")
     host = ""
     if spec.name in {"tcp", "ssl", "tls"}:
         host = spec.options.get("host") or (spec.words[0] if spec.words else "")

@@ -227,7 +227,7 @@ class ClientProtocol(Protocol):
                     case TransactionOver():
                         self._over(session)
                     case Ready():
-                        self._owner.connection_ready(self)
+                        self._introduced(session)
                     case Ended():
                         self._end(event)
                 self._flush(session)
@@ -261,6 +261,12 @@ class ClientProtocol(Protocol):
             self._again = True
         else:
             self._delivery.settle(position, outcome)
+
+    def _introduced(self, session: ClientSession) -> None:
+        if session.is_ready:
+            self._owner.connection_ready(self)
+        else:
+            session.out_of_step(Stage.HELLO, "the server says more than it was asked")
 
     def _over(self, session: ClientSession) -> None:
         self._stop_producing()

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ..replies import Reply
 from ..wire.heard_replies import HeardReply, MalformedReply, ReplyReader
 from .capabilities import Capabilities
-from .client_events import ClientEvent, Ended, Ready, TransactionOver
+from .client_events import ClientEvent, Ended, Ready, TextWanted, TLSWanted, TransactionOver
 from .client_transaction import ClientTransaction
 from .introduction import Introduction
 from .outcomes import Stage
@@ -333,6 +333,9 @@ class ClientSession:
     def _end(self, stage: Stage, reply: Reply, heard: HeardReply | None = None) -> None:
         self._closed = True
         self.pipeline.drop_all()
+        # What has not been taken yet asks for what cannot be done any more.
+        stale = (Ready, TLSWanted, TextWanted)
+        self._events = deque(each for each in self._events if not isinstance(each, stale))
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             transaction.settle_rest(reply, stage, heard)

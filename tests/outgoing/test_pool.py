@@ -1,0 +1,567 @@
+"""
+Connections to one destination: made, kept, used again, given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from twisted.internet.error import (
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TCPTimedOutError,
+)
+from twisted.internet.task import Clock
+
+from lmtpsvc.outgoing.delivery import Delivery
+from lmtpsvc.outgoing.pool import Pool, PoolLimits
+from lmtpsvc.outgoing.timeouts import Timeouts
+from lmtpsvc.replies import Reply
+from lmtpsvc.session.outcomes import Outcome, Stage
+from lmtpsvc.session.terms import Terms
+
+if TYPE_CHECKING:
+    from .conftest import Connection, Server
+
+OK = b"250 2.0.0 OK\r\n"
+Message = Callable[..., Delivery]
+
+
+@pytest.fixture
+def pool(server: Server, clock: Clock) -> Iterator[Pool]:
+    """
+    At most two connections, for three messages each, kept for ten seconds.
+    """
+    yield Pool(
+        server,
+        Terms("client.example"),
+        clock,
+        limits=PoolLimits(connections=2, messages=3, idle_seconds=10),
+    )
+    # No test leaves a call behind that keeps a process alive.
+    for connection in server.connections:
+        connection.lose()
+    clock.advance(60)
+    assert clock.getDelayedCalls() == []
+
+
+def codes(delivery: Delivery) -> list[int]:
+    """
+    What the recipients that are settled got.
+    """
+    return [
+        outcome_of(delivery, number).reply.code
+        for number, each in enumerate(delivery.outcomes)
+        if each.called
+    ]
+
+
+def outcome_of(delivery: Delivery, number: int = 0) -> Outcome:
+    """
+    What recipient *number* got.
+    """
+    outcome = delivery.outcomes[number].result
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def serve(connection: Connection, recipients: int = 1) -> None:
+    """
+    Take a message, and deliver it.
+    """
+    connection.take(recipients)
+    connection.heard()
+    connection.say(OK * recipients)
+
+
+class TestOutcomes:
+    def test_each_as_it_comes(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        Ann's Deferred fires before Bob's reply is there.
+        """
+        delivery = message("ann", "bob")
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.take(2)
+        assert connection.heard() == b"Hi\r\n.\r\n"
+        connection.say(OK)
+
+        assert codes(delivery) == [250]
+        connection.say(b"452 4.2.2 full\r\n")
+        assert codes(delivery) == [250, 452]
+
+    def test_lost_after_some(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        RFC 2033 §5: replies that have come stand, the others are temporary failures.
+        """
+        delivery = message("ann", "bob")
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.take(2)
+        connection.say(OK)
+        connection.lose(ConnectionLost())
+
+        assert codes(delivery) == [250, 451]
+        outcome = outcome_of(delivery, 1)
+        assert outcome.stage is Stage.MESSAGE
+        assert outcome.heard is None
+
+
+class TestConnecting:
+    @pytest.mark.parametrize(
+        ("error", "text"),
+        [
+            (ConnectionRefusedError(), "Connection refused"),
+            (TCPTimedOutError(), "Connection timed out"),
+            (DNSLookupError("no"), "Host not found"),
+            (OSError(2, "/secret/path"), "Cannot connect"),
+        ],
+    )
+    def test_fails(
+        self, server: Server, pool: Pool, message: Message, error: Exception, text: str
+    ) -> None:
+        """
+        Who cannot be reached is a temporary failure; what the log needs is told apart.
+        """
+        server.error = error
+        delivery = message("ann", "bob")
+        pool.send(delivery)
+
+        for number in range(2):
+            outcome = outcome_of(delivery, number)
+            assert outcome.reply == Reply(451, text, (4, 1))
+            assert (outcome.stage, outcome.unheard) == (Stage.CONNECT, True)
+            assert outcome.detail
+        assert pool.connections == 0
+
+    def test_takes_too_long(
+        self, server: Server, pool: Pool, message: Message, clock: Clock
+    ) -> None:
+        """
+        Nobody waits for ever.
+        """
+        server.holding = True
+        delivery = message()
+        pool.send(delivery)
+        clock.advance(Timeouts().connect)
+
+        assert codes(delivery) == [451]
+        assert outcome_of(delivery).reply.text == "Connection timed out"
+
+    def test_refused_by_the_greeting(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        A server that does not want us says so once, and is left.
+        """
+        delivery = message()
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.say(b"554 5.3.2 not today\r\n")
+
+        assert codes(delivery) == [451]
+        assert connection.heard() == b"QUIT\r\n"
+        assert connection.is_closing
+
+    def test_called_off(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        What is called off while connecting is settled at once.
+        """
+        server.holding = True
+        delivery = message()
+        pool.send(delivery)
+        delivery.cancel()
+
+        assert codes(delivery) == [451]
+        assert pool.connections == 0
+
+    def test_called_off_before_the_greeting(
+        self, server: Server, pool: Pool, message: Message
+    ) -> None:
+        """
+        The connection that was made for it is closed.
+        """
+        delivery = message()
+        pool.send(delivery)
+        delivery.cancel()
+
+        assert codes(delivery) == [451]
+        [connection] = server.connections
+        assert connection.is_closing
+
+
+class TestReuse:
+    def test_kept(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        The second message goes over the first one's connection.
+        """
+        for number in range(2):
+            delivery = message()
+            pool.send(delivery)
+            [connection] = server.connections
+            if number == 0:
+                connection.greet()
+            serve(connection)
+            assert codes(delivery) == [250]
+
+    def test_closed_when_idle(
+        self, server: Server, pool: Pool, message: Message, clock: Clock
+    ) -> None:
+        """
+        Nobody is kept waiting for nothing.
+        """
+        pool.send(message())
+        [connection] = server.connections
+        connection.greet()
+        serve(connection)
+        clock.advance(9)
+        assert connection.heard() == b""
+        clock.advance(1)
+        assert connection.heard() == b"QUIT\r\n"
+        connection.say(b"221 bye\r\n")
+
+        assert connection.is_closing
+
+    def test_not_for_ever(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        After so many messages a new one is made.
+        """
+        for number in range(4):
+            pool.send(message())
+            connection = server.connections[-1]
+            if number in {0, 3}:
+                connection.greet()
+            serve(connection)
+
+        assert len(server.connections) == 2
+        assert server.connections[0].heard() == b"QUIT\r\n"
+
+    @pytest.mark.parametrize("farewell", [b"", b"421 4.4.2 idle\r\n"])
+    def test_closed_meanwhile(
+        self, server: Server, pool: Pool, message: Message, farewell: bytes
+    ) -> None:
+        """
+        Where the server has closed a connection that was kept, the message goes over a new one.
+        """
+        pool.send(message())
+        [first] = server.connections
+        first.greet()
+        serve(first)
+        delivery = message("bob")
+        pool.send(delivery)
+        assert b"bob" in first.heard()
+        if farewell:
+            first.say(farewell)
+        first.lose()
+
+        assert codes(delivery) == []
+        _, second = server.connections
+        second.greet()
+        serve(second)
+        assert codes(delivery) == [250]
+
+    def test_only_once(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        What fails over a new connection has failed.
+        """
+        pool.send(message())
+        [first] = server.connections
+        first.greet()
+        serve(first)
+        delivery = message("bob")
+        pool.send(delivery)
+        first.lose()
+        _, second = server.connections
+        second.greet()
+        second.lose()
+
+        assert codes(delivery) == [451]
+        assert len(server.connections) == 2
+
+    def test_not_when_something_was_said(
+        self, server: Server, pool: Pool, message: Message
+    ) -> None:
+        """
+        Where MAIL has been answered, the server may have done anything: no second try of ours.
+        """
+        pool.send(message())
+        [first] = server.connections
+        first.greet()
+        serve(first)
+        delivery = message("bob")
+        pool.send(delivery)
+        first.say(OK)
+        first.lose()
+
+        assert codes(delivery) == [451]
+        assert len(server.connections) == 1
+
+    def test_too_much_said(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        A server that says too much is not talked to again over this connection.
+        """
+        pool.send(message())
+        [first] = server.connections
+        first.greet()
+        first.take()
+        first.say(OK + OK)
+        assert first.is_closing
+        pool.send(message())
+
+        assert len(server.connections) == 2
+
+    def test_refused_message(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        After a refusal and RSET the connection is as good as before.
+        """
+        delivery = message()
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.heard()
+        connection.say(OK + b"550 5.1.1 no\r\n503 5.5.1 nobody\r\n")
+        assert codes(delivery) == [550]
+        assert connection.heard() == b"RSET\r\n"
+        connection.say(OK)
+        pool.send(message())
+
+        assert connection.heard().startswith(b"MAIL")
+
+
+class TestConcurrency:
+    def test_limit(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        The third message waits for one of two connections.
+        """
+        deliveries = [message(name) for name in ("ann", "bob", "cat")]
+        for delivery in deliveries:
+            pool.send(delivery)
+        first, second = server.connections
+        first.greet()
+        second.greet()
+        serve(second)
+
+        assert b"cat" in second.transport.value()
+        serve(second)
+        serve(first)
+        assert [codes(delivery) for delivery in deliveries] == [[250]] * 3
+
+    def test_one_dies(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        Whoever waits gets a connection of its own when another one is lost.
+        """
+        deliveries = [message(name) for name in ("ann", "bob", "cat")]
+        for delivery in deliveries:
+            pool.send(delivery)
+        server.connections[0].lose()
+
+        assert codes(deliveries[0]) == [451]
+        third = server.connections[2]
+        third.greet()
+        serve(third)
+        assert codes(deliveries[2]) == [250]
+
+    def test_called_off_while_waiting(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        It is not sent.
+        """
+        deliveries = [message(name) for name in ("ann", "bob", "cat")]
+        for delivery in deliveries:
+            pool.send(delivery)
+        deliveries[2].cancel()
+
+        assert codes(deliveries[2]) == [451]
+        server.connections[0].greet()
+        serve(server.connections[0])
+        assert server.connections[0].heard() == b""
+
+
+class TestCallingOff:
+    def test_before_the_end_of_the_text(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        The connection is cut, so that the server never sees the end.
+        """
+        delivery = message()
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        delivery.cancel()
+
+        assert codes(delivery) == [451]
+        assert connection.transport.aborted
+
+    def test_after_the_end_of_the_text(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        What the server has got cannot be called off: its answer counts.
+        """
+        delivery = message()
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.take()
+        delivery.cancel()
+        assert codes(delivery) == []
+        connection.say(OK)
+
+        assert codes(delivery) == [250]
+
+    def test_giving_up(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        Who does not want to wait for the answer need not.
+        """
+        delivery = message()
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.take()
+        delivery.give_up(Reply(451, "too late", (4, 7)))
+
+        assert outcome_of(delivery).reply.text == "too late"
+        assert connection.transport.aborted
+
+
+class TestClosing:
+    def test_idle(
+        self, server: Server, pool: Pool, message: Message, no_result: Any, success_of: Any
+    ) -> None:
+        """
+        Idle connections take leave, and closing is done when they are gone.
+        """
+        pool.send(message())
+        [connection] = server.connections
+        connection.greet()
+        serve(connection)
+        closed = pool.close()
+        no_result(closed)
+        assert connection.heard() == b"QUIT\r\n"
+        connection.say(b"221 bye\r\n")
+        connection.lose()
+
+        success_of(closed)
+
+    def test_busy(
+        self, server: Server, pool: Pool, message: Message, no_result: Any, success_of: Any
+    ) -> None:
+        """
+        What is on its way is brought to its end; what waits fails, and nothing new is taken.
+        """
+        deliveries = [message(name) for name in ("ann", "bob", "cat", "dan")]
+        for delivery in deliveries[:3]:
+            pool.send(delivery)
+        closed = pool.close()
+        pool.send(deliveries[3])
+        assert codes(deliveries[2]) == codes(deliveries[3]) == [451]
+        for connection in server.connections:
+            connection.greet()
+            serve(connection)
+            no_result(closed)
+            assert connection.heard() == b"QUIT\r\n"
+            connection.lose()
+
+        success_of(closed)
+        assert codes(deliveries[0]) == codes(deliveries[1]) == [250]
+
+    def test_nothing_open(self, pool: Pool, success_of: Any) -> None:
+        """
+        Closing what never was open is done at once.
+        """
+        success_of(pool.close())
+
+
+class TestPatience:
+    @pytest.mark.parametrize(
+        ("says", "seconds", "stage"),
+        [
+            ([], 300, Stage.GREETING),
+            ([b"220 foo.edu\r\n"], 300, Stage.HELLO),
+            ([b"220 foo.edu\r\n", b"250-foo\r\n250 PIPELINING\r\n"], 300, Stage.MAIL),
+            ([b"220 foo.edu\r\n", b"250-foo\r\n250 PIPELINING\r\n", OK], 300, Stage.RCPT),
+            ([b"220 foo.edu\r\n", b"250-foo\r\n250 PIPELINING\r\n", OK * 2], 120, Stage.DATA),
+            (
+                [b"220 foo.edu\r\n", b"250-foo\r\n250 PIPELINING\r\n", OK * 2 + b"354 go\r\n"],
+                600,
+                Stage.MESSAGE,
+            ),
+        ],
+    )
+    def test_runs_out(
+        self,
+        server: Server,
+        pool: Pool,
+        message: Message,
+        clock: Clock,
+        says: list[bytes],
+        seconds: float,
+        stage: Stage,
+    ) -> None:
+        """
+        RFC 5321 §4.5.3.2: each reply has its time, and octets that are no reply win none.
+        """
+        delivery = message()
+        pool.send(delivery)
+        [connection] = server.connections
+        for octets in says:
+            connection.say(octets)
+        clock.advance(seconds - 1)
+        connection.say(b"2")
+        assert codes(delivery) == []
+        clock.advance(1)
+
+        assert codes(delivery) == [451]
+        outcome = outcome_of(delivery, 0)
+        assert outcome.stage is stage
+        assert connection.is_closing
+
+    def test_each_reply_has_its_own(
+        self, server: Server, pool: Pool, message: Message, clock: Clock
+    ) -> None:
+        """
+        Between one recipient's reply and the next there is as much time as before the first.
+        """
+        delivery = message("ann", "bob")
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.take(2)
+        clock.advance(599)
+        connection.say(OK)
+        clock.advance(599)
+        connection.say(OK)
+
+        assert codes(delivery) == [250, 250]
+
+    def test_of_a_kept_connection_is_not_tried_again(
+        self, server: Server, pool: Pool, message: Message, clock: Clock
+    ) -> None:
+        """
+        Who was silent for five minutes would be so again.
+        """
+        pool.send(message())
+        [connection] = server.connections
+        connection.greet()
+        serve(connection)
+        delivery = message()
+        pool.send(delivery)
+        clock.advance(300)
+
+        assert codes(delivery) == [451]
+        assert len(server.connections) == 1
+
+    def test_for_a_farewell(
+        self, server: Server, pool: Pool, message: Message, clock: Clock
+    ) -> None:
+        """
+        A server that does not answer QUIT is left all the same.
+        """
+        pool.send(message())
+        [connection] = server.connections
+        connection.greet()
+        serve(connection)
+        clock.advance(10)
+        assert connection.heard() == b"QUIT\r\n"
+        clock.advance(5)
+
+        assert connection.is_closing
