@@ -21,6 +21,7 @@ COMMANDS: Final = {
     ),
     "export": (".commands.exporting", "Write mailboxes of an SQL store as Maildirs or mbox files"),
     "import": (".commands.importing", "Put a Maildir or an mbox file into an SQL store"),
+    "send": (".commands.sending", "Send a message over LMTP or SMTP, and show every reply"),
 }
 
 

@@ -37,7 +37,7 @@ from .session.terms import NO_ATTRIBUTES, TLS, Body, Dialect, Mailing, Terms
 from .wire.commands import CommandError
 from .wire.grammar import match_domain
 from .wire.heard_replies import HeardReply
-from .wire.paths import parse_mail, parse_rcpt
+from .wire.paths import parse_rcpt
 
 __all__ = [
     "TLS",
@@ -51,6 +51,8 @@ __all__ = [
     "PoolLimits",
     "Stage",
     "Timeouts",
+    "address",
+    "own_name",
 ]
 
 
@@ -93,10 +95,7 @@ class Client:
         overhear: Callable[[str, HeardReply], None] | None = None,
     ) -> None:
         found = destination(reactor, to) if isinstance(to, str) else Destination(to, "")
-        if encryption is None:
-            encryption = Encryption(found.host)
-        elif not encryption.server_name:
-            encryption.server_name = found.host
+        encryption = (encryption or Encryption()).named(found.host)
         if tls is TLS.MUST:
             encryption.options(tls)
         self._clock = IReactorTime(reactor)
@@ -201,29 +200,31 @@ def own_name() -> str:
     return name if name.isascii() and match_domain(name) else "localhost"
 
 
+def address(text: str) -> Address:
+    """
+    Read an address: ``ann@example.org``, ``"a b"@example.org``, ``postmaster``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        read, rest = parse_rcpt(f"TO:<{text}>".encode())
+    except (CommandError, UnicodeEncodeError) as error:
+        raise ValueError(f"not an address: {text!r}") from error
+    if rest:
+        raise ValueError(f"not an address: {text!r}")
+    return read
+
+
 def _sender(sender: str | Address | Sender | None) -> Sender:
     if isinstance(sender, Sender):
         return sender
     if isinstance(sender, str):
-        try:
-            address, rest = parse_mail(f"FROM:<{sender}>".encode())
-        except (CommandError, UnicodeEncodeError) as error:
-            raise ValueError(f"not an address: {sender!r}") from error
-        if rest:
-            raise ValueError(f"not an address: {sender!r}")
-        return Sender(address)
+        return Sender(address(sender) if sender else None)
     return Sender(sender)
 
 
 def _recipient(recipient: str | Address | Recipient) -> Recipient:
     if isinstance(recipient, Recipient):
         return recipient
-    if isinstance(recipient, str):
-        try:
-            address, rest = parse_rcpt(f"TO:<{recipient}>".encode())
-        except (CommandError, UnicodeEncodeError) as error:
-            raise ValueError(f"not an address: {recipient!r}") from error
-        if rest:
-            raise ValueError(f"not an address: {recipient!r}")
-        return Recipient(address)
-    return Recipient(recipient)
+    return Recipient(address(recipient) if isinstance(recipient, str) else recipient)

@@ -74,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": {"config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
     "commands": {
         "backends",
+        "client",
         "config",
         "delivery",
         "envelope",

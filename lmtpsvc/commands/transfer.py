@@ -87,3 +87,22 @@ class Progress:
     def _write(self) -> None:
         sys.stderr.write(f"\r{self._name}: {self._done} of {self._total}")
         sys.stderr.flush()
+
+
+class Bar(Progress):
+    """
+    The same with a bar, and how many are done in a second.
+    """
+
+    def __init__(self, name: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name, total, clock)
+        self._began = clock()
+
+    def _write(self) -> None:
+        width = 30
+        done = "#" * (width * self._done // self._total)
+        rate = self._done / max(self._clock() - self._began, 0.001)
+        sys.stderr.write(
+            f"\r{self._name}: [{done:{width}}] {self._done} of {self._total}, {rate:.0f}/s "
+        )
+        sys.stderr.flush()

@@ -4,6 +4,7 @@ TLS on the connecting side: whom we trust, in whose name a certificate must be, 
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +45,16 @@ class Encryption:
         self._authorities = None if authorities is None else _authorities(authorities)
         self._certificate = None if certificate is None else _own(certificate)
 
+    def named(self, server_name: str) -> Encryption:
+        """
+        The same for the server *server_name*, if no other name was given.
+        """
+        if self.server_name or not server_name:
+            return self
+        other = copy(self)
+        other.server_name = server_name
+        return other
+
     def options(self, policy: TLS) -> Any:
         """
         What `startTLS` takes.
@@ -56,7 +67,7 @@ class Encryption:
     @cached_property
     def _verifying(self) -> Any:
         if not self.server_name:
-            raise ValueError("the name in the server's certificate has to be given")
+            raise ValueError("whose name the server's certificate has must be said here")
         return optionsForClientTLS(
             self.server_name,
             trustRoot=platformTrust() if self._authorities is None else self._authorities,

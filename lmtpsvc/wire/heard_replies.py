@@ -80,6 +80,16 @@ class HeardReply:
             codes += f" {self.code // 100}.{self.status[0]}.{self.status[1]}"
         return f"{codes} {self.text}" if self.text else codes
 
+    def wire_lines(self) -> list[str]:
+        """
+        Each line as it came, or nearly so: the enhanced code stands on each.
+        """
+        status = (
+            "" if self.status is None else f"{self.code // 100}.{self.status[0]}.{self.status[1]} "
+        )
+        *others, last = (status + line for line in self.lines)
+        return [*(f"{self.code}-{line}" for line in others), f"{self.code} {last}".rstrip()]
+
     def as_reply(self, code: int | None = None, before: str = "") -> Reply:
         """
         The same as something that we could say: on one line, in ASCII, cut if it is too long.
