@@ -4,10 +4,12 @@ Commitment: a Deferred for work that can be called off until it has begun to las
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 
 
-class Commitment(Deferred[None]):
+class Commitment(Deferred[Any]):
     """
     The result of one delivery, with a point of no return.
 

@@ -75,6 +75,13 @@ class Sender:
         """
         return "SMTPUTF8" in self.parameters
 
+    @property
+    def wants_codes(self) -> bool:
+        """
+        The client asked for response codes in replies (`lmtpsvc.response_codes`).
+        """
+        return "XRESPCODES" in self.parameters
+
 
 @frozen
 class Recipient:

@@ -8,10 +8,12 @@ is a defect of ours or of a plugin: it is logged whole, answered 451, and its te
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import ClassVar
 
 from . import replies
 from .replies import Reply
+from .response_codes import ResponseCode
 
 
 class DeliveryError(Exception):
@@ -20,7 +22,8 @@ class DeliveryError(Exception):
 
     *text* goes to the client as it is: name the condition, never a path, a table or a host.  Put
     those in the log, or chain the cause with ``raise ... from``.  *status* is subject and detail
-    of the enhanced code (RFC 3463); its class comes from *code*.
+    of the enhanced code (RFC 3463); its class comes from *code*.  *codes* are for programs, and heard
+    by those only that have asked.
 
     Raises:
         ValueError: *code* does not fit the subclass, or *text* is not one printable ASCII line.
@@ -32,12 +35,18 @@ class DeliveryError(Exception):
     #: What the client will read.
     reply: Reply
 
-    def __init__(self, text: str, status: tuple[int, int] = (0, 0), code: int = 0) -> None:
+    def __init__(
+        self,
+        text: str,
+        status: tuple[int, int] = (0, 0),
+        code: int = 0,
+        codes: Iterable[ResponseCode] = (),
+    ) -> None:
         super().__init__(text)
         code = code or self.default_code
         if code // 100 != self.kind:
             raise ValueError(f"{code} is not a {self.kind}yz code")
-        self.reply = Reply(code, text, status)
+        self.reply = Reply(code, text, status, tuple(codes))
 
 
 class TemporaryFailure(DeliveryError):
@@ -63,7 +72,7 @@ def refusal(reply: Reply) -> DeliveryError:
     The exception that says exactly *reply*, a 4yz or 5yz one.
     """
     kind = TemporaryFailure if reply.code < 500 else PermanentFailure
-    return kind(reply.text, reply.status or (0, 0), reply.code)
+    return kind(reply.text, reply.status or (0, 0), reply.code, reply.codes)
 
 
 def from_os_error(error: OSError, mailbox_full: Reply = replies.MAILBOX_FULL) -> DeliveryError:

@@ -22,6 +22,7 @@ from attrs import frozen
 from zope.interface import Attribute, Interface
 
 from .envelope import Envelope, Mailbox
+from .response_codes import Codes
 
 #: How lines end: ``"\r\n"`` as on the wire, ``"\n"`` as in files.
 LineEnding = Literal["\r\n", "\n"]
@@ -75,6 +76,13 @@ class IMessage(Interface):
         " read it; never write to it."
     )
 
+    trace: bytes = Attribute(
+        "The trace headers that it starts with, each line with CRLF.  All behind them is the text."
+    )
+    is_for_all: bool = Attribute(
+        "Nothing in it is for one recipient only: this very copy would do for any other."
+    )
+
     def open(line_ending: LineEnding = "\r\n") -> BinaryIO:
         """
         Return the message as a new binary file, at its beginning; close it after use.
@@ -120,12 +128,13 @@ class IBackend(Interface):
             TemporaryFailure: It cannot be known now.
         """
 
-    def deliver(message: IMessage, mailboxes: Sequence[Mailbox]) -> Sequence[Awaitable[None]]:
+    def deliver(message: IMessage, mailboxes: Sequence[Mailbox]) -> Sequence[Awaitable[Codes]]:
         """
         Store *message*, and return one Deferred or coroutine per mailbox, in their order.
 
-        Each fires with None once the message would survive a power cut, not before: the client
-        then forgets its copy.  They may fire in any order, and should fire as early as they can:
+        Each fires once the message would survive a power cut, not before: the client then forgets
+        its copy.  It fires with None, or with `lmtpsvc.response_codes.ResponseCode`s for a client
+        that has asked for such.  They may fire in any order, and should fire as early as they can:
         a reply leaves as soon as it and those of all recipients before it are known
         (RFC 2033 §4.2).
 

@@ -22,6 +22,7 @@ from .backends.pool import WorkerPool
 from .commitment import Commitment
 from .envelope import Mailbox
 from .interfaces import Capabilities, IBackend, IMessage
+from .response_codes import Codes
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class _OneByOne(Service):
     capabilities = Capabilities()
 
     def __init__(self) -> None:
-        self._open: set[Deferred[None]] = set()
+        self._open: set[Deferred[Any]] = set()
 
     def verify(self, mailbox: Mailbox) -> Awaitable[None] | None:
         """
@@ -47,14 +48,14 @@ class _OneByOne(Service):
         """
         return None
 
-    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[None]]:
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[Any]]:
         """
         Store *message* once for each different mailbox.
         """
         positions: dict[Mailbox, list[int]] = {}
         for position, mailbox in enumerate(mailboxes):
             positions.setdefault(mailbox, []).append(position)
-        results: dict[int, Deferred[None]] = {}
+        results: dict[int, Deferred[Any]] = {}
         for mailbox, named in positions.items():
             copy = self._begin(message, mailbox)
             self._open.add(copy)
@@ -75,10 +76,10 @@ class _OneByOne(Service):
             ends.append(end)
         return DeferredList(ends)
 
-    def _begin(self, message: IMessage, mailbox: Mailbox) -> Deferred[None]:
+    def _begin(self, message: IMessage, mailbox: Mailbox) -> Deferred[Any]:
         raise NotImplementedError
 
-    def _ended(self, result: T, copy: Deferred[None]) -> T:
+    def _ended(self, result: T, copy: Deferred[Any]) -> T:
         self._open.discard(copy)
         return result
 
@@ -88,9 +89,9 @@ class PerRecipientBackend(_OneByOne):
     A backend whose `store` awaits Deferreds.
     """
 
-    async def store(self, message: IMessage, mailbox: Mailbox) -> None:
+    async def store(self, message: IMessage, mailbox: Mailbox) -> Codes:
         """
-        Store *message* so that it would survive a power cut.
+        Store *message* so that it would survive a power cut.  Returns None, or codes for the reply.
 
         A delivery that is cancelled gets CancelledError from the ``await`` where it is.  The one
         that commits should be ``await to_the_end(...)``.
@@ -100,7 +101,7 @@ class PerRecipientBackend(_OneByOne):
         """
         raise NotImplementedError
 
-    def _begin(self, message: IMessage, mailbox: Mailbox) -> Deferred[None]:
+    def _begin(self, message: IMessage, mailbox: Mailbox) -> Deferred[Any]:
         return maybeDeferred(self.store, message, mailbox)
 
 
@@ -113,9 +114,10 @@ class BlockingBackend(_OneByOne):
         super().__init__()
         self._pool = WorkerPool(IReactorFromThreads(reactor), threads, type(self).__name__)
 
-    def store(self, message: IMessage, mailbox: Mailbox) -> None:
+    def store(self, message: IMessage, mailbox: Mailbox) -> Codes:
         """
-        Store *message* so that it would survive a power cut; called in a thread.
+        Store *message* so that it would survive a power cut; called in a thread.  Returns None, or
+        codes for the reply.
 
         A delivery that is cancelled is not begun; one that has begun is brought to its end.
 
@@ -127,18 +129,18 @@ class BlockingBackend(_OneByOne):
     def stopService(self) -> Deferred[Any]:
         return super().stopService().addCallback(lambda _: self._pool.stop())
 
-    def _begin(self, message: IMessage, mailbox: Mailbox) -> Deferred[None]:
+    def _begin(self, message: IMessage, mailbox: Mailbox) -> Deferred[Any]:
         result = Commitment()
 
         def work() -> None:
             if not result.begin():
                 return
             try:
-                self.store(message, mailbox)
+                codes = self.store(message, mailbox)
             except BaseException:
                 self._pool.post(result.errback, Failure())
             else:
-                self._pool.post(result.callback, None)
+                self._pool.post(result.callback, codes)
 
         self._pool.run(work)
         return result
@@ -162,13 +164,13 @@ class _Unstoppable(Deferred[T]):
         """
 
 
-class _Sharing(Deferred[None]):
+class _Sharing(Deferred[Any]):
     """
     One of several who wait for one copy.  It is called off when none of them wants it any more:
     whoever said no while it is stored for another would get a second one later.
     """
 
-    def __init__(self, copy: Deferred[None], wanting: set[_Sharing]) -> None:
+    def __init__(self, copy: Deferred[Any], wanting: set[_Sharing]) -> None:
         super().__init__()
         self._copy, self._wanting = copy, wanting
         wanting.add(self)
@@ -179,7 +181,7 @@ class _Sharing(Deferred[None]):
             self._copy.cancel()
 
 
-def _shared(copy: Deferred[None], count: int) -> Sequence[Deferred[None]]:
+def _shared(copy: Deferred[Any], count: int) -> Sequence[Deferred[Any]]:
     """
     The result *copy* for as many as there are.
     """
@@ -191,7 +193,7 @@ def _shared(copy: Deferred[None], count: int) -> Sequence[Deferred[None]]:
     def tell(result: object) -> None:
         for each in all_of_them:
             # A Failure makes it fail.
-            each.callback(result)  # type: ignore[arg-type]
+            each.callback(result)
 
     copy.addBoth(tell)
     return all_of_them

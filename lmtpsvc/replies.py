@@ -10,6 +10,8 @@ import re
 
 from attrs import field, frozen
 
+from .response_codes import ResponseCode, write
+
 # RFC 5321 §4.2 textstring: HT and printable ASCII.  HT is left out because nobody needs it.
 _one_line = re.compile(r"[ -~]*\Z").match
 
@@ -23,6 +25,8 @@ class Reply:
     """
     One complete answer to one command.
 
+    *codes* are for clients that have asked for them, see `with_codes`; nobody else hears of them.
+
     The class digit lives in *code* alone; *status* adds subject and detail.  So the two codes
     cannot disagree, which RFC 2034 §4 forbids.  *text* is a single printable line: nothing that a
     backend says can put a second reply on the wire.
@@ -35,6 +39,7 @@ class Reply:
     code: int
     text: str
     status: tuple[int, int] | None = None
+    codes: tuple[ResponseCode, ...] = ()
     #: The line as it goes out, CRLF included (RFC 5321 §4.2), made once: replies are constants.
     wire: bytes = field(init=False, repr=False, eq=False)
 
@@ -56,6 +61,14 @@ class Reply:
         A Positive Completion reply (RFC 2033 §4).
         """
         return self.code < 300
+
+    def with_codes(self) -> Reply:
+        """
+        The reply that says its codes, too.
+        """
+        if not self.codes:
+            return self
+        return Reply(self.code, write(self.codes, self.text, MAX_TEXT), self.status, self.codes)
 
     def __str__(self) -> str:
         return self.wire[:-2].decode("ascii")
@@ -178,13 +191,14 @@ CANNOT_STORE = Reply(451, "Mail cannot be stored now, try again later", (3, 0))
 STORE_UNREACHABLE = Reply(451, "The mail store does not answer, try again later", (4, 1))
 
 
-def delivered(transaction_id: str, address: str) -> Reply:
+def delivered(transaction_id: str, address: str, codes: tuple[ResponseCode, ...] = ()) -> Reply:
     """
-    The 250 for one recipient; *transaction_id* stands in Received and in the log too.
+    The 250 for one recipient; *transaction_id* stands in Received and in the log too.  *codes* are
+    what its backend has to tell.
 
     An *address* that a reply must not carry (RFC 6531 §3.5 keeps UTF-8 out) is left out.
     """
     text = f"<{address}> {transaction_id} Delivered"
     if len(text) > MAX_TEXT or _one_line(text) is None:
         text = f"{transaction_id} Delivered"
-    return Reply(250, text, (0, 0))
+    return Reply(250, text, (0, 0), codes)

@@ -15,8 +15,9 @@ PACKAGE = ROOT / "lmtpsvc"
 
 #: A layer is a folder, or a file of the first level.  It may import itself and what its line names.
 MAY_IMPORT: dict[str, set[str]] = {
-    "replies": set(),
-    "errors": {"replies"},
+    "response_codes": set(),
+    "replies": {"response_codes"},
+    "errors": {"replies", "response_codes"},
     "envelope": set(),
     "limits": {"quantities"},
     "networks": set(),
@@ -24,8 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quota": {"envelope", "quantities"},
     "commitment": set(),
     "headers": set(),
-    "interfaces": {"envelope"},
-    "per_recipient": {"backends", "commitment", "envelope", "interfaces"},
+    "interfaces": {"envelope", "response_codes"},
+    "per_recipient": {"backends", "commitment", "envelope", "interfaces", "response_codes"},
     "plugins": {"interfaces", "session"},
     "twisted_mail": {
         "backends",
@@ -39,7 +40,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire",
     },
     "specs": {"interfaces", "session"},
-    "testing": {"commitment", "envelope", "errors", "headers", "interfaces", "replies"},
+    "testing": {
+        "commitment",
+        "envelope",
+        "errors",
+        "headers",
+        "interfaces",
+        "replies",
+        "response_codes",
+    },
     "wire": {"envelope", "replies"},
     "session": {"envelope", "limits", "replies", "wire"},
     "delivery": {
@@ -51,10 +60,19 @@ MAY_IMPORT: dict[str, set[str]] = {
         "limits",
         "quota",
         "replies",
+        "response_codes",
     },
     # Of the backends, directories take the threads.
     "directory": {"backends", "envelope", "errors", "interfaces", "quantities", "quota", "replies"},
-    "backends": {"commitment", "envelope", "errors", "interfaces", "quota", "replies"},
+    "backends": {
+        "commitment",
+        "envelope",
+        "errors",
+        "interfaces",
+        "quota",
+        "replies",
+        "response_codes",
+    },
     "outgoing": {"envelope", "replies", "session", "specs", "wire"},
     "client": {"envelope", "outgoing", "replies", "session", "wire"},
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
@@ -94,6 +112,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: These do no I/O, and could serve another framework.
 NO_TWISTED = {
     "replies",
+    "response_codes",
     "errors",
     "envelope",
     "limits",

@@ -25,6 +25,7 @@ from .pool import Pool
 from .posting import Posting
 from .quotas import Quotas
 from .settings import Settings
+from .sharing import Shared
 from .syncing import Syncing
 from .target import Answer, Target, fire
 
@@ -58,6 +59,8 @@ class Batch:
         # Shown, but not yet safe; and what could not be linked and needs a copy of its own.
         self._shown: list[tuple[Posting, Target]] = []
         self._left: list[Posting] = []
+        # Copies of other nodes, until they are linked.
+        self._held: list[Shared] = []
 
     def store(self) -> list[Answer]:
         """
@@ -67,6 +70,7 @@ class Batch:
         try:
             postings = self._postings
             for posting in postings:
+                self._adopt(posting)
                 self._reserve(posting)
             while postings:
                 self._left = []
@@ -77,6 +81,8 @@ class Batch:
             # A defect of ours; who has been answered before stays so.
             self._answers += [(target, Failure()) for target in all_targets]
         finally:
+            for each in self._held:
+                each.let_go()
             for target in all_targets:
                 # Of those that were called off, and after a defect.
                 self._end(target)
@@ -90,6 +96,19 @@ class Batch:
         for posting in written:
             self._show(posting)
         self._settle()
+
+    def _adopt(self, posting: Posting) -> None:
+        """
+        Take the copy that another node has stored, if there is one.
+        """
+        sharing, message = self._settings.sharing, posting.message
+        if sharing is None or not message.is_for_all:
+            return
+        name = posting.names.make(message.sizes(self._settings.line_ending))
+        found = sharing.find(message, self._settings.line_ending, name)
+        if found is not None:
+            posting.message = found
+            self._held.append(found)
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,7 +224,7 @@ class Batch:
         Do the last *step*, and answer.
         """
         if self._attempt(posting, target, step):
-            self._succeed(target)
+            self._succeed(posting, target)
         else:
             # Nobody knows whether it would be there; the client keeps its copy.
             posting.withdraw(target)
@@ -256,9 +275,9 @@ class Batch:
         self._end(target)
         return False
 
-    def _succeed(self, target: Target) -> None:
+    def _succeed(self, posting: Posting, target: Target) -> None:
         self._end(target, delivered=True)
-        self._answers.append((target, None))
+        self._answers.append((target, posting.codes(target)))
         if self._places.is_untidy(target.place):
             self._pool.run(partial(self._places.tidy, target.place))
 

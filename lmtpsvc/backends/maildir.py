@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -33,14 +32,11 @@ from .places import STALE_SECONDS, Place, Places
 from .pool import Pool, WorkerPool
 from .posting import Posting
 from .quotas import Quotas
-from .settings import SYNOPSIS, Settings, from_words
+from .settings import SPOOL, SYNOPSIS, Settings, from_words
 from .syncing import Syncing
 from .target import Answer, Target
 
 _log = Logger()
-
-#: Where large messages are spooled, in the root; no value of a field begins with a dot.
-SPOOL: Final = ".spool"
 
 
 @implementer(IBackend, ITellsWhere)
@@ -190,6 +186,8 @@ full      the reply to mail over quota: try again later (452), or never (552).
 quota     octets, and messages if you like, that a mailbox may hold of which the directory says
           nothing else; kept in Maildir++ files (maildirsize).
 threads   at most so many deliveries are on their way to the disk at a time.
+sharing   a file with a key that several nodes have which store in the same directory: one links the
+          copy that another has stored, if the client carries MAILDATA between them.
 """
 
     def build(self, reactor: object, *words: str, **options: str) -> IBackend:

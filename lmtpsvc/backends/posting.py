@@ -15,11 +15,13 @@ from typing import Final
 from attrs import define, field
 
 from ..interfaces import IMessage
+from ..response_codes import Codes
 from .files import create, remove
 from .identity import as_user, identity
 from .names import Names
 from .places import Place, Places
 from .settings import Settings
+from .sharing import Named
 from .syncing import check_written
 from .target import Target
 
@@ -74,6 +76,16 @@ class Posting:
         The file as mail readers will see it.
         """
         return f"{target.place.directory}/new/{self.name}"
+
+    def codes(self, target: Target) -> Codes:
+        """
+        What the reply for *target*, who has the message, tells besides.
+        """
+        message, sharing = self.message, self.settings.sharing
+        if sharing is None or not (message.is_for_all and message.envelope.sender.wants_codes):
+            return None
+        sizes = message.sizes(self.settings.line_ending)
+        return [sharing.code(Named(self.new(target), sizes, message.digest))]
 
     def write(self, target: Target, *, durably: bool) -> None:
         """

@@ -4,6 +4,7 @@ What the operator has chosen for a Maildir backend, and how it is read from word
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Final, TypeVar
@@ -14,13 +15,14 @@ from ..interfaces import LineEnding
 from ..quota import Quota
 from ..quota import parse as parse_quota
 from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
+from .sharing import Sharing, read_key
 from .template import Template, parse
 
 T = TypeVar("T")
 
 SYNOPSIS: Final = (
     "maildir:TEMPLATE[:detail=inbox|folder][:mode=0700][:newline=lf|crlf][:full=452|552]"
-    "[:quota=1G,10000][:threads=16]"
+    "[:quota=1G,10000][:threads=16][:sharing=KEYFILE]"
 )
 
 # What each option may be, and what that means.
@@ -29,6 +31,9 @@ _NEWLINE: Final[Mapping[str, LineEnding]] = {"lf": "\n", "crlf": "\r\n"}
 _FULL: Final = {"452": MAILBOX_FULL, "552": MAILBOX_FULL_FOR_GOOD}
 
 MOST_THREADS: Final = 256
+
+#: Where large messages are spooled, in the root; no value of a field begins with a dot.
+SPOOL: Final = ".spool"
 
 
 @frozen
@@ -49,6 +54,8 @@ class Settings:
     mailbox_full: Reply = MAILBOX_FULL
     #: Of mailboxes of which the directory says nothing else.
     quota: Quota | None = None
+    #: One copy with other nodes.
+    sharing: Sharing | None = None
 
     @property
     def file_mode(self) -> int:
@@ -66,14 +73,16 @@ def from_words(template: str, options: dict[str, str]) -> Settings:
         ValueError: With one line that says what is wrong.
     """
     left = dict(options)
+    where = parse(template)
     settings = Settings(
-        parse(template),
+        where,
         _choice(left, "detail", "inbox", _DETAIL),
         _mode(left.pop("mode", "0700")),
         _choice(left, "newline", "lf", _NEWLINE),
         _threads(left.pop("threads", "16")),
         _choice(left, "full", "452", _FULL),
         _quota(left.pop("quota", "0")),
+        _sharing(left.pop("sharing", None), where.root),
     )
     if left:
         raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
@@ -100,6 +109,17 @@ def _quota(word: str) -> Quota | None:
         return parse_quota(word) or None
     except ValueError as error:
         raise ValueError(f"quota: {error}") from None
+
+
+def _sharing(path: str | None, root: str | None) -> Sharing | None:
+    if path is None:
+        return None
+    if root is None:
+        raise ValueError("sharing needs a directory that all mailboxes are in, not {home}")
+    try:
+        return Sharing(read_key(path), os.path.join(root, SPOOL))
+    except ValueError as error:
+        raise ValueError(f"sharing: {error}") from None
 
 
 def _threads(word: str) -> int:

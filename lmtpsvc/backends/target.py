@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..quota import Quota
+from ..response_codes import Codes
 from .places import Place
 from .quotas import Reservation
 
@@ -40,16 +41,16 @@ class Waiting:
             self._begun = bool(self.waiting)
         return self._begun
 
-    def fire(self, failure: Failure | None = None) -> None:
+    def fire(self, outcome: Failure | Codes = None) -> None:
         """
         Answer all; in the reactor thread.
         """
         for commitment in self.waiting:
             if not commitment.called:
-                if failure is None:
-                    commitment.callback(None)
+                if isinstance(outcome, Failure):
+                    commitment.errback(outcome)
                 else:
-                    commitment.errback(failure)
+                    commitment.callback(outcome)
 
 
 class Target(Waiting):
@@ -64,13 +65,13 @@ class Target(Waiting):
         self.reservation: Reservation | None = None
 
 
-#: Who is to be answered, and what went wrong, if anything did.
-Answer = tuple[Waiting, Failure | None]
+#: Who is to be answered, and what went wrong, or what there is to tell besides.
+Answer = tuple[Waiting, Failure | Codes]
 
 
 def fire(answers: Iterable[Answer]) -> None:
     """
     Answer them all; in the reactor thread.
     """
-    for target, failure in answers:
-        target.fire(failure)
+    for target, outcome in answers:
+        target.fire(outcome)

@@ -49,6 +49,8 @@ class Imported:
     id: str = "import"
     deadline: float = 0.0
     path: str | None = None
+    trace: bytes = b""
+    is_for_all: bool = False
 
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
         return BytesIO(self.text)

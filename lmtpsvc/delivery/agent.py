@@ -53,8 +53,15 @@ class DeliveryAgent:
         more text should come for now, and when it may again.
         """
         transaction_id = os.urandom(8).hex()
+        # Who asks for codes may have more recipients elsewhere, to share the copy with.
+        is_for_all = len(envelope.recipients) > 1 or envelope.sender.wants_codes
         head = trace_headers(
-            envelope, transaction_id, self.hostname, time.time(), self.delivered_to
+            envelope,
+            transaction_id,
+            self.hostname,
+            time.time(),
+            self.delivered_to,
+            is_for_all=is_for_all,
         )
         return Transaction(
             transaction_id,
@@ -64,5 +71,7 @@ class DeliveryAgent:
             self.backend,
             self.clock,
             self.limits,
+            head,
+            is_for_all=is_for_all,
             headed=self.delivered_to == "always",
         )

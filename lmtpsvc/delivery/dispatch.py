@@ -8,6 +8,7 @@ with anything, or never answer.  Each mailbox gets one Deferred all the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.logger import Logger
@@ -44,7 +45,7 @@ def reply_for(failure: Failure) -> Reply:
 
 def dispatch(
     backend: IBackend, message: IMessage, mailboxes: Sequence[Mailbox]
-) -> list[Deferred[None]]:
+) -> list[Deferred[Any]]:
     """
     Deliver *message*; returns one Deferred per mailbox, in their order.
     """
@@ -59,7 +60,7 @@ def dispatch(
         count = f"{len(awaitables)} results for {len(mailboxes)} mailboxes"
         wrong = RuntimeError(f"{count} from {backend!r}")
         return [fail(wrong) for _ in mailboxes]
-    results: list[Deferred[None]] = []
+    results: list[Deferred[Any]] = []
     for awaitable in awaitables:
         try:
             results.append(as_deferred(awaitable))
@@ -68,7 +69,7 @@ def dispatch(
     return results
 
 
-def call_off(result: Deferred[None]) -> None:
+def call_off(result: Deferred[Any]) -> None:
     """
     Cancel a delivery; a backend that fails to be called off harms nobody else.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 from email.message import EmailMessage
 from typing import BinaryIO
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from zope.interface import implementer
 
 from ..envelope import Envelope
@@ -27,6 +27,8 @@ class Message:
     envelope: Envelope
     deadline: float
     content: Content
+    trace: bytes = b""
+    is_for_all: bool = True
     # Those of all recipients, once somebody has asked for them.
     _headers: list[EmailMessage] = field(factory=list, init=False, repr=False)
 
@@ -55,4 +57,9 @@ class Message:
         """
         The same message with *header*, whole lines with CRLF, on top.
         """
-        return Message(self.id, self.envelope, self.deadline, PrefixedContent(header, self.content))
+        return evolve(
+            self,
+            content=PrefixedContent(header, self.content),
+            trace=header + self.trace,
+            is_for_all=False,
+        )

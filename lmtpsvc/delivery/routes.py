@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from email.message import EmailMessage
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
@@ -88,8 +88,8 @@ class RoutedBackend:
     def verify(self, mailbox: Mailbox) -> Awaitable[None] | None:
         return self.destination(mailbox).backend.verify(mailbox)
 
-    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[None]]:
-        results: dict[int, Deferred[None]] = {}
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[Any]]:
+        results: dict[int, Deferred[Any]] = {}
         # Two names may be one backend, which shares what it stores between recipients.
         positions_of: dict[int, tuple[IBackend, list[int]]] = {}
         for position, mailbox in enumerate(mailboxes):
@@ -166,6 +166,8 @@ class _WithoutFile:
         self.id: str = message.id
         self.envelope: Envelope = message.envelope
         self.deadline: float = message.deadline
+        self.trace: bytes = message.trace
+        self.is_for_all: bool = message.is_for_all
 
     @property
     def digest(self) -> str:

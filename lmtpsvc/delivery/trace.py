@@ -21,9 +21,12 @@ def trace_headers(
     hostname: str,
     seconds: float,
     delivered_to: DeliveredTo,
+    *,
+    is_for_all: bool = False,
 ) -> bytes:
     """
-    Return the headers, with CRLF, that every recipient's copy gets.
+    Return the headers, with CRLF, that every recipient's copy gets.  If it *is_for_all*, nothing
+    stands there that is true of one recipient only.
 
     ``Return-Path`` is the one that final delivery adds (RFC 5321 §4.4), ``Received`` says ``for``
     only when there is one recipient: more would tell them of each other.  *seconds* are since the
@@ -31,7 +34,7 @@ def trace_headers(
     """
     client, sender = envelope.client, envelope.sender
     lines = [f"Return-Path: <{sender}>"]
-    only = envelope.recipients[0] if len(envelope.recipients) == 1 else None
+    only = envelope.recipients[0] if len(envelope.recipients) == 1 and not is_for_all else None
     if only is not None and delivered_to == "single":
         lines.append(f"Delivered-To: {only}")
     lines += [

@@ -5,6 +5,7 @@ Transaction: one message, from the first octet of its text to the last reply.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from ..errors import from_os_error
 from ..interfaces import IBackend
 from ..limits import Limits
 from ..replies import Reply
+from ..response_codes import ResponseCode
 from .content import Content
 from .dispatch import call_off, dispatch, reply_for
 from .log import Timing, log_delivery
@@ -44,11 +46,13 @@ class _Outcome:
     What is known of one recipient: how many of its mailboxes are open, and the worst reply so far.
     """
 
-    __slots__ = ("open", "reply")
+    __slots__ = ("codes", "open", "reply")
 
     def __init__(self, open_mailboxes: int) -> None:
         self.open = open_mailboxes
         self.reply: Reply | None = None
+        # What the backend tells besides: of the last mailbox, if there are several.
+        self.codes: tuple[ResponseCode, ...] = ()
 
     def add(self, reply: Reply) -> None:
         """
@@ -81,12 +85,14 @@ class Transaction:
         backend: IBackend,
         clock: IReactorTime,
         limits: Limits,
+        head: bytes,
         *,
+        is_for_all: bool,
         headed: bool,
     ) -> None:
         self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
         self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
-        self._headed = headed
+        self._head, self._is_for_all, self._headed = head, is_for_all, headed
         self._begun = clock.seconds()
         self._received = self._begun
         self._size = 0
@@ -94,7 +100,7 @@ class Transaction:
         self._dispatched = False
         self._outcomes = [_Outcome(len(each.mailboxes)) for each in accepted]
         self._unanswered = len(accepted)
-        self._results: list[Deferred[None]] = []
+        self._results: list[Deferred[Any]] = []
         self._timer: IDelayedCall | None = None
 
     def write(self, octets: bytes) -> None:
@@ -153,7 +159,7 @@ class Transaction:
             return
         self._dispatched = True
         deadline = self._received + self._limits.delivery_seconds
-        message = Message(self._id, self._envelope, deadline, content)
+        message = Message(self._id, self._envelope, deadline, content, self._head, self._is_for_all)
         recipients_of: dict[Mailbox, list[int]] = {}
         for position, each in enumerate(self._accepted):
             for mailbox in each.mailboxes:
@@ -167,7 +173,7 @@ class Transaction:
         else:
             self._results = dispatch(self._backend, message, mailboxes)
         # A backend may give several mailboxes one and the same Deferred; they share how it ends.
-        positions_of: dict[Deferred[None], list[int]] = {}
+        positions_of: dict[Deferred[Any], list[int]] = {}
         for mailbox, result in zip(mailboxes, self._results, strict=True):
             positions_of.setdefault(result, []).extend(recipients_of[mailbox])
         for result, positions in positions_of.items():
@@ -180,8 +186,10 @@ class Transaction:
     def _set_deadline(self) -> None:
         self._timer = self._clock.callLater(self._limits.delivery_seconds, self._expire)
 
-    def _stored(self, _: object, positions: list[int]) -> None:
+    def _stored(self, codes: object, positions: list[int]) -> None:
         for position in positions:
+            if codes:
+                self._outcomes[position].codes = _told(codes)
             self._add(position, replies.DELIVERED)
 
     def _refused(self, failure: Failure, positions: list[int]) -> None:
@@ -206,7 +214,8 @@ class Transaction:
             self._timer = None
         each = self._accepted[position]
         if reply is replies.DELIVERED:
-            reply = replies.delivered(self._id, str(each.recipient))
+            codes = self._outcomes[position].codes
+            reply = replies.delivered(self._id, str(each.recipient), codes)
         now = self._clock.seconds()
         mailboxes = ",".join(map(str, each.mailboxes))
         timing = Timing(each.lookup_seconds, now - self._received, now - self._begun)
@@ -239,6 +248,15 @@ class Transaction:
         for position, outcome in enumerate(self._outcomes):
             if outcome.open:
                 self._settle(position, replies.OUT_OF_TIME)
+
+
+def _told(codes: object) -> tuple[ResponseCode, ...]:
+    """
+    What a backend's result says, if it says codes: anything else it returns means nothing.
+    """
+    if not isinstance(codes, (list, tuple)):
+        return ()
+    return tuple(code for code in codes if isinstance(code, ResponseCode))
 
 
 def _nobody(_position: int, _reply: Reply) -> None:

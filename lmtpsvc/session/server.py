@@ -231,7 +231,7 @@ class ServerSession:
         """
         Settle a RCPT.
         """
-        offer.slot.answer(reply)
+        offer.slot.answer(self._with_codes(reply) if reply.codes else reply)
         if offer in self._offers:
             self._pending -= 1
             if not reply.is_success:
@@ -243,7 +243,7 @@ class ServerSession:
         """
         Settle one recipient of a complete message.
         """
-        slot.answer(reply)
+        slot.answer(self._with_codes(reply) if reply.codes else reply)
         self._undelivered -= 1
         if self._undelivered == 0:
             self._end_transaction()
@@ -539,6 +539,13 @@ class ServerSession:
         self._events.append(MessageReceived(slots))
 
     # ── endings ──────────────────────────────────────────────────────────────────────────────────
+
+    def _with_codes(self, reply: Reply) -> Reply:
+        """
+        *reply*, with its codes if the client has asked for such at MAIL.
+        """
+        wanted = self._sender is not None and self._sender.wants_codes
+        return reply.with_codes() if wanted else reply
 
     def _end_transaction(self) -> None:
         self._forget_transaction()

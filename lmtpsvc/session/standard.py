@@ -12,6 +12,7 @@ from ..envelope import Recipient, Sender
 from ..limits import Limits
 from ..wire.commands import CommandError
 from .extensions import Extension, Extensions
+from .response_codes import ResponseCodes
 
 if TYPE_CHECKING:
     from .server import ServerSession
@@ -120,6 +121,7 @@ def standard_extensions(limits: Limits, more: Iterable[Extension] = ()) -> Exten
             EightBitMime(),
             Size(limits.message_size),
             SmtpUtf8(),
+            ResponseCodes(),
             *more,
         ]
     )

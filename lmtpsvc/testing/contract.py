@@ -41,6 +41,7 @@ from zope.interface.verify import verifyObject
 from ..envelope import Mailbox
 from ..errors import DeliveryError
 from ..interfaces import Capabilities, IBackend
+from ..response_codes import ResponseCode
 from .message import MemoryMessage, envelope
 from .watch import MOST_SECONDS, CallWatch, TurnWatch
 
@@ -468,7 +469,7 @@ class Case:
         recipients = envelope(*(f"{each.user}@{each.domain}" for each in mailboxes))
         return self.results(MemoryMessage(text, id, recipients, self._deadline), mailboxes)
 
-    def results(self, message: MemoryMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[None]]:
+    def results(self, message: MemoryMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[Any]]:
         """
         The same for a message that is made already.
         """
@@ -476,7 +477,8 @@ class Case:
         assert len(results) == len(mailboxes), (
             f"{len(results)} results for {len(mailboxes)} mailboxes"
         )
-        return [_deferred(result) for result in results]
+        deferreds: list[Deferred[Any]] = [_deferred(result) for result in results]
+        return deferreds
 
     async def outcome(self, result: Deferred[Any]) -> BaseException | None:
         """
@@ -488,7 +490,11 @@ class Case:
             raise
         except Exception as error:
             return error
-        assert value is None, f"a delivery ended with {value!r}; yes is None, and no an exception"
+        is_yes = value is None or (
+            isinstance(value, (list, tuple))
+            and all(isinstance(each, ResponseCode) for each in value)
+        )
+        assert is_yes, f"a delivery ended with {value!r}; yes is None or codes, and no an exception"
         return None
 
     async def stored(self, mailbox: Mailbox) -> list[bytes]:

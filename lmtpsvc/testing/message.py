@@ -46,6 +46,8 @@ class MemoryMessage:
     envelope: Envelope = field(factory=lambda: envelope("ann@example.org"))
     deadline: float = 240.0
     path: str | None = None
+    trace: bytes = b""
+    is_for_all: bool = True
 
     @property
     def digest(self) -> str:

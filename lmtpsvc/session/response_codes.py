@@ -1,0 +1,52 @@
+"""
+An extension of our own, for proxies and nodes that trust each other: replies with response codes,
+and MAILDATA, what a reply said about a stored copy, on RCPT for the next node.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .. import replies
+from ..wire.commands import CommandError
+from .extensions import Extension
+
+if TYPE_CHECKING:
+    from .server import ServerSession
+
+#: Characters of a token, at most; a RCPT with it must not be longer than a command line may be.
+MAX_TOKEN = 1500
+
+_token = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+
+class ResponseCodes(Extension):
+    """
+    ``XRESPCODES``: for trusted clients only, since a token tells where mail lies.
+
+    Its parameter of that name on MAIL asks for codes in the replies to RCPT and behind the text;
+    see `lmtpsvc.response_codes`.  ``MAILDATA=token`` on RCPT is what another node has said of a copy
+    that it has stored of this very text.
+    """
+
+    keyword = "XRESPCODES"
+
+    def __init__(self) -> None:
+        self.mail_parameters = {"XRESPCODES": self._flag}
+        self.rcpt_parameters = {"MAILDATA": self._token}
+
+    def is_available(self, session: ServerSession) -> bool:
+        return session.connection.is_trusted
+
+    @staticmethod
+    def _flag(value: str | None) -> bool:
+        if value is not None:
+            raise CommandError(replies.BAD_PARAMETER)
+        return True
+
+    @staticmethod
+    def _token(value: str | None) -> str:
+        if value is None or len(value) > MAX_TOKEN or _token(value) is None:
+            raise CommandError(replies.BAD_PARAMETER)
+        return value
