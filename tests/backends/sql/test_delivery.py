@@ -304,9 +304,9 @@ class TestCancelling:
         boxes, update = Writing._boxes, Writing._update
         now: dict[str, Any] = {}
 
-        def cancel_before(self: Writing, names: set[str]) -> Any:
+        def cancel_before(self: Writing, *words: Any) -> Any:
             now["early"].cancel()
-            return boxes(self, names)
+            return boxes(self, *words)
 
         def cancel_after(self: Writing, found: Any) -> Any:
             now["late"].cancel()

@@ -85,7 +85,7 @@ class TestOneFailsAlone:
 
         def refuse(self: Writing, target: Any, *rest: Any) -> Any:
             if target.name.startswith("bad"):
-                self.connection.execute(sql("SELECT nonsense FROM mailbox"))
+                self._connection.execute(sql("SELECT nonsense FROM mailbox"))
             return take(self, target, *rest)
 
         monkeypatch.setattr(Writing, "_take", refuse)
