@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from attrs import frozen
 
-from .notation import Closed, Conversation, Expected, Reply, Send, Silence, Wait
+from .notation import Closed, Conversation, Expected, Handshake, Reply, Send, Silence, Wait
 
 
 @frozen
@@ -83,6 +83,11 @@ class Client(Protocol):
         Let time go by.
         """
 
+    def handshake(self) -> None:
+        """
+        Turn to TLS.
+        """
+
 
 class Verdict(Enum):
     """
@@ -130,6 +135,8 @@ def hold(conversation: Conversation, client: Client) -> list[Difference]:
                     client.send(said)
                 case Wait():
                     client.wait(step.seconds)
+                case Handshake():
+                    client.handshake()
                 case _:
                     verdict, got = _compare(step, client)
                     if verdict is not Verdict.SAME:

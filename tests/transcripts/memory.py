@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import evolve, fields
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from zope.interface import implementer
 
+from lmtpsvc.config import LIMITS, Config, structure
 from lmtpsvc.delivery.agent import DeliveryAgent
 from lmtpsvc.delivery.routing import AddressRules, Routing
 from lmtpsvc.delivery.spool import SpoolSettings
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import refusal
 from lmtpsvc.interfaces import Capabilities, IBackend, IDirectory, IMessage
-from lmtpsvc.limits import Limits
+from lmtpsvc.networks import Networks
 from lmtpsvc.replies import MAILBOX_FULL, NO_SUCH_USER
 from lmtpsvc.server.factory import LMTPFactory
 from lmtpsvc.server.protocol import LMTPProtocol
-from lmtpsvc.session.standard import standard_extensions
+from lmtpsvc.session.connection import Terms
+from lmtpsvc.session.extensions import Extensions
+from lmtpsvc.wiring.parts import make_parts
 
 from .holding import Heard, first_reply
 from .notation import Conversation, Stored
@@ -141,10 +145,26 @@ def _text_of(message: IMessage) -> bytes:
 class Wire(StringTransport):
     """
     The transport of the connection; what is written is kept until it is heard.
+
+    With TLS, what is said is what is heard: that others cannot read along is for other tests.
     """
 
     def __init__(self) -> None:
         super().__init__(peerAddress=_PEER)
+        self.is_encrypted = False
+
+    def startTLS(self, _context: object) -> None:
+        self.is_encrypted = True
+
+
+@implementer(IReactorFromThreads)
+class Reactor(MemoryReactorClock):
+    """
+    What backends are made with; none of them is used.
+    """
+
+    def callFromThread(self, callable: Any, *args: object, **kwargs: object) -> None:
+        raise AssertionError("nothing is stored by these backends")
 
 
 class MemoryClient:
@@ -156,7 +176,8 @@ class MemoryClient:
     def __init__(self, conversation: Conversation, cut: Cut, directory: Path) -> None:
         self.world = World()
         self._cut, self._clock = cut, Clock()
-        limits = limits_of(conversation.options)
+        config, terms, extensions = settings(tuple(conversation.options.items()))
+        limits = config.limits
         agent = DeliveryAgent(
             Routing(
                 self.world, self.world, AddressRules(HOSTNAME), self._clock, limits.lookup_seconds
@@ -167,15 +188,20 @@ class MemoryClient:
             limits,
             SpoolSettings(limits.spool_memory, str(directory), "\n", execute),
         )
-        protocol = LMTPFactory(agent, standard_extensions(limits)).buildProtocol(_PEER)
+        factory = LMTPFactory(agent, extensions)
+        factory.tls = object() if _OFFERS_TLS in conversation.options else None
+        factory.trusts = Networks(config.trusted).__contains__
+        protocol = factory.on(terms).buildProtocol(_PEER)
         assert isinstance(protocol, LMTPProtocol)
-        self._protocol, self._wire = protocol, Wire()
+        self._protocol: LMTPProtocol = protocol
+        self._wire: Wire = Wire()
+        self._unheard: bytes = b""
         protocol.makeConnection(self._wire)
-        self._unheard = b""
 
     def send(self, said: bytes) -> None:
         for piece in self._cut(said):
-            self._protocol.dataReceived(piece)
+            if not self.closed:
+                self._protocol.dataReceived(piece)
         self.world.settle()
 
     def hear(self, *, brief: bool = False) -> Heard | None:
@@ -191,21 +217,36 @@ class MemoryClient:
     def wait(self, seconds: float) -> None:
         self._clock.advance(seconds)
 
+    def handshake(self) -> None:
+        assert self._wire.is_encrypted, "the server does not turn to TLS"
+        self._protocol.handshakeCompleted()
 
-def limits_of(options: Mapping[str, str]) -> Limits:
+
+#: Terms of the listener, and that STARTTLS is possible: options that are no keys of the file.
+_TERMS: Final = {"tls-required": "tls_required", "login-required": "login_required"}
+_OFFERS_TLS: Final = "starttls"
+
+
+@cache
+def settings(options: tuple[tuple[str, str], ...]) -> tuple[Config, Terms, Extensions]:
     """
-    The limits that the *options* of a conversation set.
+    What the *options* of a conversation ask for, as a service makes it of an operator's words.
 
     Raises:
-        ValueError: There is no such limit, or it has no such value.
+        BrokenConfig: There is no such key, or it has no such value.
     """
-    known = {each.metadata["option"]: each for each in fields(Limits)}
-    if unknown := set(options) - set(known):
-        raise ValueError(f"no such limit: {', '.join(sorted(unknown))}")
-    return evolve(
-        # Small, so that many conversations cross it.
-        Limits(spool_memory=200),
-        **{
-            known[name].name: known[name].metadata["read"](value) for name, value in options.items()
-        },
-    )
+    names = [name for name, _ in options]
+    terms = Terms(**{_TERMS[name]: True for name in names if name in _TERMS})
+    # A small spool, so that many conversations cross its bound.
+    limits: dict[str, Any] = {"spool-memory": 200}
+    said: dict[str, Any] = {"limits": limits, "hostname": HOSTNAME}
+    for name, value in options:
+        if name in LIMITS:
+            limits[name] = value
+        elif name not in _TERMS and name != _OFFERS_TLS:
+            said[name] = _VALUES.get(value, value)
+    config = structure(said)
+    return config, terms, make_parts(config, Reactor()).extensions
+
+
+_VALUES: Final[Mapping[str, object]] = {"true": True, "false": False}

@@ -82,7 +82,14 @@ class Wait:
     seconds: float
 
 
-Said = Send | Wait
+@frozen
+class Handshake:
+    """
+    Client and server turn to TLS.
+    """
+
+
+Said = Send | Wait | Handshake
 Expected = Reply | Silence | Closed
 #: Where it stands in its file, and what it is.
 Step = tuple[int, Said | Expected]
@@ -110,7 +117,7 @@ class Conversation:
     steps: tuple[Step, ...]
     #: Ids of requirements, ``2033.helo``.
     shows: tuple[str, ...] = ()
-    #: Limits of the service, by the names of the command line.
+    #: Options of the service, by their names in the configuration file.
     options: Mapping[str, str] = field(factory=dict)
     #: Keywords that the server must announce for this to make sense.
     needs: tuple[str, ...] = ()
@@ -303,6 +310,8 @@ class _Reading:
             raise ValueError(f"who says this? {line}")
         who, times, how, what = match[1], int(match[2] or 1), match[3], match[4] or ""
         match who, how:
+            case "C", ":" if what == "(handshake)":
+                self.steps.append((number, Handshake()))
             case "C", (":" | "+"):
                 self._send(number, (octets(what) + (b"\r\n" if how == ":" else b"")) * times)
             case "S", ":":

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -110,6 +111,16 @@ class SocketClient:
 
     def wait(self, seconds: float) -> None:
         raise ValueError("nobody else's clock can be advanced")
+
+    def handshake(self) -> None:
+        context = ssl.create_default_context()
+        # It is about the conversation: who the server is, others look at.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._socket.settimeout(PATIENCE)
+        try:
+            self._socket = context.wrap_socket(self._socket)
+        except OSError:
+            self._closed = True
 
 
 @define

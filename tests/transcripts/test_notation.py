@@ -12,6 +12,7 @@ from .holding import BadReply, Heard, Verdict, first_reply, hold, judge
 from .notation import (
     BrokenTranscript,
     Closed,
+    Handshake,
     Reply,
     Send,
     Silence,
@@ -69,6 +70,7 @@ ours: it is
 S: 220
 C: A
 C+ B
+C: (handshake)
 S: 250 2.0.0 * ok
 S| PIPELINING
 S! AUTH *
@@ -104,6 +106,7 @@ class TestRead:
         assert [
             Reply(220),
             Send(b"A\r\nB"),
+            Handshake(),
             reply,
             Wait(2.5),
             Send(b"C\r\nC\r\n"),
@@ -242,6 +245,8 @@ class Server:
     def send(self, said: bytes) -> None: ...
 
     def wait(self, seconds: float) -> None: ...
+
+    def handshake(self) -> None: ...
 
     def hear(self, *, brief: bool = False) -> Heard | None:
         return Heard((self.answers.pop(0),)) if self.answers else None
