@@ -69,6 +69,13 @@ class Sender:
         return self.parameters.get("SIZE")
 
     @property
+    def is_binary(self) -> bool:
+        """
+        The text is octets without lines, none of which may change (RFC 3030 §3).
+        """
+        return self.parameters.get("BODY") == "BINARYMIME"
+
+    @property
     def smtputf8(self) -> bool:
         """
         The client asked for SMTPUTF8 (RFC 6531 §3.4).

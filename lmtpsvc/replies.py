@@ -155,6 +155,9 @@ NO_PARAMETERS = Reply(501, "No parameters are allowed here", (5, 4))
 BAD_HELLO = Reply(501, "Syntax: LHLO domain", (5, 4))
 BAD_MAIL = Reply(501, "Syntax: MAIL FROM:<address> [parameters]", (5, 4))
 BAD_RCPT = Reply(501, "Syntax: RCPT TO:<address> [parameters]", (5, 4))
+BAD_BDAT = Reply(501, "Syntax: BDAT size [LAST]", (5, 4))
+# What follows it is text, and nobody knows how much of it.
+UNREADABLE_BDAT = Reply(501, "Syntax: BDAT size [LAST]; closing connection", (5, 4))
 BAD_SENDER = Reply(501, "Bad sender address syntax", (1, 7))
 BAD_RECIPIENT = Reply(501, "Bad recipient address syntax", (1, 3))
 # RFC 6531 §3.5 has 550 for a sender, and 553 for a recipient.
@@ -170,9 +173,14 @@ MAIL_FIRST = Reply(503, "MAIL first", (5, 1))
 NESTED_MAIL = Reply(503, "A transaction is open already; RSET ends it", (5, 1))
 NO_RECIPIENTS = Reply(503, "No valid recipients", (5, 1))
 BAD_SEQUENCE = Reply(503, "Bad sequence of commands", (5, 1))
+CHUNKS_BEGUN = Reply(503, "The text is coming by BDAT; RSET ends it", (5, 1))
+CHUNK_REFUSED = Reply(503, "A BDAT of this transaction was refused; RSET ends it", (5, 1))
+NEEDS_BDAT = Reply(503, "Binary content needs BDAT in place of DATA", (5, 1))
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", (5, 3))
 TOO_EARLY = Reply(554, "Something was sent before it could be answered, closing connection", (5, 0))
 TOO_LARGE = Reply(552, "Message larger than the limit", (3, 4))
+# RFC 3463 §3.7: the recipient's side does not support the media.
+BINARY_NOT_STORED = Reply(554, "Binary content is not kept unchanged here; send it encoded", (6, 1))
 
 # ── recipients ───────────────────────────────────────────────────────────────────────────────────
 
@@ -189,6 +197,13 @@ MAILBOX_FULL_FOR_GOOD = Reply(552, "Mailbox full", (2, 2))
 MAILBOX_UNAVAILABLE = Reply(451, "Mailbox unavailable, try again later", (2, 0))
 CANNOT_STORE = Reply(451, "Mail cannot be stored now, try again later", (3, 0))
 STORE_UNREACHABLE = Reply(451, "The mail store does not answer, try again later", (4, 1))
+
+
+def chunk_received(octets: int) -> Reply:
+    """
+    The answer to a BDAT that is not the last (RFC 3030 §2).
+    """
+    return Reply(250, f"{octets} octets received", (0, 0))
 
 
 def delivered(transaction_id: str, address: str, codes: tuple[ResponseCode, ...] = ()) -> Reply:

@@ -163,8 +163,11 @@ class TestStates:
         """
         The table of commands and states is that of the session.
         """
-        states = [State.NEW, State.READY, State.SENDER, State.RECIPIENTS]
-        verbs = [Verb.LHLO, Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.RSET]
+        states = [
+            *[State.NEW, State.READY, State.SENDER, State.RECIPIENTS],
+            *[State.CHUNKS, State.REFUSED],
+        ]
+        verbs = list(Verb)
 
         table = rows(part("docs/protocol.md", "states"))
 

@@ -33,6 +33,7 @@ from ..session.events import (
     Asked,
     MessageReceived,
     RecipientOffered,
+    TextAbandoned,
     TextBegun,
     TextDiscarded,
     TextReceived,
@@ -133,9 +134,7 @@ class LMTPProtocol(Protocol):
         self._connection = None
         if self._idle is not None:
             self._idle.stop()
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            transaction.abandon()
+        self._abandon()
         if self._asked is not None:
             self._asked.cancel()
         self.factory.forget(self)
@@ -195,6 +194,8 @@ class LMTPProtocol(Protocol):
                         self._deliver(event.slots)
                     case TextDiscarded():
                         self._discard()
+                    case TextAbandoned():
+                        self._abandon()
                     case Asked():
                         self._find(event)
                     case TLSBegins():
@@ -270,6 +271,11 @@ class LMTPProtocol(Protocol):
         assert self._transaction is not None
         self._transaction.reject(replies.TOO_LARGE)
         self._transaction = None
+
+    def _abandon(self) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.abandon()
 
     # ── what extensions need ─────────────────────────────────────────────────────────────────────
 

@@ -49,7 +49,15 @@ class TextReceived:
 @define(eq=False)
 class TextDiscarded:
     """
-    The text grew too large: no more of it will be told, and the recipients have been answered.
+    The text grew too large: no more of it will be told, and the session answers the recipients.
+    """
+
+
+@define(eq=False)
+class TextAbandoned:
+    """
+    The text will not be completed: the client took it back (RSET between two BDATs), or has said
+    something wrong.
     """
 
 
@@ -87,6 +95,7 @@ Event = (
     | TextBegun
     | TextReceived
     | TextDiscarded
+    | TextAbandoned
     | MessageReceived
     | Asked
     | TLSBegins

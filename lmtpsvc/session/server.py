@@ -9,8 +9,9 @@ A command is taken in four steps, always in this order: may it come (`states`), 
 (`wire`), is there room (`limits`), then act.  What goes wrong is raised as CommandError and answered
 in one place.
 
-Commands are read ahead of slow answers (RFC 2920) with three exceptions.  DATA waits until every
-RCPT before it is answered, because only then is it known whether there is somebody to deliver to.
+Commands are read ahead of slow answers (RFC 2920) with three exceptions.  DATA and BDAT wait until
+every RCPT before them is answered, because only then is it known whether there is somebody to
+deliver to.
 Nothing is read while a message is being delivered.  And nothing is read while very many replies are
 outstanding: `is_blocked` then tells the application to stop reading.
 """
@@ -37,6 +38,7 @@ from .events import (
     Event,
     MessageReceived,
     RecipientOffered,
+    TextAbandoned,
     TextBegun,
     TextDiscarded,
     TextReceived,
@@ -64,12 +66,15 @@ class ServerSession:
         "_discarding",
         "_errors",
         "_events",
+        "_expected",
         "_extensions",
+        "_failure",
         "_farewell",
         "_hostname",
         "_limits",
         "_line_limit",
         "_line_reader",
+        "_mail_said",
         "_offers",
         "_pending",
         "_position",
@@ -77,7 +82,11 @@ class ServerSession:
         "_sender",
         "_skipping",
         "_state",
+        "_state_behind",
+        "_telling",
+        "_text_is_open",
         "_text_size",
+        "_then",
         "_undelivered",
         "_waiting",
         "client",
@@ -115,14 +124,26 @@ class ServerSession:
         # A DATA, say, is unread because RCPTs before it are not answered.
         self._waiting = False
         self._farewell: Reply | None = None
+        # Since the last reset or message, whether or not it was accepted.
+        self._mail_said = False
         self._sender: Sender | None = None
         # Offers of this transaction that were not refused, in RCPT order; a dict for its quick
         # removal.
         self._offers: dict[RecipientOffered, None] = {}
         self._pending = 0
+        # What finds the end of a text.  None: it is octets that were counted.
         self._decoder: TextDecoder | None = None
+        # How many of those are to come, whether they are text, and what is behind them.
+        self._expected = 0
+        self._telling = False
+        self._then: Callable[[], None] = _nothing
+        self._state_behind = State.NEW
+        # The application has been told that a text begins, and not how it ends.
+        self._text_is_open = False
         self._text_size = 0
         self._discarding = False
+        # Why a chunk of this transaction was refused.
+        self._failure: Reply | None = None
         self._undelivered = 0
 
     @classmethod
@@ -163,7 +184,15 @@ class ServerSession:
         """
         The text of a message is coming, or is being delivered.
         """
-        return self._state is State.TEXT or self._state is State.DELIVERING
+        state = self._state
+        return state is State.TEXT or state is State.CHUNKS or state is State.DELIVERING
+
+    @property
+    def has_said_mail(self) -> bool:
+        """
+        The client has said MAIL, which may have been refused, and nothing since that ends it.
+        """
+        return self._mail_said
 
     @property
     def is_between_transactions(self) -> bool:
@@ -330,6 +359,30 @@ class ServerSession:
         """
         self._line_reader, self._line_limit = reader, limit
 
+    def take_octets(self, count: int, then: Callable[[], None], *, as_text: bool) -> None:
+        """
+        Take the next *count* octets for no commands, whatever they are: for some more of the text,
+        or for nothing.  *then* is called behind them, at once if there are none.
+        """
+        if count == 0:
+            then()
+            return
+        self._expected, self._then, self._telling = count, then, as_text
+        self._state_behind, self._state = self._state, State.TEXT
+
+    def refuse(self, reply: Reply) -> None:
+        """
+        Answer the present command with *reply*.  What is no more than a CommandError is counted as
+        one.
+        """
+        self._refuse(reply)
+
+    def end(self, reply: Reply) -> None:
+        """
+        Say *reply*, and read no more.
+        """
+        self._say_farewell(reply)
+
     def begin_tls(self, reply: Reply) -> None:
         """
         Say *reply*, then let the handshake begin.
@@ -392,8 +445,18 @@ class ServerSession:
                 raise CommandError(replies.UNKNOWN_COMMAND)
             action(self, argument)
         except CommandError as error:
-            self._refuse(error.reply)
+            if _is_line_error(error.reply) and self._begins_chunk(buffer, start):
+                self._say_farewell(error.reply)
+            else:
+                self._refuse(error.reply)
         return True
+
+    def _begins_chunk(self, buffer: bytes, start: int) -> bool:
+        """
+        A line that cannot be read is a BDAT: nobody knows how much text is behind it, and text must
+        never be run as commands.
+        """
+        return b"BDAT" in self._actions and buffer[start : start + 4].upper() == b"BDAT"
 
     def _take_line(self, line: bytes) -> None:
         """
@@ -415,8 +478,10 @@ class ServerSession:
         """
         Keep the beginning of a line, but never more than a line may be long.
         """
-        if len(self._buffer) - self._position >= self._line_limit:
+        if len(self._buffer) - self._position >= self._line_limit and not self._skipping:
             self._skipping = True
+            if self._begins_chunk(self._buffer, self._position):
+                self._say_farewell(replies.LINE_TOO_LONG)
         if self._skipping:
             self._buffer, self._position = b"", 0
 
@@ -434,6 +499,7 @@ class ServerSession:
         self._forget_transaction()
         self._state = after
         self._replies.put(self._extensions.capabilities(self._hostname, self))
+        self._say_what_is_due()
 
     def _wrong_hello(self, _argument: bytes) -> None:
         # RFC 2033 §4.1: never a 2yz, so that a misconfigured client is noticed.
@@ -441,6 +507,7 @@ class ServerSession:
 
     def _mail(self, argument: bytes) -> None:
         after = advance(self._state, Verb.MAIL)
+        self._mail_said = True
         address, parameters = parse_mail(argument)
         self._sender = self._extensions.sender(self, address, parameters)
         self._state = after
@@ -470,11 +537,11 @@ class ServerSession:
         if argument:
             raise CommandError(replies.NO_PARAMETERS)
         assert self._sender is not None, "the state says that MAIL was accepted"
+        if self._sender.is_binary:
+            raise CommandError(replies.NEEDS_BDAT)
+        self._begin_text()
         self._state = after
         self._decoder = TextDecoder()
-        self._text_size = 0
-        self._discarding = False
-        self._events.append(TextBegun(self._sender, tuple(self._offers)))
         self._replies.put(replies.START_TEXT)
 
     def _rset(self, argument: bytes) -> None:
@@ -483,6 +550,7 @@ class ServerSession:
         self._state = advance(self._state, Verb.RSET)
         self._forget_transaction()
         self._replies.put(replies.OK)
+        self._say_what_is_due()
 
     def _noop(self, _argument: bytes) -> None:
         self._replies.put(replies.OK)
@@ -502,41 +570,114 @@ class ServerSession:
 
     # ── text ─────────────────────────────────────────────────────────────────────────────────────
 
+    def begin_chunk(self, size: int) -> None:
+        """
+        Begin a chunk of *size* octets, the first of a text or a further one (RFC 3030 §2).
+
+        Raises:
+            CommandError: It may not come now, or makes the message larger than the limit.
+        """
+        after = advance(self._state, Verb.BDAT)
+        if self._state is State.RECIPIENTS:
+            self._begin_text()
+        self._state = after
+        self._text_size += size
+        if self._text_size > self._limits.message_size:
+            self._discard_text()
+            raise CommandError(replies.TOO_LARGE)
+
+    def end_text(self) -> None:
+        """
+        The text is complete: owe each accepted recipient one reply (RFC 2033 §4.2).
+        """
+        self._text_is_open = False
+        slots = tuple([self._replies.reserve() for _ in self._offers])
+        self._undelivered = len(slots)
+        self._state = State.DELIVERING
+        self._events.append(MessageReceived(slots))
+
+    def fail_text(self, reply: Reply) -> None:
+        """
+        Refuse a chunk with *reply*, and with it the transaction, which waits for its end or a reset
+        (RFC 3030 §2).
+        """
+        self._abandon_text()
+        self._failure = reply
+        self._state = State.REFUSED
+        self._refuse(reply)
+
+    def end_failed_text(self, reply: Reply) -> None:
+        """
+        Refuse the last chunk: each accepted recipient, of which there may be none, is told *reply*,
+        or why a chunk before it was refused.  The transaction has ended.
+        """
+        for _ in self._offers:
+            self._replies.put(self._failure or reply)
+        self._end_transaction()
+
+    def _begin_text(self) -> None:
+        assert self._sender is not None, "the state says that MAIL was accepted"
+        self._text_is_open = True
+        self._text_size = 0
+        self._discarding = False
+        self._events.append(TextBegun(self._sender, tuple(self._offers)))
+
+    def _discard_text(self) -> None:
+        self._discarding = True
+        self._text_is_open = False
+        self._events.append(TextDiscarded())
+
+    def _abandon_text(self) -> None:
+        if self._text_is_open:
+            self._text_is_open = False
+            self._events.append(TextAbandoned())
+
     def _take_text(self) -> bool:
         """
         Take what is there of the text; False if there is nothing.
         """
+        if self._decoder is None:
+            return self._take_counted()
         unread = self._buffer[self._position :] if self._position else self._buffer
         if not unread:
             return False
-        assert self._decoder is not None, "the state says that DATA was accepted"
         text, rest = self._decoder.feed(unread)
         self._buffer, self._position = rest or b"", 0
         self._text_size += len(text)
         if not self._discarding:
             if self._text_size > self._limits.message_size:
-                self._discarding = True
-                self._events.append(TextDiscarded())
+                self._discard_text()
             elif text:
                 self._events.append(TextReceived(text))
         if rest is not None:
-            self._end_text()
+            self._decoder = None
+            if self._discarding:
+                self.end_failed_text(replies.TOO_LARGE)
+            else:
+                self.end_text()
         return True
 
-    def _end_text(self) -> None:
+    def _take_counted(self) -> bool:
         """
-        Owe each accepted recipient one reply (RFC 2033 §4.2).
+        Take what is there of the octets that were counted.
         """
-        self._decoder = None
-        if self._discarding:
-            for _ in self._offers:
-                self._replies.put(replies.TOO_LARGE)
-            self._end_transaction()
-            return
-        slots = tuple(self._replies.reserve() for _ in self._offers)
-        self._undelivered = len(slots)
-        self._state = State.DELIVERING
-        self._events.append(MessageReceived(slots))
+        buffer, start = self._buffer, self._position
+        end = min(start + self._expected, len(buffer))
+        if end == start:
+            return False
+        self._expected -= end - start
+        if self._telling:
+            # A packet that is nothing else is passed on as it is.
+            self._events.append(TextReceived(buffer[start:end]))
+        if end == len(buffer):
+            self._buffer, self._position = b"", 0
+        else:
+            self._position = end
+        if self._expected == 0:
+            self._state = self._state_behind
+            self._then()
+            self._say_what_is_due()
+        return True
 
     # ── endings ──────────────────────────────────────────────────────────────────────────────────
 
@@ -550,10 +691,20 @@ class ServerSession:
     def _end_transaction(self) -> None:
         self._forget_transaction()
         self._state = State.READY
-        if self._farewell is not None:
+        self._say_what_is_due()
+
+    def _say_what_is_due(self) -> None:
+        """
+        Say the farewell that had to wait for the end of a transaction.
+        """
+        if self._farewell is not None and not (self.in_transaction or self._state is State.CLOSED):
             self._say_farewell(self._farewell)
 
     def _forget_transaction(self) -> None:
+        if self._text_is_open:
+            self._abandon_text()
+        self._mail_said = False
+        self._failure = None
         self._sender = None
         self._offers = {}
         self._pending = 0
@@ -566,6 +717,13 @@ class ServerSession:
         self._waiting = False
         self._asked = None
         self._line_reader = None
+
+
+def _is_line_error(reply: Reply) -> bool:
+    return reply is replies.LINE_TOO_LONG or reply is replies.LINE_ENDING
+
+
+def _nothing() -> None: ...
 
 
 _ACTIONS: Mapping[bytes, VerbAction] = {

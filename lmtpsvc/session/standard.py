@@ -1,5 +1,5 @@
 """
-The extensions that every LMTP server should have (RFC 2033 §5), and SIZE and SMTPUTF8.
+The extensions that every LMTP server should have (RFC 2033 §5), and CHUNKING, SIZE and SMTPUTF8.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from .. import replies
 from ..envelope import Recipient, Sender
 from ..limits import Limits
 from ..wire.commands import CommandError
+from .chunking import BinaryMime, Chunking
 from .extensions import Extension, Extensions
 from .response_codes import ResponseCodes
 
@@ -36,19 +37,22 @@ class EnhancedStatusCodes(Extension):
 
 class EightBitMime(Extension):
     """
-    RFC 6152.  The text is octets to us, whatever BODY says.
+    RFC 6152.  The text is octets to us, whatever BODY says; *binary* ones are welcome if all
+    backends can keep them (RFC 3030 §3).
     """
 
     keyword = "8BITMIME"
 
-    def __init__(self) -> None:
+    def __init__(self, *, binary: bool = False) -> None:
+        self._binary = binary
         self.mail_parameters = {"BODY": self._body}
 
-    @staticmethod
-    def _body(value: str | None) -> str:
+    def _body(self, value: str | None) -> str:
         body = (value or "").upper()
-        if body not in {"7BIT", "8BITMIME"}:
+        if body not in {"7BIT", "8BITMIME", "BINARYMIME"}:
             raise CommandError(replies.BAD_PARAMETER)
+        if body == "BINARYMIME" and not self._binary:
+            raise CommandError(replies.BINARY_NOT_STORED)
         return body
 
 
@@ -107,9 +111,12 @@ class SmtpUtf8(Extension):
             raise CommandError(replies.NEED_UTF8)
 
 
-def standard_extensions(limits: Limits, more: Iterable[Extension] = ()) -> Extensions:
+def standard_extensions(
+    limits: Limits, more: Iterable[Extension] = (), *, binary: bool = False
+) -> Extensions:
     """
-    The registry of a service, with *more* behind what each has.
+    The registry of a service, with *more* behind what each has.  *binary* tells whether its
+    backends keep every octet of a message.
 
     Raises:
         ValueError: Two of them claim the same, see Extensions.
@@ -118,7 +125,9 @@ def standard_extensions(limits: Limits, more: Iterable[Extension] = ()) -> Exten
         [
             Pipelining(),
             EnhancedStatusCodes(),
-            EightBitMime(),
+            EightBitMime(binary=binary),
+            Chunking(),
+            *([BinaryMime()] if binary else []),
             Size(limits.message_size),
             SmtpUtf8(),
             ResponseCodes(),

@@ -25,7 +25,9 @@ class State(Enum):
     READY = auto()  # no transaction
     SENDER = auto()  # MAIL accepted
     RECIPIENTS = auto()  # at least one RCPT accepted
-    TEXT = auto()  # 354 sent; what comes is message text
+    TEXT = auto()  # 354 sent, or a BDAT was read; what comes is message text
+    CHUNKS = auto()  # between two BDATs: the text is not complete
+    REFUSED = auto()  # a BDAT was refused, and the transaction has failed
     DELIVERING = auto()  # the text is here; nothing is read until each recipient has its reply
     CLOSED = auto()  # nothing is read any more
 
@@ -42,6 +44,7 @@ class Verb(Enum):
     MAIL = auto()
     RCPT = auto()
     DATA = auto()
+    BDAT = auto()
     RSET = auto()
 
     __hash__ = object.__hash__
@@ -58,8 +61,12 @@ TRANSITIONS: Mapping[State, Mapping[Verb, State]] = {
         V.RSET: S.READY,
         V.RCPT: S.RECIPIENTS,
         V.DATA: S.TEXT,  # only here: RFC 2033 §4.2 wants one good RCPT
+        V.BDAT: S.CHUNKS,
     },
     S.TEXT: {},
+    # RFC 3030 §2: no DATA behind BDAT, and only LAST or a reset ends it.
+    S.CHUNKS: {V.LHLO: S.READY, V.RSET: S.READY, V.BDAT: S.CHUNKS},
+    S.REFUSED: {V.LHLO: S.READY, V.RSET: S.READY},
     S.DELIVERING: {},
     S.CLOSED: {},
 }
@@ -69,11 +76,21 @@ _REASONS: Mapping[tuple[State, Verb], Reply] = {
     (S.NEW, V.MAIL): replies.LHLO_FIRST,
     (S.NEW, V.RCPT): replies.LHLO_FIRST,
     (S.NEW, V.DATA): replies.LHLO_FIRST,
+    (S.NEW, V.BDAT): replies.LHLO_FIRST,
     (S.READY, V.RCPT): replies.MAIL_FIRST,
     (S.READY, V.DATA): replies.MAIL_FIRST,
+    (S.READY, V.BDAT): replies.MAIL_FIRST,
     (S.SENDER, V.DATA): replies.NO_RECIPIENTS,
+    (S.SENDER, V.BDAT): replies.NO_RECIPIENTS,
     (S.SENDER, V.MAIL): replies.NESTED_MAIL,
     (S.RECIPIENTS, V.MAIL): replies.NESTED_MAIL,
+    (S.CHUNKS, V.MAIL): replies.NESTED_MAIL,
+    (S.CHUNKS, V.RCPT): replies.CHUNKS_BEGUN,
+    (S.CHUNKS, V.DATA): replies.CHUNKS_BEGUN,
+    (S.REFUSED, V.MAIL): replies.CHUNK_REFUSED,
+    (S.REFUSED, V.RCPT): replies.CHUNK_REFUSED,
+    (S.REFUSED, V.DATA): replies.CHUNK_REFUSED,
+    (S.REFUSED, V.BDAT): replies.CHUNK_REFUSED,
 }
 
 

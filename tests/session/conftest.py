@@ -17,6 +17,7 @@ from lmtpsvc.session.events import (
     Event,
     MessageReceived,
     RecipientOffered,
+    TextAbandoned,
     TextBegun,
     TextDiscarded,
     TextReceived,
@@ -34,9 +35,10 @@ class Application:
     with all text of a message in one piece; *sent* is what went to the client.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, binary: bool = False) -> None:
         limits = limits or Limits()
-        self.session = ServerSession("foo.edu", limits, standard_extensions(limits))
+        extensions = standard_extensions(limits, binary=binary)
+        self.session = ServerSession("foo.edu", limits, extensions)
         self.told: list[tuple[object, ...]] = []
         self.sent = b""
         #: What is not answered yet.
@@ -94,6 +96,8 @@ class Application:
             case TextDiscarded():
                 # How much came before depends on the packets.
                 self.told[-1] = ("discarded",)
+            case TextAbandoned():
+                self.told[-1] = ("abandoned",)
             case MessageReceived():
                 assert len(event.slots) == len(self._accepted)
                 self.told.append(("complete",))

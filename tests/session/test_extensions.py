@@ -97,7 +97,7 @@ class TestRegistry:
 
         assert (
             b"250-mx.example.org\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
-            b"250-SIZE 1000\r\n250 SMTPUTF8\r\n"
+            b"250-CHUNKING\r\n250-SIZE 1000\r\n250 SMTPUTF8\r\n"
         ) == registry.capabilities("mx.example.org", nobody()).wire
 
     def test_none(self) -> None:
@@ -197,7 +197,7 @@ class TestStandard:
             ({"SIZE": "١"}, replies.BAD_PARAMETER),
             ({"SIZE": None}, replies.BAD_PARAMETER),
             ({"BODY": None}, replies.BAD_PARAMETER),
-            ({"BODY": "BINARYMIME"}, replies.BAD_PARAMETER),
+            ({"BODY": "BINARYMIME"}, replies.BINARY_NOT_STORED),
             ({"SMTPUTF8": "yes"}, replies.BAD_PARAMETER),
             ({"RET": "FULL"}, replies.UNKNOWN_PARAMETER),
         ],

@@ -26,7 +26,10 @@ HELLO: list[Reply | MultilineReply] = [
     replies.greeting("foo.edu"),
     MultilineReply(
         250,
-        ("foo.edu", "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SIZE 1000", "SMTPUTF8"),
+        (
+            *("foo.edu", "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "CHUNKING"),
+            *("SIZE 1000", "SMTPUTF8"),
+        ),
     ),
 ]
 SMALL = Limits(message_size=1000, recipients=3, errors=5, command_line=100)
@@ -324,6 +327,7 @@ class TestRFC2033:
         S: 250-PIPELINING
         S: 250-ENHANCEDSTATUSCODES
         S: 250-8BITMIME
+        S: 250-CHUNKING
         S: 250-SIZE 67108864
         S: 250 SMTPUTF8
         C: MAIL FROM:<chris@bar.com>
@@ -723,7 +727,7 @@ FRAGMENTS = [
     *[b"MAIL FROM:<a@b> SIZE=9999999999\r\n", b"MAIL FROM:<j\xc3\xb6rg@b> SMTPUTF8\r\n"],
     *[to(name) for name in ("a", "no", "late1", "late-no", "slow1", "full", "pat")],
     *[b"RCPT TO:<\xff@b>\r\n", b"RCPT TO:<a@b> X\r\n", b"DATA\r\n", b"RSET\r\n", b"NOOP\r\n"],
-    *[b"VRFY a\r\n", b"HELP\r\n", b"QUIT\r\n", b"BDAT 5 LAST\r\n", b"STARTTLS\r\n"],
+    *[b"VRFY a\r\n", b"HELP\r\n", b"QUIT\r\n", b"STARTTLS\r\n"],
     *[b"\r\n.\r\n", b".\r\n", b"\r\n", b"\n", b"\r", b".", b" ", b"\0", b"DATA", b"RCPT TO:<"],
     *[b"\r\n.\n", b"x" * 150, b"Subject: x\r\n\r\n"],
     MAIL + to("a", "slow1", "late1") + b"DATA\r\n",

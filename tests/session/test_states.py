@@ -13,14 +13,16 @@ from lmtpsvc.wire.commands import CommandError
 
 # One row per state, one column per verb.  A dot is 503.
 GRID = """
-            LHLO  MAIL   RCPT       DATA RSET
-NEW         READY .      .          .    NEW
-READY       READY SENDER .          .    READY
-SENDER      READY .      RECIPIENTS .    READY
-RECIPIENTS  READY .      RECIPIENTS TEXT READY
-TEXT        .     .      .          .    .
-DELIVERING  .     .      .          .    .
-CLOSED      .     .      .          .    .
+            LHLO  MAIL   RCPT       DATA BDAT   RSET
+NEW         READY .      .          .    .      NEW
+READY       READY SENDER .          .    .      READY
+SENDER      READY .      RECIPIENTS .    .      READY
+RECIPIENTS  READY .      RECIPIENTS TEXT CHUNKS READY
+TEXT        .     .      .          .    .      .
+CHUNKS      READY .      .          .    CHUNKS READY
+REFUSED     READY .      .          .    .      READY
+DELIVERING  .     .      .          .    .      .
+CLOSED      .     .      .          .    .      .
 """
 
 HEAD, *ROWS = (line.split() for line in GRID.split("\n") if line)
@@ -57,11 +59,21 @@ def test_table_is_whole() -> None:
         ("NEW", "MAIL", replies.LHLO_FIRST),
         ("NEW", "RCPT", replies.LHLO_FIRST),
         ("NEW", "DATA", replies.LHLO_FIRST),
+        ("NEW", "BDAT", replies.LHLO_FIRST),
         ("READY", "RCPT", replies.MAIL_FIRST),
         ("READY", "DATA", replies.MAIL_FIRST),
+        ("READY", "BDAT", replies.MAIL_FIRST),
         ("SENDER", "MAIL", replies.NESTED_MAIL),
         ("RECIPIENTS", "MAIL", replies.NESTED_MAIL),
         ("SENDER", "DATA", replies.NO_RECIPIENTS),
+        ("SENDER", "BDAT", replies.NO_RECIPIENTS),
+        ("CHUNKS", "MAIL", replies.NESTED_MAIL),
+        ("CHUNKS", "RCPT", replies.CHUNKS_BEGUN),
+        ("CHUNKS", "DATA", replies.CHUNKS_BEGUN),
+        ("REFUSED", "MAIL", replies.CHUNK_REFUSED),
+        ("REFUSED", "RCPT", replies.CHUNK_REFUSED),
+        ("REFUSED", "DATA", replies.CHUNK_REFUSED),
+        ("REFUSED", "BDAT", replies.CHUNK_REFUSED),
         ("TEXT", "MAIL", replies.BAD_SEQUENCE),
     ],
 )
