@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 #: How long anything may take, in seconds.
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 
 class Server:

@@ -173,12 +173,12 @@ def test_anything(parts: list[bytes]) -> None:
 
 def test_large() -> None:
     """
-    100,000 lines load quickly: this is generous, for a busy machine.
+    100,000 lines load quickly: this is generous, for a slow machine.
     """
     file = b"".join(b"user%d@example.org\n" % number for number in range(100_000))
-    started = time.perf_counter()
+    started = time.thread_time()
 
     table = parse(file)
 
     assert 100_000 == len(table.entries)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5

@@ -100,4 +100,4 @@ def test_slow(server: Any, query: Callable[..., Query]) -> None:
     with pytest.raises(NoAnswer):
         asked.rows(ANN)
 
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 15

@@ -12,13 +12,15 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .messages import KIB, Ledger, Message, Reply, compose
 
 #: Where a server listens: the path of a UNIX socket, or host and port.
 Where = str | tuple[str, int]
 
 
-def connect(where: Where, seconds: float = 20.0) -> socket.socket:
+def connect(where: Where, seconds: float = PATIENCE) -> socket.socket:
     """
     A connected socket, of which no operation takes longer than *seconds*.
     """
@@ -49,7 +51,7 @@ class Connection:
     One LMTP conversation; the greeting is read and LHLO answered when it is made.
     """
 
-    def __init__(self, where: Where, seconds: float = 20.0) -> None:
+    def __init__(self, where: Where, seconds: float = PATIENCE) -> None:
         self.socket = connect(where, seconds)
         try:
             self._lines = self.socket.makefile("rb")
@@ -188,7 +190,7 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, seconds: float = 20.0) -> None:
+    def stop(self, seconds: float = PATIENCE) -> None:
         """
         Let each client finish what it has begun and one message more, and wait for all of them.
 

@@ -9,13 +9,13 @@ from contextlib import closing
 from random import Random
 from threading import Event, Timer
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Load
 from .disks import Disk
 from .messages import Ledger
 from .service import Service
 from .store import Findings, inspect
-
-SECONDS = 20.0
 
 
 def cut_power_under_load(
@@ -52,7 +52,7 @@ def cut_power_under_load(
         load = Load(service.where, ledger, seed, connections=connections)
         load.start()
         try:
-            assert gone.wait(SECONDS), f"no power cut; {len(ledger.replies)} replies"
+            assert gone.wait(PATIENCE), f"no power cut; {len(ledger.replies)} replies"
         finally:
             load.stop()
         assert service.process.poll() is None, service.log

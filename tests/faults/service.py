@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Connection, Where, connect
 
 PROJECT = Path(__file__).parents[2]
@@ -69,7 +71,7 @@ class Service:
         self._log = log or directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 20.0) -> None:
+    def start(self, seconds: float = PATIENCE) -> None:
         """
         Start, and wait until it greets.
         """
@@ -130,7 +132,7 @@ class Service:
         """
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """
         Wait for its end, and return the exit status as `subprocess` has it.
         """
@@ -164,4 +166,4 @@ class Service:
         """
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            self._process.wait(20)
+            self._process.wait(PATIENCE)

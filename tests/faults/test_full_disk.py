@@ -13,6 +13,8 @@ from random import Random
 
 import pytest
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Load
 from .disks import MIB, Disk, MemoryDisk, Mount
 from .messages import KIB, Ledger, compose
@@ -31,7 +33,7 @@ def clean(service: Service) -> None:
     """
     wait_until(
         lambda: not leftovers(service.root) and not service.open_files(service.root),
-        5,
+        PATIENCE,
         "everything is tidied up",
     )
 
@@ -66,7 +68,7 @@ def test_runs_full(scarce: Mount, service: Callable[..., Service]) -> None:
     load = Load(running.where, ledger, "full")
     load.start()
     try:
-        ledger.wait_for(lambda: len(ledger.refused) >= 100, 30)
+        ledger.wait_for(lambda: len(ledger.refused) >= 100, PATIENCE)
     finally:
         load.stop()
 
@@ -156,7 +158,9 @@ def test_failed_spool_is_nobody_elses(
             connection.begin(message.recipients)
             connection.send(message.stuffed[:sent])
             wait_until(
-                partial(_spools, running, sent > 0), 5, "the first is given up, the second spooled"
+                partial(_spools, running, sent > 0),
+                PATIENCE,
+                "the first is given up, the second spooled",
             )
         first.send(too_large.stuffed[-3:])
         refused = first.reply()

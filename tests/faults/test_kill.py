@@ -10,6 +10,8 @@ from random import Random
 
 import pytest
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Load
 from .messages import Ledger, compose
 from .service import Service, wait_until
@@ -31,7 +33,7 @@ def test_nothing_lost(seed: int, directory: Path, service: Callable[..., Service
     ledger.at(random.randrange(1, 200), running.kill)
     load = Load(running.where, ledger, seed)
     load.start()
-    wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
+    wait_until(lambda: running.process.poll() is not None, PATIENCE, "the server is killed")
     load.stop()
 
     assert inspect(root, ledger).harm == [], f"seed {seed}"

@@ -12,6 +12,8 @@ from random import Random
 
 import pytest
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Connection
 from .messages import KIB, Ledger, compose
 from .service import Service, wait_until
@@ -47,7 +49,7 @@ def test_within_the_text(
         part = message.stuffed[: int(share * (len(message.stuffed) - 3))]
         connection.send(part)
         if len(part) > 256 * KIB:
-            wait_until(lambda: running.open_files(root), 5, "it is spooled in a file")
+            wait_until(lambda: running.open_files(root), PATIENCE, "it is spooled in a file")
         hang_up(connection, rudely=rudely)
         clean(running)
 

@@ -12,6 +12,8 @@ from random import Random
 
 import pytest
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Load
 from .disks import Disk
 from .mbox_store import files, inspect, marked
@@ -29,7 +31,7 @@ def _mend_and_go_on(running: Service, root: Path, ledger: Ledger, random: Random
     """
     The server that has just been started mends what it finds, and then delivers to everybody.
     """
-    wait_until(lambda: not marked(root), 20, "all is mended")
+    wait_until(lambda: not marked(root), PATIENCE, "all is mended")
     assert inspect(root, ledger).harm == []
     everybody = tuple(f"{path.name}@{path.parent.name}" for path in files(root))
     with running.connection() as connection:
@@ -55,7 +57,7 @@ def test_kill(seed: int, directory: Path, service: Callable[..., Service]) -> No
     ledger.at(random.randrange(1, 200), running.kill)
     load = Load(running.where, ledger, seed)
     load.start()
-    wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
+    wait_until(lambda: running.process.poll() is not None, PATIENCE, "the server is killed")
     load.stop()
 
     running.start()

@@ -12,6 +12,8 @@ from threading import Event, Timer
 
 import pytest
 
+from lmtpsvc.testing.load import PATIENCE
+
 from ..databases import MariaDB, PostgreSQL, Server
 from .client import Load
 from .disks import Disk
@@ -51,7 +53,7 @@ def test_sqlite_survives_a_power_cut(
     running = starting(service, f"sqlite:///{path}")(plugged.root)
     load = Load(running.where, ledger, seed, connections=8 if seed % 4 else 1)
     load.start()
-    assert gone.wait(20), f"no power cut; {len(ledger.replies)} replies"
+    assert gone.wait(PATIENCE), f"no power cut; {len(ledger.replies)} replies"
     load.stop()
     assert not load.ended, f"{load.ended} connections were dropped: {load.farewells}"
     running.kill()
@@ -77,7 +79,7 @@ def test_sqlite_survives_a_kill(
     ledger.at(Random(f"kill/{seed}").randrange(1, 200), running.kill)
     load = Load(running.where, ledger, seed)
     load.start()
-    wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
+    wait_until(lambda: running.process.poll() is not None, PATIENCE, "the server is killed")
     load.stop()
 
     assert inspect(f"sqlite:///{path}", ledger).harm == [], f"seed {seed}"
@@ -113,12 +115,12 @@ def test_the_database_is_killed(
     load = Load(running.where, ledger, seed)
     load.start()
     try:
-        ledger.wait_for(lambda: len(ledger.refused) > 5, 20)
+        ledger.wait_for(lambda: len(ledger.refused) > 5, PATIENCE)
     finally:
         load.stop()
     begun = time.monotonic()
     assert {451} == deliver(running, ledger, f"{seed}/dead")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
     server.start()
 
@@ -146,7 +148,7 @@ def test_the_service_is_killed(
     ledger.at(Random(f"kill/{seed}").randrange(1, 200), running.kill)
     load = Load(running.where, ledger, seed)
     load.start()
-    wait_until(lambda: running.process.poll() is not None, 20, "the server is killed")
+    wait_until(lambda: running.process.poll() is not None, PATIENCE, "the server is killed")
     load.stop()
 
     running.start()
@@ -175,7 +177,7 @@ def test_the_database_hangs(
         assert time.monotonic() - begun < 25
     finally:
         server.go_on()
-    wait_until(lambda: deliver(running, ledger, "after") == {250}, 20, "it delivers again")
+    wait_until(lambda: deliver(running, ledger, "after") == {250}, PATIENCE, "it delivers again")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
@@ -206,7 +208,7 @@ def test_two_processes_one_mailbox(
         loads = [Load(each.where, ledger, each.where, connections=6) for each in (first, second)]
         for load in loads:
             load.start()
-        ledger.wait_for(lambda: len(ledger.replies) > 1000, 60)
+        ledger.wait_for(lambda: len(ledger.replies) > 1000, PATIENCE)
         for load in loads:
             load.stop()
     finally:

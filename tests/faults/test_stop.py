@@ -11,6 +11,8 @@ from random import Random
 
 import pytest
 
+from lmtpsvc.testing.load import PATIENCE
+
 from .client import Farewell, Load, connect
 from .messages import KIB, Ledger, compose
 from .service import Service
@@ -40,7 +42,7 @@ def test_finishes_what_has_begun(
     busy.send(message.stuffed[:middle])
     load = Load(running.where, ledger, "stop")
     load.start()
-    ledger.wait_for(lambda: len(ledger.promised) > 50, 20)
+    ledger.wait_for(lambda: len(ledger.promised) > 50, PATIENCE)
 
     running.terminate()
 
@@ -75,7 +77,7 @@ def test_stops_at_once_when_idle(
     running.terminate()
     with pytest.raises(Farewell), early:
         early.reply()
-    assert running.wait(5) in CLEAN
+    assert running.wait(20) in CLEAN
 
 
 def test_does_not_wait_for_ever(
@@ -91,5 +93,5 @@ def test_does_not_wait_for_ever(
         stuck.begin(message.recipients)
         stuck.send(message.stuffed[: 400 * KIB])
         running.terminate()
-        assert running.wait(5) in CLEAN
+        assert running.wait(20) in CLEAN
     assert [path for path in root.rglob("*") if path.is_file()] == []

@@ -62,7 +62,7 @@ def test_trouble(service: Service, database: sqlite3.Connection) -> None:
         began = time.monotonic()
         assert client.command(f"RCPT TO:<{ANN}>").startswith("451 4.3.0 ")
         assert client.command(f"RCPT TO:<{NOBODY}>").startswith("451 4.3.0 ")
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
 
         database.execute("ROLLBACK")
         assert client.command(f"RCPT TO:<{ANN}>").startswith("250 ")
