@@ -6,6 +6,7 @@ Test folders are no packages, so that shared code is a fixture here, never an im
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -47,6 +48,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(name)
         if _database_server(item.nodeid) is not None:
             item.add_marker("interop")
+
+
+def pytest_collection_finish() -> None:
+    """
+    Thousands of tests, and the modules that they need, are no garbage: nobody has to look at them
+    again and again, least of all those tests that look for garbage themselves.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 # ── what a machine may lack ──────────────────────────────────────────────────────────────────────
