@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "envelope",
         "errors",
         "interfaces",
+        "quantities",
         "quota",
         "replies",
         "response_codes",

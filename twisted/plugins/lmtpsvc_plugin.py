@@ -9,6 +9,7 @@ from twisted.application.service import ServiceMaker
 
 from lmtpsvc.backends.maildir import MaildirFactory
 from lmtpsvc.backends.mbox import MboxFactory
+from lmtpsvc.backends.pipe import PipeFactory
 from lmtpsvc.backends.sql.factory import SQLFactory
 from lmtpsvc.directory.anyone import AnyFactory
 from lmtpsvc.directory.file import FileFactory
@@ -19,6 +20,7 @@ lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RF
 
 maildir = MaildirFactory()
 mbox = MboxFactory()
+pipe = PipeFactory()
 sql = SQLFactory()
 
 any_users = AnyFactory()
