@@ -129,6 +129,26 @@ class Mailbox:
 
 
 @frozen
+class Origin:
+    """
+    Where an MTA in front of us has a message from, as far as it has told (XFORWARD): for logs, and
+    nothing else.
+
+    *dns_name*, *host* and *port* are those of its client, *name* what that has called itself, and
+    *protocol* what was spoken; *ident* is its own name for the message, the queue id; *source* is
+    ``LOCAL`` or ``REMOTE``.  Texts are printable ASCII without spaces, or empty.
+    """
+
+    dns_name: str = ""
+    host: str = ""
+    port: int | None = None
+    protocol: str = ""
+    name: str = ""
+    ident: str = ""
+    source: str = ""
+
+
+@frozen
 class Client:
     """
     Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket, *port* a number if it
@@ -137,6 +157,10 @@ class Client:
 
     *login* is who has authenticated, and *session* what a proxy or an MTA in front calls this
     session in its own log; both may be empty.
+
+    A proxy that is trusted may say all of this of its own client (XCLIENT), and more: *dns_name*,
+    the name of *host*; *ttl*, how many proxies there may still be, none if it is 0; and
+    *patience_seconds*, how long it waits for the replies; *fields*, what else it knows.
     """
 
     host: str
@@ -146,6 +170,11 @@ class Client:
     port: int | None = None
     login: str = ""
     session: str = ""
+    dns_name: str = ""
+    ttl: int | None = None
+    patience_seconds: float | None = None
+    fields: Mapping[str, str] = field(default=NO_PARAMETERS, hash=False)
+    origin: Origin | None = None
 
 
 @frozen

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import Attribute, field, fields, frozen
+from attrs import Attribute, evolve, field, fields, frozen
 
 from .quantities import KIB, MIB, count, octets, seconds, shown
 
@@ -63,6 +63,19 @@ class Limits:
     spool_memory: int = _limit(
         256 * KIB, "spool-memory", octets, "How much of a message is kept in memory"
     )
+
+    def answering_within(self, patience: float) -> Limits:
+        """
+        The same for a client that waits *patience* seconds for the replies behind the text: the last
+        is on its way before that, with a tenth to spare, or two seconds.  A commit that has begun
+        keeps its grace, but for no more than a quarter of the time.
+        """
+        left = patience - min(2.0, patience / 10)
+        if self.delivery_seconds + self.grace_seconds <= left:
+            return self
+        grace = min(self.grace_seconds, left / 4)
+        delivery = min(self.delivery_seconds, left - grace)
+        return evolve(self, delivery_seconds=delivery, grace_seconds=grace)
 
 
 def _fields() -> tuple[Attribute[Any], ...]:

@@ -99,5 +99,12 @@ def with_declared_size(mailbox: Mailbox, size: int) -> Mailbox:
     return evolve(mailbox, attributes={**mailbox.attributes, DECLARED_SIZE: str(size)})
 
 
+def without_quota(mailbox: Mailbox) -> Mailbox:
+    """
+    *mailbox* as one that takes what comes: a trusted client has said IGNOREQUOTA.
+    """
+    return evolve(mailbox, attributes={**mailbox.attributes, **Quota().attributes()})
+
+
 def _octets(text: str) -> int:
     return 0 if text == "0" else octets(text)

@@ -35,11 +35,13 @@ class DeliveryAgent:
     spool: SpoolSettings
     delivered_to: DeliveredTo = "single"
 
-    def resolve(self, address: Address, size: int | None = None) -> Deferred[tuple[Mailbox, ...]]:
+    def resolve(
+        self, address: Address, size: int | None = None, *, ignore_quota: bool = False
+    ) -> Deferred[tuple[Mailbox, ...]]:
         """
         See `Routing.resolve`.
         """
-        return self.routing.resolve(address, size)
+        return self.routing.resolve(address, size, ignore_quota=ignore_quota)
 
     def begin(
         self,
@@ -63,6 +65,9 @@ class DeliveryAgent:
             self.delivered_to,
             is_for_all=is_for_all,
         )
+        limits, patience = self.limits, envelope.client.patience_seconds
+        if patience is not None:
+            limits = limits.answering_within(patience)
         return Transaction(
             transaction_id,
             envelope,
@@ -70,7 +75,7 @@ class DeliveryAgent:
             Spool(self.spool, head, pause, resume),
             self.backend,
             self.clock,
-            self.limits,
+            limits,
             head,
             is_for_all=is_for_all,
             headed=self.delivered_to == "always",

@@ -31,6 +31,11 @@ _FIELDS = (
     "lookup_seconds",
     "store_seconds",
     "total_seconds",
+    "login",
+    "session",
+    "origin_ident",
+    "origin_client",
+    "origin_protocol",
 )
 
 

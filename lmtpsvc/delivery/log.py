@@ -4,10 +4,15 @@ The log of deliveries: one structured line per recipient.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..envelope import Envelope, Recipient
+from ..envelope import Client, Envelope, Recipient
 from ..replies import Reply
 
 NAMESPACE = "lmtpsvc.delivery"
@@ -17,6 +22,9 @@ _log = Logger(namespace=NAMESPACE)
 # The line is put together here: twisted.logger takes ten times as long for ten fields in a format,
 # and there is a line for every recipient.
 _FORMAT = "{line}"
+
+_nothing_more: Final[tuple[Mapping[str, str], str]] = ({}, "")
+_is_word = re.compile(r'[^\s"=\\]+').fullmatch
 
 
 @frozen
@@ -44,11 +52,14 @@ def log_delivery(
     Log what became of one recipient of a message.
     """
     client, sender, to, said = envelope.client, str(envelope.sender), str(recipient), str(reply)
+    more, shown = _nothing_more
+    if client.login or client.session or client.origin is not None:
+        more, shown = _told(client)
     _log.info(
         _FORMAT,
         line=(
             f"{transaction_id} to=<{to}> mailbox={mailboxes} from=<{sender}> client={client.host}"
-            f" size={size} lookup={timing.lookup:.3f} store={timing.store:.3f}"
+            f"{shown} size={size} lookup={timing.lookup:.3f} store={timing.store:.3f}"
             f" total={timing.total:.3f} reply={said}"
         ),
         transaction=transaction_id,
@@ -63,18 +74,45 @@ def log_delivery(
         lookup_seconds=timing.lookup,
         store_seconds=timing.store,
         total_seconds=timing.total,
+        **more,
     )
 
 
-def log_refusal(envelope_sender: str, client_host: str, recipient: Recipient, reply: Reply) -> None:
+def log_refusal(envelope_sender: str, client: Client, recipient: Recipient, reply: Reply) -> None:
     """
     Log a recipient that was refused at RCPT.
     """
+    more, shown = _told(client)
     _log.info(
-        "refused to=<{recipient}> from=<{sender}> client={client} reply={reply}",
-        client=client_host,
+        "refused to=<{recipient}> from=<{sender}> client={client}{told} reply={reply}",
+        client=client.host,
+        told=shown,
         sender=envelope_sender,
         recipient=str(recipient),
         reply=str(reply),
         reply_code=reply.code,
+        **more,
     )
+
+
+def _told(client: Client) -> tuple[Mapping[str, str], str]:
+    """
+    What is known of *client* beyond its address, by the field of the log; and the same as text.
+    """
+    known = {"login": client.login, "session": client.session}
+    origin = client.origin
+    if origin is not None:
+        known.update(
+            origin_ident=origin.ident,
+            origin_client=origin.host or origin.dns_name,
+            origin_protocol=origin.protocol,
+        )
+    more = {name: value for name, value in known.items() if value}
+    return more, "".join(f" {name}={_word(value)}" for name, value in more.items())
+
+
+def _word(value: str) -> str:
+    """
+    *value* as one word of a line: a login may have spaces, and must not look like another field.
+    """
+    return value if _is_word(value) else json.dumps(value, ensure_ascii=False)

@@ -16,7 +16,7 @@ from .. import replies
 from ..envelope import Address, Mailbox
 from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
-from ..quota import with_declared_size
+from ..quota import with_declared_size, without_quota
 from .awaiting import as_deferred, drop
 
 
@@ -61,11 +61,14 @@ class Routing:
     clock: IReactorTime
     lookup_seconds: float
 
-    def resolve(self, address: Address, size: int | None = None) -> Deferred[tuple[Mailbox, ...]]:
+    def resolve(
+        self, address: Address, size: int | None = None, *, ignore_quota: bool = False
+    ) -> Deferred[tuple[Mailbox, ...]]:
         """
         Fires with the mailboxes, at least one, that the backend would deliver to.
 
-        *size* is what the client said that the message has, in octets (RFC 1870).
+        *size* is what the client said that the message has, in octets (RFC 1870).  With
+        *ignore_quota*, the mailboxes have no quota.
 
         Fails:
             DeliveryError: With the reply to RCPT.
@@ -75,6 +78,8 @@ class Routing:
             found = as_deferred(self.directory.resolve(self.rules.mailbox(address)))
         except Exception:
             return fail()
+        if ignore_quota:
+            found.addCallback(lambda mailboxes: [without_quota(each) for each in mailboxes])
         resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify, size)
         if not resolved.called or resolved.paused:
             resolved.addTimeout(self.lookup_seconds, self.clock)

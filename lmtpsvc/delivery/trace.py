@@ -67,9 +67,16 @@ def _place(client: Client) -> str:
     # RFC 5321 §4.1.3: an IPv6 address literal is tagged.
     if client.host == "local":
         return "local"
-    return f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]"
+    literal = f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]"
+    return f"{client.dns_name} {literal}" if client.dns_name else literal
 
 
 def _protocol(client: Client, smtputf8: bool) -> str:
-    # The registered names: RFC 3848 §1, RFC 6531 §4.3.
-    return f"{'UTF8' if smtputf8 else ''}{client.protocol}{'S' if client.tls else ''}"
+    # The registered names: RFC 3848 §1, RFC 6531 §4.3.  Only an extension can encrypt SMTP, or allow
+    # UTF-8, where the E goes without saying.
+    protocol = client.protocol
+    if smtputf8:
+        protocol = f"UTF8{protocol.removeprefix('E')}"
+    elif protocol == "SMTP":
+        return protocol
+    return f"{protocol}S" if client.tls else protocol

@@ -229,7 +229,12 @@ class LMTPProtocol(Protocol):
             self.is_in_transaction = True
             self._agent = self.factory.agent
         began = self._agent.clock.seconds()
-        self._agent.resolve(offer.recipient.address, offer.declared_size).addCallbacks(
+        recipient = offer.recipient
+        self._agent.resolve(
+            recipient.address,
+            offer.declared_size,
+            ignore_quota="IGNOREQUOTA" in recipient.parameters,
+        ).addCallbacks(
             self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
         )
 
@@ -242,7 +247,7 @@ class LMTPProtocol(Protocol):
     def _not_found(self, failure: Failure, offer: RecipientOffered) -> None:
         reply = reply_for(failure)
         session = self._session
-        log_refusal(session.sender_name, session.client.host, offer.recipient, reply)
+        log_refusal(session.sender_name, session.client, offer.recipient, reply)
         self._session.answer_recipient(offer, reply)
         self._run()
 

@@ -87,6 +87,7 @@ class ServerSession:
         "_text_is_open",
         "_text_size",
         "_then",
+        "_told_name",
         "_undelivered",
         "_waiting",
         "client",
@@ -112,6 +113,8 @@ class ServerSession:
         self.client: Client = connection.client
         #: What extensions remember, each under a key of its own, until all is forgotten.
         self.notes: dict[Any, Any] = {}
+        # What somebody else says that the client is called.
+        self._told_name = ""
         # What an extension has asked and nobody has answered yet; nothing is read meanwhile.
         self._asked: Asked | TLSBegins | None = None
         # Who takes the next line, if it is no command, and how long that may be.
@@ -403,8 +406,18 @@ class ServerSession:
         """
         self._forget_transaction()
         self.client = self.connection.client
+        self._told_name = ""
         self.notes.clear()
         self._state = State.NEW
+
+    def introduce(self, told: Mapping[str, Any]) -> None:
+        """
+        Greet a client of whom somebody else has *told* some members.  Its name stays, whatever
+        LHLO says then.
+        """
+        self.client = evolve(self.client, **told)
+        self._told_name = self.client.name
+        self._replies.put(replies.greeting(self._hostname))
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────
 
@@ -495,7 +508,8 @@ class ServerSession:
 
     def _lhlo(self, argument: bytes) -> None:
         after = advance(self._state, Verb.LHLO)
-        self.client = evolve(self.client, name=parse_hello(argument))
+        name = parse_hello(argument)
+        self.client = evolve(self.client, name=self._told_name or name)
         self._forget_transaction()
         self._state = after
         self._replies.put(self._extensions.capabilities(self._hostname, self))
@@ -708,6 +722,9 @@ class ServerSession:
         self._sender = None
         self._offers = {}
         self._pending = 0
+        if self.client.origin is not None:
+            # It was that of one message.
+            self.client = evolve(self.client, origin=None)
 
     def _say_farewell(self, reply: Reply) -> None:
         self._forget_transaction()

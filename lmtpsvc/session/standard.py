@@ -1,5 +1,6 @@
 """
-The extensions that every LMTP server should have (RFC 2033 §5), and CHUNKING, SIZE and SMTPUTF8.
+The extensions that every LMTP server should have (RFC 2033 §5), CHUNKING, SIZE and SMTPUTF8, and
+those of others that are built in.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from ..envelope import Recipient, Sender
 from ..limits import Limits
 from ..wire.commands import CommandError
 from .chunking import BinaryMime, Chunking
+from .cyrus import IgnoreQuota, Trace
 from .extensions import Extension, Extensions
+from .recipient_fields import RecipientFields
 from .response_codes import ResponseCodes
+from .xclient import XClient
+from .xforward import XForward
 
 if TYPE_CHECKING:
     from .server import ServerSession
@@ -130,7 +135,13 @@ def standard_extensions(
             *([BinaryMime()] if binary else []),
             Size(limits.message_size),
             SmtpUtf8(),
+            # For clients that are trusted.
             ResponseCodes(),
+            XClient(),
+            XForward(),
+            RecipientFields(),
+            Trace(),
+            IgnoreQuota(),
             *more,
         ]
     )

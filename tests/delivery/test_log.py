@@ -13,21 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.logger import Logger, formatEvent
 
 from lmtpsvc import replies
 from lmtpsvc.delivery.json_log import JSONLog
 from lmtpsvc.delivery.log import Timing, log_delivery, log_refusal
-from lmtpsvc.envelope import Address, Client, Envelope, Recipient, Sender
+from lmtpsvc.envelope import Address, Client, Envelope, Origin, Recipient, Sender
 
 BOB = Recipient(Address("bob", "example.org"))
 ODD = Recipient(Address('jö"rg {x} %s', "bücher.example"))
 
 
-def deliver(recipient: Recipient = BOB) -> None:
-    envelope = Envelope(
-        Sender(Address("ann", "example.net")), (recipient,), Client("2001:db8::1", "mx")
-    )
+CLIENT = Client("2001:db8::1", "mx")
+TOLD = evolve(
+    CLIENT,
+    login='ann "b" reply=250',
+    session="abc:1",
+    origin=Origin(host="198.51.100.7", ident="4F1D2C3B", protocol="ESMTP"),
+)
+
+
+def deliver(recipient: Recipient = BOB, client: Client = CLIENT) -> None:
+    envelope = Envelope(Sender(Address("ann", "example.net")), (recipient,), client)
     log_delivery(
         "t1",
         envelope,
@@ -75,11 +83,25 @@ class TestLines:
 
         assert [line] == [formatEvent(event) for event in logged.events]
 
+    def test_told(self, logged: Any) -> None:
+        """
+        What proxies and MTAs in front have told is there, and nothing where they have not; no name
+        can be taken for another field.
+        """
+        deliver(client=TOLD)
+        log_refusal("ann@example.net", TOLD, BOB, replies.NO_SUCH_USER)
+
+        told = (
+            r' client=2001:db8::1 login="ann \"b\" reply=250" session=abc:1 origin_ident=4F1D2C3B'
+            " origin_client=198.51.100.7 origin_protocol=ESMTP "
+        )
+        assert [1, 1] == [formatEvent(event).count(told) for event in logged.events]
+
     def test_refusal(self, logged: Any) -> None:
         """
         A recipient that was refused at RCPT has a line too, and fields for programs.
         """
-        log_refusal("ann@example.net", "192.0.2.7", ODD, replies.NO_SUCH_USER)
+        log_refusal("ann@example.net", Client("192.0.2.7"), ODD, replies.NO_SUCH_USER)
 
         (event,) = logged.events
         assert (
@@ -112,7 +134,7 @@ class TestJSON:
         """
         deliver()
         deliver(ODD)
-        log_refusal("", "local", BOB, replies.NO_SUCH_USER)
+        log_refusal("", Client("local"), BOB, replies.NO_SUCH_USER)
 
         first, second, third = map(json.loads, path.read_text("utf-8").splitlines())
         assert abs(time.time() - first.pop("time")) < 60
@@ -136,6 +158,28 @@ class TestJSON:
             third["reply_code"],
             third["client"],
         )
+
+    def test_told(self, log: JSONLog, path: Path) -> None:
+        """
+        What proxies and MTAs in front have told has fields of its own.
+        """
+        deliver(client=TOLD)
+        deliver(client=evolve(CLIENT, session="abc:1"))
+
+        first, second = map(json.loads, path.read_text("utf-8").splitlines())
+        assert {
+            "login": 'ann "b" reply=250',
+            "session": "abc:1",
+            "origin_ident": "4F1D2C3B",
+            "origin_client": "198.51.100.7",
+            "origin_protocol": "ESMTP",
+        }.items() <= first.items()
+        assert first.keys() - second.keys() == {
+            "login",
+            "origin_ident",
+            "origin_client",
+            "origin_protocol",
+        }
 
     def test_nothing_else(self, log: JSONLog, path: Path) -> None:
         """

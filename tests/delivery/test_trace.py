@@ -77,6 +77,7 @@ def test_date() -> None:
         (Client("2001:db8::1", "mx"), b"from mx ([IPv6:2001:db8::1])\r\n"),
         (Client("::1", "[IPv6:::1]"), b"from [IPv6:::1] ([IPv6:::1])\r\n"),
         (Client("local", "mx"), b"from mx (local)\r\n"),
+        (Client("::1", "mx", dns_name="a.example"), b"from mx (a.example [IPv6:::1])\r\n"),
     ],
 )
 def test_client(client: Client, said: bytes) -> None:
@@ -102,6 +103,26 @@ def test_protocol(tls: bool, smtputf8: bool, protocol: bytes) -> None:
     sender = Sender(ANN, {"SMTPUTF8": True} if smtputf8 else {})
 
     assert protocol in headers(BOB, sender=sender, client=Client("::1", "mx", tls))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "tls", "smtputf8", "said"),
+    [
+        ("SMTP", False, False, b" with SMTP id "),
+        ("SMTP", True, False, b" with SMTP id "),
+        ("SMTP", False, True, b" with UTF8SMTP id "),
+        ("ESMTP", False, False, b" with ESMTP id "),
+        ("ESMTP", True, False, b" with ESMTPS id "),
+        ("ESMTP", True, True, b" with UTF8SMTPS id "),
+    ],
+)
+def test_protocol_of_a_proxy(protocol: str, tls: bool, smtputf8: bool, said: bytes) -> None:
+    """
+    The same for what a proxy says was spoken to it.
+    """
+    sender = Sender(ANN, {"SMTPUTF8": True} if smtputf8 else {})
+
+    assert said in headers(BOB, sender=sender, client=Client("::1", "mx", tls, protocol))
 
 
 @pytest.mark.parametrize(
