@@ -27,6 +27,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from . import values
 from .delivery.trace import DeliveredTo
 from .limits import Limits
+from .server.tls import ClientCertificates
 
 DEFAULT_LISTEN: Final = "tcp:8024:interface=127.0.0.1"
 DEFAULT_BACKEND: Final = "maildir:mail/{domain}/{user}"
@@ -102,6 +103,7 @@ class ListenerTable:
 
     listen: tuple[str, ...] = field(metadata={"read": values.endpoints})
     proxied: bool = _key(False, values.flag)
+    tls: bool = _key(False, values.flag)
     tls_required: bool = _key(False, values.flag)
     login_required: bool = _key(False, values.flag)
 
@@ -110,7 +112,7 @@ class ListenerTable:
         """
         The same as ``--listen`` has it: ``proxied:tcp:24``.
         """
-        flags = (self.proxied, self.tls_required, self.login_required)
+        flags = (self.proxied, self.tls, self.tls_required, self.login_required)
         terms = "".join(f"{term}:" for term, flag in zip(values.TERMS, flags, strict=True) if flag)
         return tuple(terms + each for each in self.listen)
 
@@ -138,6 +140,12 @@ class Config:
     json_log: str | None = _key(None, values.text)
     workers: int = _key(1, values.workers)
     extension: tuple[str, ...] = _key((), values.texts)
+    tls_certificate: str | None = _key(None, values.text)
+    tls_key: str | None = _key(None, values.text)
+    tls_client_ca: str | None = _key(None, values.text)
+    tls_client: ClientCertificates | None = field(
+        default=None, metadata={"read": values.tls_client}
+    )
     limits: Limits = field(factory=Limits)
     #: What --backend, routes and directories may name.
     backends: Mapping[str, str] = field(

@@ -156,7 +156,8 @@ class Client:
     *protocol* is ``LMTP``, or what else the message came by.
 
     *login* is who has authenticated, and *session* what a proxy or an MTA in front calls this
-    session in its own log; both may be empty.
+    session in its own log; both may be empty.  *cipher* is the version of TLS and its
+    cipher, empty if the connection is not encrypted.
 
     A proxy that is trusted may say all of this of its own client (XCLIENT), and more: *dns_name*,
     the name of *host*; *ttl*, how many proxies there may still be, none if it is 0; and
@@ -170,6 +171,7 @@ class Client:
     port: int | None = None
     login: str = ""
     session: str = ""
+    cipher: str = ""
     dns_name: str = ""
     ttl: int | None = None
     patience_seconds: float | None = None

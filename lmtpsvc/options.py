@@ -61,6 +61,12 @@ class Options(usage.Options):
         ["spool", None, None, "Directory for large messages on their way in"],
         ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
         ["workers", None, "1", "Processes that share the connections; auto is one per processor"],
+        ["tls-certificate", None, None,
+         "PEM file: the certificate for STARTTLS and lmtps:, and those that lead to its authority"],
+        ["tls-key", None, None, "PEM file: its private key, if it is not in the same file"],
+        ["tls-client-ca", None, None, "PEM file: authorities that sign certificates of clients"],
+        ["tls-client", None, None,
+         "Certificates of clients: no, ask or require.  Default: ask, where --tls-client-ca is given"],
         *([option, None, default, text] for option, default, text in limit_options()),
     ]  # fmt: skip
 
@@ -85,8 +91,8 @@ class Options(usage.Options):
     def opt_listen(self, words: str) -> None:
         """
         A Twisted endpoint to listen on: tcp:24, unix:/run/lmtp.sock:mode=660,
-        ssl:2424:privateKey=FILE:certKey=FILE, systemd:…  In front of it may stand what it asks of clients: proxied:,
-        tls-required:, login-required:.  May be repeated.  [default: tcp:8024:interface=127.0.0.1]
+        tls:tcp:2424 (TLS from the first octet on, with --tls-certificate), systemd:…  In front of it may stand what it
+        asks of clients: proxied:, tls:, tls-required:, login-required:.  May be repeated.  [default: tcp:8024:interface=127.0.0.1]
         """
         self["listen"].append(words)
 

@@ -134,6 +134,7 @@ OK = Reply(250, "OK", (0, 0))
 SENDER_OK = Reply(250, "Sender OK", (1, 0))
 RECIPIENT_OK = Reply(250, "Recipient OK", (1, 5))
 START_TEXT = Reply(354, "Start mail input; end with <CRLF>.<CRLF>")
+START_TLS = Reply(220, "Ready to start TLS", (0, 0))
 CANNOT_VERIFY = Reply(252, "Cannot VRFY, but try RCPT and see", (1, 5))
 
 HELP = MultilineReply(
@@ -182,6 +183,8 @@ CHUNK_REFUSED = Reply(503, "A BDAT of this transaction was refused; RSET ends it
 NEEDS_BDAT = Reply(503, "Binary content needs BDAT in place of DATA", (5, 1))
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", (5, 3))
 TOO_EARLY = Reply(554, "Something was sent before it could be answered, closing connection", (5, 0))
+TLS_REQUIRED = Reply(530, "Encryption required: STARTTLS first", (7, 0))
+LOGIN_REQUIRED = Reply(530, "Authentication required", (7, 0))
 TOO_LARGE = Reply(552, "Message larger than the limit", (3, 4))
 # RFC 3463 §3.7: the recipient's side does not support the media.
 BINARY_NOT_STORED = Reply(554, "Binary content is not kept unchanged here; send it encoded", (6, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 
+from attrs import evolve
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
@@ -56,7 +57,11 @@ def makeService(options: Options) -> IService:
     plan = _plan(options, options.parts, spool_threads)
 
     def again(old: Plan) -> Plan:
-        return _plan(options, _parts_again(options, old.backends), spool_threads)
+        new = _plan(options, _parts_again(options, old.backends), spool_threads)
+        # Who listens for nothing but TLS does so until a restart, whatever the file says by now.
+        if new.tls is None and any(each.encrypted for each in options["listeners"]):
+            new = evolve(new, tls=old.tls)
+        return new
 
     given: Inheritance | None = options["inheritance"]
     factory = (
@@ -64,6 +69,7 @@ def makeService(options: Options) -> IService:
         if given is None
         else WorkerFactory(plan.agent, plan.extensions, options["counts"], given.number)
     )
+    factory.tls = plan.tls
     current = CurrentPlan(factory, plan, again)
     # The signal is heeded until all else has stopped.
     parts = [Hangup(reactor, current.reload), options["json-log"], current]
@@ -111,6 +117,8 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool) -> Plan:
         _summary(parts),
         options.fixed(config),
         Networks(config.trusted).__contains__,
+        parts.tls,
+        [f"{key}: {text}" for key, text in parts.worries],
     )
 
 

@@ -16,12 +16,13 @@ from .delivery.patterns import fold
 from .delivery.trace import DeliveredTo
 from .networks import Networks
 from .quantities import count
+from .server.tls import ClientCertificates
 from .wire.grammar import match_domain
 
 T = TypeVar("T")
 
 #: What an endpoint may ask of clients, each a word with a colon in front of it.
-TERMS: Final = ("proxied", "tls-required", "login-required")
+TERMS: Final = ("proxied", "tls", "tls-required", "login-required")
 
 
 def unexpected(value: object, expected: str) -> ValueError:
@@ -107,6 +108,12 @@ def delimiter(value: object, _: object = None) -> str:
 def delivered_to(value: object, _: object = None) -> str:
     if value not in get_args(DeliveredTo):
         raise unexpected(value, "single, always or never")
+    return str(value)
+
+
+def tls_client(value: object, _: object = None) -> str:
+    if value not in get_args(ClientCertificates):
+        raise unexpected(value, "no, ask or require")
     return str(value)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from OpenSSL import SSL
 from twisted.python import usage
 
 from lmtpsvc.config import BrokenConfig, Config, Problem, Route, read_file, structure
@@ -18,6 +19,8 @@ from lmtpsvc.limits import Limits
 from lmtpsvc.options import Options
 from lmtpsvc.session.connection import Terms
 from lmtpsvc.tap import makeService
+
+from .certificates import Authority
 
 FULL = """
 listen = ["unix:sock:mode=660", "tcp:24:interface=127.0.0.1"]
@@ -71,6 +74,20 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     for log in logs:
         if log is not None:
             log.stopService()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> None:
+    """
+    A certificate, its key, another key, and an authority.
+    """
+    (tmp_path / "authority").mkdir()
+    authority = Authority(tmp_path / "authority")
+    pair = authority.sign()
+    pair.certificate.rename(tmp_path / "own.pem")
+    pair.key.rename(tmp_path / "own.key")
+    authority.sign().key.rename(tmp_path / "other.key")
+    authority.path.rename(tmp_path / "ca.pem")
 
 
 @pytest.fixture
@@ -231,6 +248,8 @@ class TestOverrides:
 LISTENERS = """
 listen = "unix:a"
 trusted = "10.0.0.0/8, local"
+tls-certificate = "own.pem"
+tls-key = "own.key"
 
 [[listeners]]
 listen = ["unix:b", "unix:c"]
@@ -243,6 +262,7 @@ login-required = true
 """
 
 
+@pytest.mark.usefixtures("certificates")
 class TestListeners:
     """
     What endpoints ask of clients, as tables and as words.
@@ -330,9 +350,86 @@ class TestListeners:
         ] == [config.place_of(position) for position in range(5)]
 
 
+@pytest.mark.usefixtures("certificates")
+class TestTLS:
+    """
+    Certificates, their keys, and who needs them.
+    """
+
+    PAIR = 'tls-certificate = "own.pem"\ntls-key = "own.key"\n'
+
+    @pytest.mark.parametrize(
+        ("text", "clients"),
+        [
+            ("", SSL.VERIFY_NONE),
+            ('tls-client-ca = "ca.pem"', SSL.VERIFY_PEER),
+            (
+                'tls-client-ca = "ca.pem"\ntls-client = "require"',
+                SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+            ),
+            ('tls-client-ca = "ca.pem"\ntls-client = "no"', SSL.VERIFY_NONE),
+        ],
+    )
+    def test_made(self, text: str, clients: int, options: Callable[..., Options]) -> None:
+        tls = options(self.PAIR + text).parts.tls
+
+        assert tls is not None
+        mode = tls.options.getContext().get_verify_mode()
+        assert clients == mode & ~SSL.VERIFY_CLIENT_ONCE
+
+    def test_none(self, options: Callable[..., Options]) -> None:
+        assert options("").parts.tls is None
+
+    @pytest.mark.parametrize(
+        ("listen", "encrypted"),
+        [("unix:s", False), ("tls:unix:s", True), ("tls-required:unix:s", False)],
+    )
+    def test_listener(self, listen: str, encrypted: bool, options: Callable[..., Options]) -> None:
+        [listener] = options(self.PAIR, "--listen", listen)["listeners"]
+
+        assert encrypted == listener.encrypted
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ('tls-key = "own.key"', "lmtp.toml: tls-key: needs tls-certificate"),
+            ('tls-client-ca = "ca.pem"', "lmtp.toml: tls-client-ca: needs tls-certificate"),
+            ('tls-client = "ask"', "lmtp.toml: tls-client: needs tls-certificate"),
+            (f'{PAIR}tls-client = "ask"', "lmtp.toml: tls-client: ask needs tls-client-ca"),
+            (
+                'tls-client = "maybe"',
+                'lmtp.toml: tls-client: expected no, ask or require, found "maybe"',
+            ),
+            ('listen = "tls:unix:s"', "lmtp.toml: listen: tls:unix:s: needs tls-certificate"),
+            (
+                '[[listeners]]\nlisten = "unix:s"\ntls-required = true',
+                ("lmtp.toml: [[listeners]] 1: listen: tls-required:unix:s: needs tls-certificate"),
+            ),
+            (
+                f'{PAIR}listen = "tls:ssl:0:privateKey=own.key:certKey=own.pem"',
+                (
+                    "lmtp.toml: listen: tls:ssl:0:privateKey=own.key:certKey=own.pem: there is TLS"
+                    " in ssl: already; take one of the two"
+                ),
+            ),
+            (
+                'tls-certificate = "own.pem"\ntls-key = "other.key"',
+                "lmtp.toml: tls-key: other.key: not the key of the certificate in own.pem",
+            ),
+            (
+                'tls-certificate = "none.pem"',
+                "lmtp.toml: tls-certificate: none.pem: No such file or directory",
+            ),
+        ],
+    )
+    def test_mistake(self, text: str, line: str, mistake: Callable[..., str]) -> None:
+        assert line == mistake(text)
+
+
 TOP = (
     "listen, listeners, trusted, backend, users, hostname, recipient-delimiter, keep-case, delivered-to,"
-    " spool, json-log, workers, extension, limits, backends, routes"
+    " spool, json-log, workers, extension, tls-certificate, tls-key, tls-client-ca, tls-client, limits,"
+    " backends, routes"
 )
 
 
@@ -433,12 +530,12 @@ class TestMistakes:
             ),
             (
                 'backend = "nowhere:x"',
-                "lmtp.toml: backend: no backend is called 'nowhere': installed: maildir, mbox, sql",
+                "lmtp.toml: backend: no backend is called 'nowhere': installed: maildir, mbox, pipe, sql",
             ),
             (
                 'backend = "lokal"\n[backends]\nlocal = "maildir:x"',
                 (
-                    "lmtp.toml: backend: no backend is called 'lokal': installed: maildir, mbox, sql;"
+                    "lmtp.toml: backend: no backend is called 'lokal': installed: maildir, mbox, pipe, sql;"
                     " [backends] has local"
                 ),
             ),

@@ -251,6 +251,19 @@ class TestConfig:
         in_force = f"{said} (the old configuration stays in force)\n"
         assert examples("docs/config.md", "in force") == [in_force]
 
+    def test_key_of_another(self) -> None:
+        """
+        The line of docs/tls.md about a key that does not fit is what is logged.
+        """
+        files = "/etc/lmtpsvc/key.pem", "/etc/lmtpsvc/chain.pem"
+        said = "{}: not the key of the certificate in {}".format(*files)
+        source = (ROOT / "lmtpsvc/server/tls.py").read_text()
+
+        assert 'f"{key_file}: not the key of the certificate in {files.certificate}"' in source
+        assert examples("docs/tls.md", "not in force") == [
+            f"/etc/lmtpsvc.toml: tls-key: {said} (the old configuration stays in force)\n"
+        ]
+
 
 class TestUnit:
     def test_suits_the_defaults(self) -> None:

@@ -77,8 +77,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outgoing": {"envelope", "replies", "session", "specs", "wire"},
     "client": {"envelope", "outgoing", "replies", "session", "wire"},
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
-    "values": {"delivery", "networks", "quantities", "wire"},
-    "config": {"delivery", "limits", "values"},
+    "values": {"delivery", "networks", "quantities", "server", "wire"},
+    "config": {"delivery", "limits", "server", "values"},
     "wiring": {
         "config",
         "delivery",

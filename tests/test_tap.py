@@ -181,7 +181,7 @@ class TestMistakes:
             "tcp:interface=127.0.0.1:port=25",
             "tcp6:25",
             "ssl:25:privateKey=x",
-            "tls:25",
+            "tls:tcp:25",
         ],
     )
     def test_port_25(self, listen: str, mistake: Callable[..., str]) -> None:

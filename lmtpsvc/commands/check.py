@@ -139,10 +139,12 @@ class Check:
         if config.json_log not in {None, "-"}:
             self._look(("json-log",), look_at_log, config.json_log)
         try:
-            return make_parts(config, options.reactor)
+            parts = make_parts(config, options.reactor)
         except BrokenConfig as error:
             self._tell(error.problems)
             return None
+        self._tell([Problem((key,), text) for key, text in parts.worries])
+        return parts
 
     def _config(self) -> Config | None:
         """

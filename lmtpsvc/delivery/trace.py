@@ -41,6 +41,8 @@ def trace_headers(
         f"Received: from {client.name} ({_place(client)})",
         f"\tby {hostname} (lmtpsvc) with {_protocol(client, sender.smtputf8)} id {transaction_id}",
     ]
+    if client.cipher:
+        lines.append(f"\t({client.cipher})")
     if only is not None:
         lines.append(f"\tfor <{only}>")
     lines[-1] += f"; {_date(int(seconds))}"
@@ -79,4 +81,4 @@ def _protocol(client: Client, smtputf8: bool) -> str:
         protocol = f"UTF8{protocol.removeprefix('E')}"
     elif protocol == "SMTP":
         return protocol
-    return f"{protocol}S" if client.tls else protocol
+    return f"{protocol}{'S' if client.tls else ''}{'A' if client.login else ''}"

@@ -5,11 +5,15 @@ LMTPFactory: all connections of the service.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 from .. import replies
 from ..delivery.agent import DeliveryAgent
@@ -29,8 +33,8 @@ class LMTPFactory(Factory):
 
     def __init__(self, agent: DeliveryAgent, extensions: Extensions) -> None:
         self.agent, self.extensions = agent, extensions
-        #: What STARTTLS begins with, an `IOpenSSLServerConnectionCreator`; None: there is none.
-        self.tls: object | None = None
+        #: What handshakes are made with, an `IOpenSSLServerConnectionCreator`; None: there are none.
+        self.tls: Any = None
         #: Whether a host, an IP address or ``local``, may say who the client is.
         self.trusts: Callable[[str], bool] = trusts_nobody
         self._protocols: set[LMTPProtocol] = set()
@@ -41,11 +45,20 @@ class LMTPFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return LMTPProtocol(self)
 
-    def on(self, terms: Terms) -> Factory:
+    def on(self, terms: Terms, *, encrypted: bool = False) -> Factory:
         """
-        What a listener with *terms* makes its protocols with.
+        What a listener with *terms* makes its protocols with; if *encrypted*, there is TLS from the
+        first octet on.
         """
-        return _OnTerms(self, terms)
+        factory = _OnTerms(self, terms)
+        if not encrypted:
+            return factory
+        # Small writes are gathered for one turn of the reactor, hence the clock.
+        wrapped = TLSMemoryBIOFactory(
+            _PresentTLS(self), isClient=False, wrappedFactory=factory, clock=self.agent.clock
+        )
+        wrapped.noisy = False
+        return cast("Factory", wrapped)
 
     def use(self, agent: DeliveryAgent, extensions: Extensions) -> Deferred[None]:
         """
@@ -127,6 +140,21 @@ class _OnTerms(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return LMTPProtocol(self._factory, self._terms)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _PresentTLS:
+    """
+    Makes each connection with what is in force by then.
+    """
+
+    def __init__(self, factory: LMTPFactory) -> None:
+        self._factory = factory
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        tls = self._factory.tls
+        assert tls is not None, "who listens so has a certificate"
+        return cast("SSL.Connection", tls.serverConnectionForTLS(protocol))
 
 
 def trusts_nobody(_host: str) -> bool:

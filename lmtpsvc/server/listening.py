@@ -36,12 +36,14 @@ class CannotStart(Exception):
 @frozen
 class Listener:
     """
-    An endpoint, the words that asked for it, and what it asks of clients.
+    An endpoint, the words that asked for it, and what it asks of clients.  *encrypted* ones have TLS
+    from the first octet on.
     """
 
     words: str
     endpoint: IStreamServerEndpoint
     terms: Terms = NO_TERMS
+    encrypted: bool = False
 
 
 class Listening(Service):

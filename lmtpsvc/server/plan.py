@@ -19,6 +19,7 @@ from ..delivery.agent import DeliveryAgent
 from ..interfaces import IBackend
 from ..session.extensions import Extensions
 from .factory import LMTPFactory, trusts_nobody
+from .tls import ServerTLS
 
 
 class CannotReload(Exception):
@@ -32,7 +33,7 @@ class Plan:
     """
     All that a reload may change.  *parts* are started in their order, those that are services;
     *backends* are those among them that may be used again, by their words.  *fixed* are the keys
-    that have changed, and will not before a restart.
+    that have changed, and will not before a restart.  *worries* are lines that somebody should read.
     """
 
     agent: DeliveryAgent
@@ -43,6 +44,8 @@ class Plan:
     fixed: Sequence[str] = ()
     #: Whether a host, an IP address or ``local``, may say who the client is.
     trusts: Callable[[str], bool] = trusts_nobody
+    tls: ServerTLS | None = None
+    worries: Sequence[str] = ()
 
     @property
     def services(self) -> list[IService]:
@@ -86,6 +89,7 @@ class CurrentPlan(Service):
             except OSError as error:
                 error.filename = error.filename or type(service).__name__
                 raise
+        self._say_worries()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -121,7 +125,13 @@ class CurrentPlan(Service):
         if new.fixed:
             self._log.warn("changed, but not before a restart: {keys}", keys=", ".join(new.fixed))
         self._factory.trusts = new.trusts
+        self._say_worries()
+        self._factory.tls = new.tls
         self._factory.use(new.agent, new.extensions).addCallback(lambda _: self._leave(leaving))
+
+    def _say_worries(self) -> None:
+        for worry in self._plan.worries:
+            self._log.warn("{worry}", worry=worry)
 
     def _start(self, services: Iterable[IService]) -> None:
         started: list[IService] = []

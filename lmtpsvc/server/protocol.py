@@ -43,6 +43,7 @@ from ..session.reply_queue import Slot
 from ..session.server import ServerSession
 from .idle import IdleTimer
 from .outlet import Outlet
+from .tls import handshake_facts
 
 if TYPE_CHECKING:
     from .factory import LMTPFactory
@@ -121,6 +122,9 @@ class LMTPProtocol(Protocol):
         With TLS, output is held back until the handshake is done: a producer that stopped reading
         because of that would never see its end.
         """
+        cipher, certificate = handshake_facts(self.transport)
+        session = self._session
+        session.handshake_done(evolve(session.connection, cipher=cipher, certificate=certificate))
         if self._connection is not None and not self._closing:
             self._connection.registerProducer(self, True)
 

@@ -69,7 +69,7 @@ class LMTPService(Listening):
         self._log.info("stopped")
 
     def _factory_of(self, listener: Listener) -> Factory:
-        return self._factory.on(listener.terms)
+        return self._factory.on(listener.terms, encrypted=listener.encrypted)
 
     def _say_started(self) -> None:
         self._say_where()

@@ -41,6 +41,8 @@ class Connection:
     tls: bool = False
     #: STARTTLS is possible.
     offers_tls: bool = False
+    #: How, once the handshake is done: ``TLSv1.3 TLS_AES_256_GCM_SHA384``.
+    cipher: str = ""
     #: The name in the certificate of the other side, if it has shown one that was verified.
     certificate: str | None = None
     #: The user that runs the process at the other end of a UNIX socket, if the kernel says it.
@@ -61,7 +63,7 @@ class Connection:
         """
         Who the client is as long as nobody says otherwise.
         """
-        return Client(self.host, tls=self.tls, port=self.port)
+        return Client(self.host, tls=self.tls, port=self.port, cipher=self.cipher)
 
 
 #: A UNIX socket, of which nothing else is known.

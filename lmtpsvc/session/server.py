@@ -46,6 +46,7 @@ from .events import (
 )
 from .extensions import Extensions, VerbAction
 from .reply_queue import Answer, ReplyQueue, Slot
+from .requirements import under_terms
 from .states import State, Verb, advance
 
 #: So many replies may be outstanding before commands are left unread.
@@ -103,7 +104,7 @@ class ServerSession:
         connection: Connection = LOCAL,
     ) -> None:
         self._hostname, self._limits, self._extensions = hostname, limits, extensions
-        self._actions = extensions.actions(_ACTIONS)
+        self._actions = under_terms(extensions.actions(_ACTIONS), connection.terms)
         self._barriers = extensions.barriers
         self._replies = ReplyQueue()
         self._replies.put(replies.greeting(hostname))
@@ -307,6 +308,13 @@ class ServerSession:
         self._asked = None
         self.connection = connection
         self.begin_anew()
+
+    def handshake_done(self, connection: Connection) -> None:
+        """
+        What the handshake has told is known now, before anything that came behind it is read.
+        """
+        self.connection = connection
+        self.client = evolve(self.client, tls=True, cipher=connection.cipher)
 
     def data_to_send(self) -> bytes:
         """

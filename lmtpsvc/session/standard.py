@@ -1,6 +1,6 @@
 """
-The extensions that every LMTP server should have (RFC 2033 §5), CHUNKING, SIZE and SMTPUTF8, and
-those of others that are built in.
+The extensions that every LMTP server should have (RFC 2033 §5), CHUNKING, SIZE, SMTPUTF8 and
+STARTTLS, and those of others that are built in.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .cyrus import IgnoreQuota, Trace
 from .extensions import Extension, Extensions
 from .recipient_fields import RecipientFields
 from .response_codes import ResponseCodes
+from .starttls import StartTLS
 from .xclient import XClient
 from .xforward import XForward
 
@@ -135,6 +136,7 @@ def standard_extensions(
             *([BinaryMime()] if binary else []),
             Size(limits.message_size),
             SmtpUtf8(),
+            StartTLS(),
             # For clients that are trusted.
             ResponseCodes(),
             XClient(),

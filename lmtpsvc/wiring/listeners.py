@@ -42,14 +42,24 @@ def listener(words: str, reactor: Any) -> Listener:
             f"{words}: a UNIX socket of systemd's would be opened to everybody; let it be made"
             " here: unix:/run/lmtp.sock:mode=660"
         )
+    if "tls" in said and endpoint.startswith("ssl:"):
+        raise ValueError(f"{words}: there is TLS in ssl: already; take one of the two")
     try:
-        return Listener(words, serverFromString(reactor, endpoint), terms)
+        return Listener(words, serverFromString(reactor, endpoint), terms, "tls" in said)
     except Exception as error:
         # What an endpoint's parser raises is not documented, and a mistake of the operator's.
         raise ValueError(
             f"{words}: not an endpoint ({error}); write tcp:24:interface=127.0.0.1 or"
             " unix:/run/lmtp.sock:mode=660"
         ) from error
+
+
+def needs_certificate(words: str) -> bool:
+    """
+    Whether nobody could do anything at the endpoint *words* if the service had no certificate.
+    """
+    terms, endpoint = split_terms(words)
+    return "tls" in terms or ("tls-required" in terms and not endpoint.startswith("ssl:"))
 
 
 def reachable_from_elsewhere(listen: Iterable[str]) -> str | None:

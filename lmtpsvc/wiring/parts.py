@@ -5,7 +5,7 @@ Parts: the directories and backends that a configuration asks for, joined by its
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from attrs import frozen
@@ -15,11 +15,12 @@ from ..delivery.patterns import Patterns
 from ..delivery.routes import Destination, RoutedBackend, RoutedDirectory
 from ..delivery.routing import AddressRules
 from ..interfaces import IBackend, IDirectory
+from ..server.tls import ServerTLS, TLSFiles, UnusableTLS
 from ..session.extensions import Extension, Extensions
 from ..session.standard import standard_extensions
 from ..specs import backend_from_string, directory_from_string, extension_from_string
 from ..wire.grammar import match_domain
-from .listeners import reachable_from_elsewhere
+from .listeners import needs_certificate, reachable_from_elsewhere
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -42,6 +43,14 @@ class Parts:
     directories: Mapping[str, IDirectory]
     backends: Mapping[str, IBackend]
     extensions: Extensions
+    tls: ServerTLS | None
+
+    @property
+    def worries(self) -> Sequence[tuple[str, str]]:
+        """
+        What works, and somebody should look at, each with the key that it is about.
+        """
+        return () if self.tls is None else self.tls.worries
 
     @property
     def all(self) -> tuple[object, ...]:
@@ -104,6 +113,7 @@ class _Making:
         by_users = self._patterns(directories)
         by_backend = self._patterns(destinations)
         extensions = self._extensions()
+        tls = self._tls()
         if self._problems or default is None:
             raise BrokenConfig(self._problems)
         if directories:
@@ -118,7 +128,33 @@ class _Making:
             _there(self._directories),
             _there(self._backends),
             extensions,
+            tls,
         )
+
+    def _tls(self) -> ServerTLS | None:
+        """
+        What handshakes are made with; None where nothing is encrypted.
+        """
+        config = self._config
+        if config.tls_certificate is None:
+            for key in ("tls-key", "tls-client-ca", "tls-client"):
+                if getattr(config, key.replace("-", "_")) not in {None, "no"}:
+                    self._wrong((key,), "needs tls-certificate")
+            for position, words in enumerate(config.listen):
+                if needs_certificate(words):
+                    self._wrong(config.place_of(position), f"{words}: needs tls-certificate")
+            return None
+        clients = config.tls_client or ("no" if config.tls_client_ca is None else "ask")
+        if clients != "no" and config.tls_client_ca is None:
+            self._wrong(("tls-client",), f"{clients} needs tls-client-ca")
+            return None
+        try:
+            return ServerTLS.read(
+                TLSFiles(config.tls_certificate, config.tls_key, config.tls_client_ca, clients)
+            )
+        except UnusableTLS as error:
+            self._wrong((error.key,), str(error))
+            return None
 
     def _extensions(self) -> Extensions:
         """

@@ -156,6 +156,10 @@ class TestProblems:
                 "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/nonexistent/y: /nonexistent"
                 " is not there"
             ),
+            (
+                "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/nonexistent/y: needs"
+                " tls-certificate"
+            ),
         ] == said
 
     def test_trusted(self, terminal: Terminal) -> None:
