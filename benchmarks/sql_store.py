@@ -274,7 +274,7 @@ def report(kind: str, new: Callable[[], str], rounds: int, seconds: float) -> No
     for _ in range(rounds):
         url = new()
         subprocess.run(
-            [sys.executable, "-m", "lmtpsvc.backends.sql", "upgrade", url],
+            [sys.executable, "-m", "lmtpsvc", "sql", "upgrade", url],
             cwd=REPOSITORY,
             stdout=subprocess.DEVNULL,
             check=True,

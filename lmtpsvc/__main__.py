@@ -19,10 +19,17 @@ COMMANDS: Final = {
         ".commands.check",
         "Tell what is wrong with a configuration, and where mail would go",
     ),
-    "export": (".commands.exporting", "Write mailboxes of an SQL store as Maildirs or mbox files"),
+    "export": (
+        ".commands.exporting",
+        "Write mailboxes of an SQL store as Maildirs or mbox files, or into another store",
+    ),
     "import": (".commands.importing", "Put a Maildir or an mbox file into an SQL store"),
+    "sql": (".commands.sql", "Look after an SQL store: check, upgrade, clean"),
     "send": (".commands.sending", "Send a message over LMTP or SMTP, and show every reply"),
 }
+
+#: What some of them import and not everybody has installed.
+OF_SQL: Final = frozenset({"alembic", "sqlalchemy"})
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -40,7 +47,15 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"lmtpsvc: {said}; {hint}; see lmtpsvc --help\n")
         return 1
     module, _ = COMMANDS[name]
-    status: int = import_module(module, __package__).main(rest)
+    try:
+        command = import_module(module, __package__)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in OF_SQL:
+            raise
+        sys.stderr.write(f"lmtpsvc {name}: {package} is missing: pip install 'lmtpsvc[sql]'\n")
+        return 1
+    status: int = command.main(rest)
     return status
 
 

@@ -1,8 +1,9 @@
 """
-``lmtpsvc export``: mailboxes of an SQL store, written as Maildirs or mbox files.
+``lmtpsvc export``: mailboxes of an SQL store, written as Maildirs or mbox files, or into another.
 
 It can be stopped at any time and run again.  A message in a Maildir has a name that is always the
-same, so that one that is there is not written again; an mbox is written whole or not at all.
+same, so that one that is there is not written again; an mbox is written whole or not at all; what
+lies in a store is recognised by its digest.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 from ..backends.files import CHUNK, create, make_directory_durably, remove, sync_directory
 from ..backends.mbox_format import from_line, render
-from ..backends.sql.reading import Store, StoredMailbox, StoredMessage, StoreError
+from ..backends.sql.reading import (
+    NoSuchMessageError,
+    Store,
+    StoredMailbox,
+    StoredMessage,
+    StoreError,
+)
 from ..delivery.line_endings import LineFeeds
 from ..envelope import Address, Sender
+from .copying import to_store
 from .transfer import LETTERS, Progress, path_for, place
 
 
@@ -28,34 +37,52 @@ def main(words: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         "lmtpsvc export",
-        description="Writes mailboxes of an SQL store as Maildirs or mbox files; what is there"
-        " already is not written again.",
+        description="Writes mailboxes of an SQL store as Maildirs or mbox files, or into another"
+        " SQL store; what is there already is not written again.",
     )
     parser.add_argument("url", help="such as sqlite:////srv/mail.db")
     parser.add_argument(
-        "to", help="such as 'maildir:/srv/mail/{domain}/{user}' or 'mbox:/srv/{user}'"
+        "to",
+        help="such as 'maildir:/srv/mail/{domain}/{user}', 'mbox:/srv/{user}' or"
+        " postgresql://user@host/database",
     )
     parser.add_argument("mailbox", nargs="*", help="its name; all, if none is named")
     options = parser.parse_args(words)
     try:
+        if "://" in options.to:
+            with Store.at(options.url) as store, Store.at(options.to) as other:
+                for box in _wanted(store, options.mailbox):
+                    _say(box.name, to_store(store, box, other))
+            return 0
         kind, template = place(options.to)
         write = _to_maildir if kind == "maildir" else _to_mbox
         with Store.at(options.url) as store:
-            there = {box.name: box for box in store.mailboxes()}
-            names = options.mailbox or list(there)
-            for unknown in [name for name in names if name not in there]:
-                raise ValueError(f"{unknown}: there is no such mailbox")
+            boxes = _wanted(store, options.mailbox)
             # Two mailboxes in one file could not be told apart again.
-            paths = {name: os.path.abspath(path_for(template, name)) for name in names}
-            if len(set(paths.values())) < len(paths):
+            paths = [os.path.abspath(path_for(template, box.name)) for box in boxes]
+            if len(set(paths)) < len(paths):
                 raise ValueError(f"{options.to}: several mailboxes would come to the same place")
-            for name, path in paths.items():
-                said = write(store, there[name], path)
-                sys.stdout.write(f"{name}: {said}\n")
+            for box, path in zip(boxes, paths, strict=True):
+                _say(box.name, write(store, box, path))
     except (ValueError, StoreError, OSError) as error:
         sys.stderr.write(f"lmtpsvc export: {error}\n")
         return 1
     return 0
+
+
+def _wanted(store: Store, names: Sequence[str]) -> list[StoredMailbox]:
+    """
+    The mailboxes that are named, or all.
+    """
+    there = {box.name: box for box in store.mailboxes()}
+    for unknown in [name for name in names if name not in there]:
+        raise ValueError(f"{unknown}: there is no such mailbox")
+    return [there[name] for name in dict.fromkeys(names)] if names else list(there.values())
+
+
+def _say(name: str, said: str) -> None:
+    sys.stdout.write(f"{name}: {said}\n")
+    sys.stdout.flush()
 
 
 def _to_maildir(store: Store, box: StoredMailbox, path: str) -> str:
@@ -69,8 +96,10 @@ def _to_maildir(store: Store, box: StoredMailbox, path: str) -> str:
         seconds = int(message.received.timestamp())
         unique = f"{seconds}.V{box.uidvalidity}U{message.uid}.{message.digest[:16]}"
         if unique not in there:
-            _write_file(store, box.name, message, path, unique)
-            written += 1
+            # What has been deleted since it was listed is left out.
+            with suppress(NoSuchMessageError):
+                _write_file(store, box.name, message, path, unique)
+                written += 1
         progress.step()
     progress.end()
     for name in ("new", "cur"):
@@ -106,10 +135,10 @@ def _to_mbox(store: Store, box: StoredMailbox, path: str) -> str:
         for message in store.messages(box.name):
             local, _, domain = message.sender.rpartition("@")
             sender = Sender(Address(local, domain) if message.sender else None)
-            with store.open(box.name, message.uid) as source:
+            with suppress(NoSuchMessageError), store.open(box.name, message.uid) as source:
                 head = from_line(sender, message.received.timestamp()) + _status(message)
                 file.writelines(render(head, _with_lf(source)))
-            count += 1
+                count += 1
             progress.step()
         file.flush()
         os.fsync(file.fileno())

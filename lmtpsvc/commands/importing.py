@@ -25,7 +25,6 @@ from attrs import frozen
 from zope.interface import implementer
 
 from ..backends.sql.reading import Store, StoreError
-from ..backends.sql.text import _trace
 from ..envelope import Address, Client, Envelope, Sender
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
@@ -33,6 +32,10 @@ from .transfer import LETTERS, Progress, place
 
 _FLAGS: Final = {letter: flag for flag, letter in LETTERS.items()}
 _bare_lf: Final = re.compile(rb"(?<!\r)\n")
+#: What a service like this one puts on top; its own Received is the last of it.
+_trace: Final = re.compile(
+    rb"(?:(?:Return-Path|Delivered-To):[^\r\n]*\r\n)*Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
+).match
 _quoted: Final = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
@@ -45,11 +48,11 @@ class Imported:
 
     text: bytes
     digest: str
+    trace: bytes
     envelope: Envelope
     id: str = "import"
     deadline: float = 0.0
     path: str | None = None
-    trace: bytes = b""
     is_for_all: bool = False
 
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
@@ -121,12 +124,14 @@ def _message(text: bytes) -> Imported:
     text = _bare_lf.sub(b"\r\n", text)
     # As a delivery of the same message would have it, so that they share what is the same.
     trace = _trace(text)
-    digest = hashlib.sha256(memoryview(text)[0 if trace is None else trace.end() :]).hexdigest()
+    cut = 0 if trace is None else trace.end()
+    digest = hashlib.sha256(memoryview(text)[cut:]).hexdigest()
     _, sender = parseaddr(str(read_headers(BytesIO(text))["Return-Path"] or ""))
     local, _, domain = sender.rpartition("@")
     return Imported(
         text,
         digest,
+        text[:cut],
         Envelope(Sender(Address(local, domain) if local else None), (), Client("127.0.0.1")),
     )
 

@@ -23,6 +23,9 @@ LETTERS: Final = {
 #: How many seconds lie between two lines at least.
 _PAUSE: Final = 0.2
 
+#: Characters of the bar.
+_WIDTH: Final = 30
+
 _place = re.compile(r"(maildir|mbox):(.+)", re.DOTALL).fullmatch
 
 
@@ -59,7 +62,7 @@ def path_for(template: str, mailbox: str) -> str:
 
 class Progress:
     """
-    One line on a terminal, written again and again; nothing anywhere else.
+    A bar on a terminal, drawn again and again; nothing anywhere else.
     """
 
     def __init__(self, name: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,7 +88,10 @@ class Progress:
             sys.stderr.write("\n")
 
     def _write(self) -> None:
-        sys.stderr.write(f"\r{self._name}: {self._done} of {self._total}")
+        # More than there were at the beginning: mail may come in meanwhile.
+        full = min(_WIDTH, _WIDTH * self._done // max(self._total, 1))
+        bar = f"{'#' * full}{'.' * (_WIDTH - full)}"
+        sys.stderr.write(f"\r{self._name}: [{bar}] {self._done} of {self._total}")
         sys.stderr.flush()
 
 

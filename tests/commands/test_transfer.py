@@ -8,6 +8,7 @@ import mailbox
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from lmtpsvc.__main__ import main
 from lmtpsvc.backends.sql import versions
 from lmtpsvc.backends.sql.engine import parse
 from lmtpsvc.backends.sql.reading import Store
-from lmtpsvc.commands.transfer import path_for
-from lmtpsvc.testing import MemoryMessage
+from lmtpsvc.commands.transfer import Progress, path_for
+from lmtpsvc.testing import MemoryMessage, envelope
 
 ANN, BOB, CAT = (f"{name}@example.org" for name in ("ann", "bob", "cat"))
 WHEN = datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -157,6 +158,123 @@ class TestMbox:
         assert (tmp_path / "mbox").read_text() == "mine"
 
 
+class TestAnotherStore:
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> str:
+        """
+        An empty store.
+        """
+        url = f"sqlite:///{tmp_path}/other.db"
+        assert main(["sql", "upgrade", url]) == 0
+        return url
+
+    def test_all_of_it(self, url: str, other: str) -> None:
+        """
+        Everything that is known of each message is the same there; a second run does nothing.
+        """
+        with Store.at(url) as store:
+            head = b"Return-Path: <a@b>\r\nReceived: by x\r\n"
+            text = b"Received: of the client\r\n\r\nHello\r\n"
+            who = envelope("Bob+x@example.org", sender='"a b"@example.net')
+            store.append(BOB, MemoryMessage(head + text, trace=head, envelope=who))
+            store.delete(ANN, [2])
+        for _ in range(2):
+            assert main(["export", url, other]) == 0
+
+        assert contents(url, BOB) == contents(other, BOB)
+        with Store.at(url) as store, Store.at(other) as there:
+            assert list(store.messages(BOB)) == list(there.messages(BOB))
+            found = list(there.messages(ANN))
+            assert [1, 2, 3] == [each.uid for each in found]
+            assert [(each.digest, each.received, each.flags) for each in found] == [
+                (each.digest, each.received, each.flags) for each in store.messages(ANN)
+            ]
+
+    def test_one_mailbox(self, url: str, other: str) -> None:
+        """
+        Only what is named.
+        """
+        assert main(["export", url, other, BOB]) == 0
+
+        with Store.at(other) as there:
+            assert [BOB] == [box.name for box in there.mailboxes()]
+
+    def test_stopped(self, url: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A copy that is stopped in the middle goes on where it was.
+        """
+        real, calls = Store.append, []
+
+        def stop(*arguments: Any) -> int:
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "append", stop)
+            with pytest.raises(KeyboardInterrupt):
+                main(["export", url, other, ANN])
+        assert main(["export", url, other, ANN]) == 0
+
+        assert contents(other, ANN) == EXPECTED
+
+    @pytest.mark.parametrize("to", ["sqlite:///{}/other.db", "maildir:{}/ann", "mbox:{}/ann"])
+    def test_deleted_meanwhile(
+        self,
+        url: str,
+        other: str,
+        to: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """
+        What somebody deletes between the look at the list and the copy is left out.
+        """
+        real = Store.open
+
+        def deleting(self: Store, name: str, uid: int) -> Any:
+            if uid == 2:
+                self.delete(name, [uid])
+            return real(self, name, uid)
+
+        monkeypatch.setattr(Store, "open", deleting)
+        assert main(["export", url, to.format(tmp_path), ANN]) == 0
+
+        assert f"{ANN}: 3 messages written" in capsys.readouterr().out
+
+
+class TestProgress:
+    def test_a_bar(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """
+        On a terminal it grows, is not drawn for each message, and does not burst.
+        """
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        times = iter([0.0, 0.0, 0.1, 1.0, 1.0])
+        progress = Progress("ann", 2, lambda: next(times))
+        for _ in range(3):
+            progress.step()
+        progress.end()
+
+        half, full = "#" * 15 + "." * 15, "#" * 30
+        assert [f"ann: [{half}] 1 of 2", f"ann: [{full}] 3 of 2", f"ann: [{full}] 3 of 2\n"] == (
+            capsys.readouterr().err.split("\r")[1:]
+        )
+
+    def test_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """
+        Nothing in a file.
+        """
+        progress = Progress("ann", 1)
+        progress.step()
+        progress.end()
+
+        assert "" == capsys.readouterr().err
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         "words",
@@ -164,6 +282,8 @@ class TestMistakes:
             ["export", "URL", "maildir:/tmp/x", "nobody@example.org"],
             ["export", "URL", "maildir:/tmp/same"],
             ["export", "URL", "imap:x"],
+            ["export", "URL", "nonsense://x"],
+            ["export", "URL", "sqlite:////nowhere/mail.db"],
             ["export", "sqlite:////nowhere/mail.db", "mbox:/tmp/x"],
             ["import", "maildir:/nowhere", "URL", ANN],
             ["import", "mbox:/nowhere", "URL", ANN],

@@ -4,6 +4,7 @@ The SQL backend: each text once, each mailbox a counter and its rows, several me
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from zope.interface import implementer
 from ...commitment import Commitment
 from ...envelope import Address, Mailbox
 from ...errors import DeliveryError, refusal
-from ...interfaces import Capabilities, IBackend, IMessage
+from ...interfaces import Capabilities, IBackend, IMessage, ITellsWhere
 from ...quota import Quota, declared_size, quota_of
 from ...replies import BAD_MAILBOX, MAILBOX_UNAVAILABLE
 from ..files import sync_directory
@@ -44,7 +45,7 @@ AT_ONCE: Final = 256
 _unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
 
 
-@implementer(IBackend)
+@implementer(IBackend, ITellsWhere)
 class SQLBackend(Service):
     """
     Stores mail in *database*; all waiting for it is done in *pool* only, except at start.
@@ -108,6 +109,9 @@ class SQLBackend(Service):
             return None
         return self._pool.submit(partial(self._check_room, name, quota, declared_size(mailbox)))
 
+    def where(self, mailbox: Mailbox) -> str:
+        return f"mailbox {name_of(mailbox)} of {self._database}"
+
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Commitment]:
         """
         Store *message*; mailboxes of one name get one copy.
@@ -150,6 +154,10 @@ class SQLBackend(Service):
         has.
         """
         query = select(box.c.octets, box.c.messages).where(box.c.name == name)
+        path = self._database.path
+        if not self._is_checked and path is not None and not os.path.exists(path):
+            # Somebody asks before there is a store, and would make an empty file by asking.
+            return
         try:
             with self._engine.connect() as connection:
                 octets, messages = connection.execute(query).one_or_none() or (0, 0)

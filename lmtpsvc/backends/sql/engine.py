@@ -58,7 +58,8 @@ class Database:
     url: URL = field(repr=lambda url: url.render_as_string(hide_password=True))
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        # Without the driver, which nobody has chosen.
+        return self.url.set(drivername=self.kind).render_as_string(hide_password=True)
 
     @property
     def kind(self) -> str:

@@ -96,6 +96,8 @@ class StoredMessage:
     subject: str | None
     date: datetime | None
     message_id: str | None
+    #: Return-Path, Delivered-To and Received, as they stand on top of it.
+    trace: bytes
 
 
 class Store:
@@ -381,6 +383,7 @@ def _message(
     subject: str | None,
     date: datetime | None,
     message_id: str | None,
+    trace: bytes,
 ) -> StoredMessage:
     return StoredMessage(
         uid,
@@ -395,6 +398,7 @@ def _message(
         subject,
         date,
         message_id,
+        trace,
     )
 
 
@@ -428,6 +432,7 @@ _messages = (
         content.c.header_subject,
         content.c.header_date,
         content.c.header_message_id,
+        delivery.c.trace,
     )
     .join(mailbox, delivery.c.mailbox_id == mailbox.c.id)
     .join(content, delivery.c.content_id == content.c.id)

@@ -5,7 +5,6 @@ A message as the tables have it: its trace headers, and the text that others may
 from __future__ import annotations
 
 import hashlib
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -18,11 +17,6 @@ from .headers import SEARCHED, Headers, headers_of
 #: Octets of text in one part: what is in memory of a large message, and small enough for any
 #: database's largest packet.
 PART: Final = 1 << 18
-
-#: What the service puts on top; its own Received is the last of it.
-_trace = re.compile(
-    rb"(?:(?:Return-Path|Delivered-To):[^\r\n]*\r\n)*Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
-).match
 
 #: What the column says, and how a part is written and read.
 COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
@@ -70,7 +64,7 @@ class Text:
 
 def read(message: IMessage) -> Text:
     """
-    Read the message once, twice if somebody else's trace headers are on top of it.
+    Read the message once, or twice if it is large.
 
     Raises:
         OSError: It cannot be read.
@@ -78,15 +72,9 @@ def read(message: IMessage) -> Text:
     with message.open("\r\n") as source:
         beginning = source.read(PART)
         rest = source.read(1)
-    wanted = message.digest
-    found = _trace(beginning)
-    cut = 0 if found is None else found.end()
+    cut = len(message.trace)
     whole = beginning if not rest else None
     digest, size = _count(message, cut, whole)
-    if digest != wanted and cut:
-        # Those headers came from the client.
-        cut = 0
-        digest, size = _count(message, cut, whole)
     text = beginning[cut : cut + SEARCHED]
     octets = None if whole is None else whole[cut:]
     return Text(message, beginning[:cut], digest, size, headers_of(text), octets)

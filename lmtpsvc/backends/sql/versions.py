@@ -21,7 +21,7 @@ from .engine import OLDEST_MARIADB, SMALLEST_PACKET, writes
 #: Not Alembic's own name, so that a database can be shared with something else that uses it.
 VERSION_TABLE: Final = "lmtpsvc_version"
 
-_HINT: Final = "run python -m lmtpsvc.backends.sql upgrade URL, or say create=yes"
+_HINT: Final = "run lmtpsvc sql upgrade URL, or say create=yes"
 
 # How everybody takes the same lock, and gives it back.
 _POSTGRESQL: Final = (

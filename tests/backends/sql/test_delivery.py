@@ -34,7 +34,7 @@ def received(text: bytes, *recipients: str, id: str = "0123456789abcdef") -> Mes
     """
     who = envelope(*recipients)
     head = trace_headers(who, id, "mx.example.org", 1_700_000_000.0, "single")
-    return Message(id, who, 240.0, MemoryContent(head, text))
+    return Message(id, who, 240.0, MemoryContent(head, text), head)
 
 
 class TestTexts:
@@ -111,7 +111,8 @@ class TestTexts:
 
     def test_a_clients_own_received(self, bench: Bench) -> None:
         """
-        Headers that look like ours and came with the text belong to the text.
+        Headers that look like ours and came with the text belong to the text; what is on top
+        stays known as such.
         """
         text = b"Received: from a\r\n\tby b; date\r\n" + TEXT
         bench.backend.deliver(received(text, "ann@example.org"), [Mailbox("ann", "example.org")])
@@ -119,6 +120,8 @@ class TestTexts:
         bench.deliver(text, "bob@example.org")
 
         assert 1 == bench.count("content")
+        (row,) = bench.store.messages("ann@example.org")
+        assert 1 == row.trace.count(b"Received:")
         assert [text] == bench.texts("bob@example.org")
         assert bench.texts("ann@example.org")[0].endswith(text)
 

@@ -21,12 +21,14 @@ from sqlalchemy.exc import OperationalError
 from twisted.internet import reactor
 
 from lmtpsvc.backends.sql import versions
-from lmtpsvc.backends.sql.__main__ import main
 from lmtpsvc.backends.sql.engine import parse
 from lmtpsvc.backends.sql.factory import SQLFactory
 from lmtpsvc.backends.sql.reading import Store
 from lmtpsvc.backends.sql.schema import metadata
 from lmtpsvc.backends.sql.settings import Settings, from_words
+from lmtpsvc.commands.sql import main
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.interfaces import IBackend, ITellsWhere
 from lmtpsvc.specs import backend_from_string
 
 from ...databases import MariaDB
@@ -40,7 +42,7 @@ class TestWords:
         """
         made = backend_from_string(reactor, f"sql:sqlite:///{tmp_path}/mail.db:compression=zlib")
 
-        assert f"sqlite+pysqlite:///{tmp_path}/mail.db" == str(made)
+        assert f"sqlite:///{tmp_path}/mail.db" == str(made)
 
     def test_a_port_and_a_query(self) -> None:
         """
@@ -50,7 +52,7 @@ class TestWords:
             reactor, r"sql:postgresql://me:s3cret@db:5433/mail?sslmode\=require:timeout=9"
         )
 
-        assert "postgresql+psycopg://me:***@db:5433/mail?sslmode=require" == str(made)
+        assert "postgresql://me:***@db:5433/mail?sslmode=require" == str(made)
 
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -204,6 +206,24 @@ class TestTables:
             engine = parse(f"sqlite:///{tmp_path}/other.db").engine(1, timeout=0)
             with pytest.raises(OperationalError, match="database is locked"):
                 engine.connect()
+
+
+class TestWhere:
+    def test_before_there_is_a_store(self, tmp_path: Path) -> None:
+        """
+        ``lmtpsvc check`` is told where mail would lie, without a password, and makes nothing.
+        """
+        backend = SQLFactory().build(reactor, "sqlite", f"///{tmp_path}/mail.db", quota="1G")
+        mailbox = Mailbox("ann", "example.org", "detail")
+        asked = IBackend(backend).verify(mailbox)
+        said = ITellsWhere(backend).where(mailbox)
+        other = SQLFactory().build(reactor, "postgresql", "//me:s3cret@db/mail")
+
+        assert asked is not None
+        assert f"mailbox ann@example.org of sqlite:///{tmp_path}/mail.db" == said
+        assert "s3cret" not in ITellsWhere(other).where(mailbox)
+        backend._pool.stop()  # type: ignore[attr-defined]  # ours
+        assert [] == list(tmp_path.iterdir())
 
 
 class TestCommand:

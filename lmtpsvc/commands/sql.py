@@ -1,5 +1,5 @@
 """
-``python -m lmtpsvc.backends.sql``: what an operator does to a store by hand.
+``lmtpsvc sql``: what an operator does to a store by hand.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import versions
-from .engine import parse, what_is_not_safe
-from .failures import in_words
-from .retention import remove_unreferenced
+from ..backends.sql import versions
+from ..backends.sql.engine import parse, what_is_not_safe
+from ..backends.sql.failures import in_words
+from ..backends.sql.retention import remove_unreferenced
 
 #: What one statement may take: somebody waits for it, and knows why.
 _SECONDS = 3600
@@ -23,7 +24,7 @@ _SECONDS = 3600
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str]) -> int:
     """
     Do what *words* say; returns the exit status.
     """
@@ -59,22 +60,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _refused(options: argparse.Namespace, reason: str) -> int:
-    sys.stderr.write(f"{options.command}: {reason}\n")
+    sys.stderr.write(f"lmtpsvc sql {options.command}: {reason}\n")
     return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m lmtpsvc.backends.sql", description="Looks after an SQL store of lmtpsvc."
+        "lmtpsvc sql", description="Looks after a store that the backend sql writes to."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    url = "such as postgresql://user@host/database"
-    upgrade = commands.add_parser("upgrade", help="make the tables, or bring them up to date")
-    upgrade.add_argument("url", help=url)
-    check = commands.add_parser("check", help="say whether the service could use the database")
-    check.add_argument("url", help=url)
-    clean = commands.add_parser("clean", help="delete texts that no mailbox has any more")
-    clean.add_argument("url", help=url)
+    _add(commands, "upgrade", "make the tables, or bring them up to date")
+    _add(commands, "check", "say whether the service could use the database")
+    clean = _add(commands, "clean", "delete texts that no mailbox has any more")
     clean.add_argument(
         "--older-than",
         type=_age,
@@ -85,12 +82,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    said = f"{text[0].upper()}{text[1:]}."
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=said)
+    command.add_argument("url", help="such as postgresql://user@host/database")
+    return command
+
+
 def _age(word: str) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,6})([mhd])", word)
     if match is None:
         raise argparse.ArgumentTypeError(f"{word!r} is not an age; write 90m, 12h or 7d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-if __name__ == "__main__":
-    sys.exit(main())
