@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quota": {"envelope", "quantities"},
     "commitment": set(),
     "headers": set(),
+    "in_thread": set(),
     "interfaces": {"envelope", "response_codes"},
     "per_recipient": {"backends", "commitment", "envelope", "interfaces", "response_codes"},
     "plugins": {"interfaces", "session"},
@@ -56,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "envelope",
         "errors",
         "headers",
+        "in_thread",
         "interfaces",
         "limits",
         "quota",
@@ -63,7 +65,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "response_codes",
     },
     # Of the backends, directories take the threads.
-    "directory": {"backends", "envelope", "errors", "interfaces", "quantities", "quota", "replies"},
+    "directory": {
+        "backends",
+        "envelope",
+        "errors",
+        "in_thread",
+        "interfaces",
+        "quantities",
+        "quota",
+        "replies",
+    },
     "backends": {
         "commitment",
         "envelope",

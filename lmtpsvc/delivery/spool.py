@@ -18,25 +18,15 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from typing import Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from ..in_thread import InThread
 from ..interfaces import LineEnding
 from .content import Content, FileContent, MemoryContent
 from .line_endings import LineFeeds, Tally
-
-T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """
-    Runs blocking work outside the reactor thread.
-    """
-
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]: ...
 
 
 @frozen

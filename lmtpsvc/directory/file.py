@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..envelope import Mailbox
+from ..in_thread import InThread, in_pool_of
 from ..interfaces import IDirectory, IDirectoryFactory
-from .in_thread import InThread, in_pool_of
 from .reading import Look, Signature, look, read
 from .table import Table
 

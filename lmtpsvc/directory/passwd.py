@@ -19,10 +19,10 @@ from zope.interface import implementer
 
 from ..envelope import Mailbox
 from ..errors import refusal
+from ..in_thread import InThread, in_pool_of
 from ..interfaces import IDirectory, IDirectoryFactory
 from ..replies import CANNOT_LOOK_UP, NO_SUCH_USER
 from . import nss
-from .in_thread import InThread, in_pool_of
 
 #: How long an answer is kept, "no such user" as well.
 CACHE_SECONDS = 10.0

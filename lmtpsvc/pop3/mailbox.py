@@ -138,7 +138,7 @@ class StoreRealm:
 
 
 @implementer(ICredentialsChecker)
-class InThread:
+class AskedInThread:
     """
     A *checker* that reads files or computes, asked in another thread; it must have its answer when
     it returns, as `twisted.cred.checkers.FilePasswordDB` has.

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from ..backends.pool import WorkerPool
 from ..backends.sql.engine import parse
 from ..backends.sql.reading import Store
-from .mailbox import InThread, StoreRealm
+from .mailbox import AskedInThread, StoreRealm
 from .protocol import POP3Factory
 
 
@@ -40,7 +40,7 @@ class POP3Service(MultiService):
         super().__init__()
         self._store = Store(parse(url), connections)
         self._pool = WorkerPool(IReactorFromThreads(reactor), connections, "pop3")
-        portal = Portal(StoreRealm(self._store, self._pool), [InThread(checker, self._pool)])
+        portal = Portal(StoreRealm(self._store, self._pool), [AskedInThread(checker, self._pool)])
         self._factory = POP3Factory(portal, self._pool)
         strports.service(endpoint, self._factory, reactor).setServiceParent(self)
 
