@@ -307,7 +307,6 @@ class Shown:
         self.is_conversation = single and not quiet
         self._quiet, self._single = quiet, single
         self._began = time.monotonic()
-        self._said = ""
         self._accepted = self._refused = 0
         self._others: dict[str, int] = {}
         self._times: list[float] = []
@@ -316,9 +315,8 @@ class Shown:
         """
         A *reply* to *command*.
         """
-        if command and command != self._said:
+        if command:
             sys.stdout.write(f"{'':9} > {command}\n")
-        self._said = command
         when = f"{time.monotonic() - self._began:9.3f}"
         for line in reply.wire_lines():
             sys.stdout.write(f"{when} < {line}\n")

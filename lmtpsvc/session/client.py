@@ -32,7 +32,8 @@ class ClientSession:
     One conversation on *terms*, from the server's greeting on.
 
     *is_encrypted* says that TLS is there already; *is_private* that nobody can listen all the same,
-    as on a UNIX socket.  *overhear*, if given, is told every reply with the command that it answers.
+    as on a UNIX socket.  *overhear*, if given, is told every reply with the command that it
+    answers, which is empty for the greeting, and for all but the first reply to a text.
     """
 
     __slots__ = (

@@ -286,6 +286,7 @@ class ClientTransaction:
             return
         for position in self._accepted:
             pipeline.expect(Stage.MESSAGE, shown, partial(self._outcome_heard, position))
+            shown = ""
 
     def _outcome_heard(self, position: int, reply: HeardReply) -> None:
         if reply.is_intermediate:

@@ -178,14 +178,15 @@ def _printable(octets: bytes) -> str:
 
 def _reply(code: int, lines: tuple[str, ...]) -> HeardReply:
     """
-    Part the enhanced code from the text.  RFC 2034 §4 has it on each line, and some have it on the
-    first one only.
+    Part the enhanced code from the text.  RFC 2034 §4 has it on each line; some have it on the first
+    line only, and Cyrus on the last.
     """
-    match = _status(lines[0])
-    if match is None or int(match[1]) != code // 100:
-        return HeardReply(code, lines)
-    prefix = match[0].rstrip()
-    stripped = tuple(
-        line[len(prefix) :].lstrip() if line.startswith(prefix) else line for line in lines
-    )
-    return HeardReply(code, stripped, (int(match[2]), int(match[3])))
+    for line in (lines[0], lines[-1]):
+        match = _status(line)
+        if match is not None and int(match[1]) == code // 100:
+            prefix = match[0].rstrip()
+            stripped = tuple(
+                line[len(prefix) :].lstrip() if line.startswith(prefix) else line for line in lines
+            )
+            return HeardReply(code, stripped, (int(match[2]), int(match[3])))
+    return HeardReply(code, lines)

@@ -60,6 +60,7 @@ error     unix  - - n - - error
 retry     unix  - - n - - error
 lmtp      unix  - - n - - lmtp
 scache    unix  - - n - 1 scache
+tlsmgr    unix  - - n 1000? 1 tlsmgr
 postlog   unix-dgram n - n - 1 postlogd
 """
 
@@ -103,6 +104,8 @@ class Postfix:
     #: Where mail goes: ``unix:PATH`` or ``inet:HOST:PORT``.
     target: str
     port: int = field(factory=free_port)
+    #: Further lines of main.cf.
+    more: str = ""
     _daemon: Daemon | None = None
 
     def start(self) -> None:
@@ -123,7 +126,7 @@ class Postfix:
                 postdrop if name in ("maildrop", "public") else -1,
             )
         words = {"top": self.top, "domain": self.domain, "target": self.target, "port": self.port}
-        (self.top / "etc" / "main.cf").write_text(MAIN.format(**words))
+        (self.top / "etc" / "main.cf").write_text(MAIN.format(**words) + self.more)
         (self.top / "etc" / "master.cf").write_text(MASTER.format(**words))
         self._daemon = Daemon(
             [f"{self._parameter('daemon_directory')}/master", *self._here, "-d"],

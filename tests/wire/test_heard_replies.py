@@ -39,6 +39,10 @@ VALID: dict[str, tuple[bytes, list[HeardReply]]] = {
         b"550-5.1.1 No such user,\r\n550 sorry\r\n",
         [HeardReply(550, ("No such user,", "sorry"), (1, 1))],
     ),
+    "enhanced code on the last line": (
+        b"550-Mailbox unknown.\r\n550 5.1.1 User unknown\r\n",
+        [HeardReply(550, ("Mailbox unknown.", "User unknown"), (1, 1))],
+    ),
     "several replies": (
         b"250 2.1.0 OK\r\n550 5.1.1 no\r\n354 go\r\n",
         [
