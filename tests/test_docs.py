@@ -463,6 +463,57 @@ def certificate(directory: Path) -> None:
     )
 
 
+@pytest.mark.interop
+class TestClient:
+    def test_send(self, service: Service) -> None:
+        """
+        The conversation that docs/client.md shows, but for times and ids, and for the extensions
+        of today.
+        """
+        [example] = examples("docs/client.md", "send")
+        command, *shown = example.splitlines()
+        letter = b"Subject: Hello\n\nHello, Ann.\n"
+        (service.directory / "message.eml").write_bytes(letter)
+        words = command.removeprefix("$ lmtpsvc ").replace("8024", str(service.port)).split()
+
+        done = subprocess.run(
+            [sys.executable, "-m", "lmtpsvc", *words]
+            + ["--hello", "client.example.org", "--no-chunking"],
+            cwd=service.directory,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+
+        assert done.returncode == 1, done.stderr
+        varies = re.compile(r"\d+\.\d{3}|\b[0-9a-f]{16}\b|(?<=SIZE=)\d+")
+        extension = re.compile(r" < 250[- ][A-Z0-9]+(?: |$)").search
+
+        def fixed(lines: list[str]) -> list[str]:
+            return [varies.sub("", line).strip() for line in lines if extension(line) is None]
+
+        assert fixed(done.stdout.decode().splitlines()) == fixed(shown)
+
+    def test_python(self, service: Service) -> None:
+        """
+        The program of docs/client.md tells what became of both.
+        """
+        [example] = examples("docs/client.md", "client")
+        program = f"{example}\nmain('127.0.0.1:{service.port}')\n"
+
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=60,
+        )
+
+        assert re.match(r"ann@example\.org 250 2\.0\.0 .*\nbob@example\.org ", done.stdout)
+
+
 # ── what other programs must understand ──────────────────────────────────────────────────────────
 
 

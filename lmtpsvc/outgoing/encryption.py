@@ -8,7 +8,7 @@ from copy import copy
 from functools import cached_property
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet.ssl import (
     Certificate,
@@ -94,7 +94,7 @@ def _authorities(path: str) -> Any:
     parts = [part + end for part in _read(path).split(end)[:-1]]
     try:
         found = [Certificate.loadPEM(part) for part in parts]
-    except (SSL.Error, ValueError) as error:
+    except (crypto.Error, ValueError) as error:
         raise ValueError(f"{path}: not a file of PEM certificates") from error
     if not found:
         raise ValueError(f"{path}: there is no PEM certificate in it")
@@ -102,11 +102,10 @@ def _authorities(path: str) -> Any:
 
 
 def _own(path: str) -> PrivateCertificate:
+    octets = _read(path)
     try:
-        own: PrivateCertificate = PrivateCertificate.loadPEM(_read(path))
-    except (SSL.Error, ValueError) as error:
-        if str(error).startswith(path):
-            raise
+        own: PrivateCertificate = PrivateCertificate.loadPEM(octets)
+    except (crypto.Error, ValueError) as error:
         raise ValueError(f"{path}: not a PEM certificate with its key") from error
     return own
 
