@@ -477,8 +477,10 @@ class TestClient:
         words = command.removeprefix("$ lmtpsvc ").replace("8024", str(service.port)).split()
 
         done = subprocess.run(
-            [sys.executable, "-m", "lmtpsvc", *words]
-            + ["--hello", "client.example.org", "--no-chunking"],
+            [
+                *(sys.executable, "-m", "lmtpsvc", *words),
+                *("--hello", "client.example.org", "--no-chunking"),
+            ],
             cwd=service.directory,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
