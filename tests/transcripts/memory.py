@@ -6,10 +6,11 @@ the names of the users.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, execute, fail, succeed
@@ -129,17 +130,39 @@ class World:
             self.held.pop().callback(None)
 
 
+#: Up to the end of our Received, whose lines but the first begin with a tab.
+_trace = re.compile(
+    rb".*?^Received: [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)*", re.DOTALL | re.MULTILINE
+).match
+
+
 def _text_of(message: IMessage) -> bytes:
     """
-    The message without the trace headers on top, the last of which ends in a date.
+    The message without the trace headers on top.
     """
     with message.open() as file:
-        whole_message: bytes = file.read()
-    _, _, after_by = whole_message.partition(b"\r\n\tby ")
-    _, _, text = after_by.partition(b"\r\n")
-    if text.startswith(b"\tfor "):
-        _, _, text = text.partition(b"\r\n")
-    return text
+        everything: bytes = file.read()
+    trace = _trace(everything)
+    assert trace is not None, "each message has them"
+    return everything[trace.end() :]
+
+
+class Encrypted:
+    """
+    What OpenSSL tells of a connection, with a client that has shown no certificate.
+    """
+
+    def get_protocol_version_name(self) -> str:
+        return "TLSv1.3"
+
+    def get_cipher_name(self) -> str:
+        return "TLS_AES_256_GCM_SHA384"
+
+    def get_context(self) -> Self:
+        return self
+
+    def get_verify_mode(self) -> int:
+        return 0
 
 
 class Wire(StringTransport):
@@ -155,6 +178,12 @@ class Wire(StringTransport):
 
     def startTLS(self, _context: object) -> None:
         self.is_encrypted = True
+
+    def getHandle(self) -> Encrypted:
+        return Encrypted()
+
+    def getPeerCertificate(self) -> None:
+        return None
 
 
 @implementer(IReactorFromThreads)

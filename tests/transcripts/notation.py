@@ -123,6 +123,8 @@ class Conversation:
     needs: tuple[str, ...] = ()
     #: Rests on a choice of ours, or on what only the service in memory can do.
     ours: bool = False
+    #: How the octets come is what it is about: they are not cut.
+    in_one_piece: bool = False
     #: What is delivered; None if that is not said.
     stored: tuple[Stored, ...] | None = None
 
@@ -192,7 +194,7 @@ _BEFORE: Final = (
 _USUAL: Final = "after LHLO"
 
 _title = re.compile(r"=== (\S.*)").fullmatch
-_word = re.compile(r"(shows|options|needs|ours|begins): (\S.*)").fullmatch
+_word = re.compile(r"(shows|options|needs|ours|begins|in one piece): (\S.*)").fullmatch
 _spoken = re.compile(r"([CSDT])(?:\*([0-9]+))?([:+>|!])(?: (.*))?").fullmatch
 _reply = re.compile(r"([2-5][0-9]{2})(?: ([2-5]\.[0-9]+\.[0-9]+|\*))?(?: (.+))?").fullmatch
 
@@ -281,6 +283,7 @@ class _Reading:
                 dict(_option(word) for word in self.words.get("options", "").split()),
                 tuple(self.words.get("needs", "").split()),
                 "ours" in self.words,
+                "in one piece" in self.words,
                 tuple(self.stored) if self.stores else None,
             )
         except ValueError as error:
