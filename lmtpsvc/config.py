@@ -25,9 +25,10 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from . import values
-from .delivery.trace import DeliveredTo
+from .delivery.trace import DeliveredTo, OriginalHeader
 from .limits import Limits
 from .server.tls import ClientCertificates
+from .session.verification import Askers
 
 DEFAULT_LISTEN: Final = "tcp:8024:interface=127.0.0.1"
 DEFAULT_BACKEND: Final = "maildir:mail/{domain}/{user}"
@@ -136,6 +137,11 @@ class Config:
     recipient_delimiter: str = _key("+", values.delimiter)
     keep_case: bool = _key(False, values.flag)
     delivered_to: DeliveredTo = field(default="single", metadata={"read": values.delivered_to})
+    original_recipient: OriginalHeader = field(
+        default="no", metadata={"read": values.original_recipient}
+    )
+    dsn: str = _key("no", values.dsn)
+    vrfy: Askers = field(default="no", metadata={"read": values.vrfy})
     spool: str | None = _key(None, values.text)
     json_log: str | None = _key(None, values.text)
     workers: int = _key(1, values.workers)

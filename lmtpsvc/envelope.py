@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -46,13 +47,57 @@ class Address:
 
 
 @frozen
+class OriginalRecipient:
+    """
+    Who the sender wrote to, before anybody on the way resolved an alias (RFC 3461 §4.2).
+
+    *type* says what kind of address it is, in lower case: ``rfc822``; ``utf-8`` if it may have
+    characters that are not ASCII (RFC 6533 §3); anything else came from elsewhere.  *address* is
+    printable, and otherwise whatever it is: it need not be well formed.  *came_as_utf8* tells how
+    the client wrote it.
+    """
+
+    type: str
+    address: str
+    came_as_utf8: bool = field(default=False, eq=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.type};{self.address}"
+
+
+@frozen
+class DeliverBy:
+    """
+    Until when a message has to be delivered (RFC 2852): *seconds* from MAIL on, and what is to
+    become of it then.  It is returned to its sender, or else the sender is told of the delay;
+    *is_traced* asks for a report from each relay on the way.
+    """
+
+    seconds: int
+    is_returned: bool
+    is_traced: bool = False
+
+
+@frozen
+class ValidSince:
+    """
+    The mailbox must have belonged to the same person ever since *moment* (RFC 7293), which has a
+    time zone.  *otherwise* is for relays whose next server cannot tell: ``C`` is to go on, ``R`` to
+    refuse, empty if nothing was said.
+    """
+
+    moment: datetime
+    otherwise: str = ""
+
+
+@frozen
 class Sender:
     """
     What MAIL said (RFC 5321 §4.1.1.2).
 
     *address* is None for the null reverse-path ``<>``.  *parameters* has the ESMTP parameters by
     keyword, in upper case, each as its extension reads it: ``SIZE`` an int, ``BODY`` a str,
-    ``SMTPUTF8`` True.
+    ``SMTPUTF8`` True; those that have a property here as that says.
     """
 
     address: Address | None
@@ -89,6 +134,43 @@ class Sender:
         """
         return "XRESPCODES" in self.parameters
 
+    @property
+    def envelope_id(self) -> str | None:
+        """
+        What the sender wants to recognize reports by (``ENVID``, RFC 3461 §4.4): printable ASCII.
+        """
+        return self.parameters.get("ENVID")
+
+    @property
+    def returned(self) -> str | None:
+        """
+        How much of the message a report of failure should have: ``FULL`` or ``HDRS`` (``RET``, RFC
+        3461 §4.3).
+        """
+        return self.parameters.get("RET")
+
+    @property
+    def deliver_by(self) -> DeliverBy | None:
+        """
+        Until when it has to be delivered (``BY``, RFC 2852).
+        """
+        return self.parameters.get("BY")
+
+    @property
+    def priority(self) -> int:
+        """
+        From -9 to 9; 0 is the usual one (``MT-PRIORITY``, RFC 6710).
+        """
+        priority: int = self.parameters.get("MT-PRIORITY", 0)
+        return priority
+
+    @property
+    def requires_tls(self) -> bool:
+        """
+        Whoever passes the message on may do so only over TLS (``REQUIRETLS``, RFC 8689).
+        """
+        return "REQUIRETLS" in self.parameters
+
 
 @frozen
 class Recipient:
@@ -101,6 +183,28 @@ class Recipient:
 
     def __str__(self) -> str:
         return str(self.address)
+
+    @property
+    def original(self) -> OriginalRecipient | None:
+        """
+        Who the sender wrote to, if the client said so (``ORCPT``, RFC 3461 §4.2).
+        """
+        return self.parameters.get("ORCPT")
+
+    @property
+    def notify(self) -> frozenset[str] | None:
+        """
+        When the sender wants to be told what became of the message: ``NEVER``, or some of
+        ``SUCCESS``, ``FAILURE`` and ``DELAY`` (``NOTIFY``, RFC 3461 §4.1).
+        """
+        return self.parameters.get("NOTIFY")
+
+    @property
+    def valid_since(self) -> ValidSince | None:
+        """
+        Since when the mailbox must have been the same person's (``RRVS``, RFC 7293).
+        """
+        return self.parameters.get("RRVS")
 
 
 @frozen

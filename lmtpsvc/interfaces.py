@@ -182,6 +182,17 @@ class IDirectory(Interface):
         """
 
 
+class ITellsSince(Interface):
+    """
+    What a directory may provide besides, which knows when a mailbox has changed hands (RFC 7293).
+    """
+
+    tells_since: bool = Attribute(
+        "Whether it knows that of anybody: as the attributes since and domain_since of mailboxes, see"
+        " lmtpsvc.ownership."
+    )
+
+
 class IBackendFactory(Interface):
     """
     Makes a backend from the words of the command line; a plugin (`twisted.plugin.IPlugin`).

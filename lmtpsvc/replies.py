@@ -105,6 +105,48 @@ class MultilineReply:
         return self.code < 300
 
 
+@frozen
+class AddressReply:
+    """
+    One answer that has an address on each line, as VRFY and EXPN have (RFC 5321 §3.5).
+
+    With *utf8*, which the client must have asked for, they may be any address (RFC 6531 §3.7.4.2).
+
+    Raises:
+        ValueError: An address is too long for a line, or has what must not be in one; or there is
+            none.
+    """
+
+    code: int
+    addresses: tuple[str, ...]
+    status: tuple[int, int]
+    utf8: bool = False
+    wire: bytes = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.addresses:
+            raise ValueError("a reply has at least one line")
+        lines = []
+        for address in self.addresses:
+            text = f"<{address}>"
+            octets = text.encode()
+            if len(octets) > MAX_TEXT or not (
+                (self.utf8 and text.isprintable()) or _one_line(text)
+            ):
+                raise ValueError(f"this cannot stand in a reply: {address!r}")
+            lines.append(octets)
+        code, (subject, detail) = self.code, self.status
+        status = f"{code // 100}.{subject}.{detail} ".encode()
+        *others, last = lines
+        continued = [b"%d-%s%s\r\n" % (code, status, line) for line in others]
+        wire = b"".join([*continued, b"%d %s%s\r\n" % (code, status, last)])
+        object.__setattr__(self, "wire", wire)
+
+    @property
+    def is_success(self) -> bool:
+        return self.code < 300
+
+
 # ── greetings and farewells ──────────────────────────────────────────────────────────────────────
 
 
@@ -136,16 +178,17 @@ RECIPIENT_OK = Reply(250, "Recipient OK", (1, 5))
 START_TEXT = Reply(354, "Start mail input; end with <CRLF>.<CRLF>")
 START_TLS = Reply(220, "Ready to start TLS", (0, 0))
 CANNOT_VERIFY = Reply(252, "Cannot VRFY, but try RCPT and see", (1, 5))
+NOTHING_MORE_TO_SAY = Reply(250, "Each reply says all that there is to say", (0, 0))
+AS_MANY_AS_YOU_LIKE = Reply(250, "OK, but more transactions are welcome", (0, 0))
+# RFC 6531 §3.7.4.2, for VRFY and EXPN.
+CANNOT_SAY_IN_ASCII = Reply(252, "The answer needs the SMTPUTF8 parameter", (6, 8))
+CANNOT_LIST_IN_ASCII = Reply(550, "The list needs the SMTPUTF8 parameter", (6, 8))
+NO_LIST = Reply(550, "That is a user, and no list", (1, 0))
 
-HELP = MultilineReply(
-    214,
-    (
-        "LMTP, RFC 2033: LHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
-        "After the text comes one reply for each accepted recipient, in their order",
-    ),
-    (0, 0),
-)
-
+NOT_IMPLEMENTED = Reply(502, "Command not implemented", (5, 1))
+NO_TERMINALS = Reply(502, "Mail goes to mailboxes, not to terminals", (5, 1))
+NO_QUEUE = Reply(502, "There is no queue here, and mail goes one way", (5, 1))
+NO_SUCH_TOPIC = Reply(504, "No help on that", (5, 4))
 UNKNOWN_COMMAND = Reply(500, "Command unrecognized", (5, 2))
 SAY_LHLO = Reply(500, "This is LMTP (RFC 2033): say LHLO, not HELO or EHLO", (5, 1))
 LINE_TOO_LONG = Reply(500, "Line too long", (5, 2))
@@ -159,6 +202,8 @@ BAD_RCPT = Reply(501, "Syntax: RCPT TO:<address> [parameters]", (5, 4))
 BAD_BDAT = Reply(501, "Syntax: BDAT size [LAST]", (5, 4))
 # What follows it is text, and nobody knows how much of it.
 UNREADABLE_BDAT = Reply(501, "Syntax: BDAT size [LAST]; closing connection", (5, 4))
+BAD_VRFY = Reply(501, "Syntax: VRFY address [SMTPUTF8]", (5, 4))
+BAD_EXPN = Reply(501, "Syntax: EXPN alias [SMTPUTF8]", (5, 4))
 BAD_SENDER = Reply(501, "Bad sender address syntax", (1, 7))
 BAD_RECIPIENT = Reply(501, "Bad recipient address syntax", (1, 3))
 # RFC 6531 §3.5 has 550 for a sender, and 553 for a recipient.
@@ -196,6 +241,11 @@ NO_SUCH_USER = Reply(550, "No such user", (1, 1))
 BAD_MAILBOX = Reply(553, "This address cannot be a mailbox here", (1, 3))
 INTERNAL_ERROR = Reply(451, "Internal error, try again later", (3, 0))
 CANNOT_LOOK_UP = Reply(451, "User look-up failed, try again later", (3, 0))
+# RFC 7293 §14.3
+OWNER_CHANGED = Reply(550, "This mailbox has belonged to somebody else since then", (7, 17))
+DOMAIN_OWNER_CHANGED = Reply(550, "This domain has belonged to somebody else since then", (7, 18))
+# RFC 2852 §4.1.4
+TOO_LATE = Reply(550, "Not delivered within the time that MAIL said", (4, 7))
 OUT_OF_TIME = Reply(451, "Delivery took too long, try again later", (4, 7))
 NO_SPACE = Reply(452, "No room for mail, try again later", (3, 1))
 MAILBOX_FULL = Reply(452, "Mailbox full", (2, 2))

@@ -108,6 +108,7 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool) -> Plan:
             spool_threads.submit,
         ),
         config.delivered_to,
+        config.original_recipient,
     )
     return Plan(
         agent,

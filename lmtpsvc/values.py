@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Final, TypeVar, get_args
 
 from .delivery.patterns import fold
-from .delivery.trace import DeliveredTo
+from .delivery.trace import DeliveredTo, OriginalHeader
 from .networks import Networks
 from .quantities import count
 from .server.tls import ClientCertificates
+from .session.verification import Askers
 from .wire.grammar import match_domain
 
 T = TypeVar("T")
@@ -114,6 +115,31 @@ def delivered_to(value: object, _: object = None) -> str:
 def tls_client(value: object, _: object = None) -> str:
     if value not in get_args(ClientCertificates):
         raise unexpected(value, "no, ask or require")
+    return str(value)
+
+
+def original_recipient(value: object, _: object = None) -> str:
+    """
+    The name of a header, in any case.
+    """
+    names: dict[str, str] = {name.lower(): name for name in get_args(OriginalHeader)}
+    if not isinstance(value, str) or value.lower() not in names:
+        raise unexpected(value, "X-Original-To, Original-Recipient or no")
+    return names[value.lower()]
+
+
+def vrfy(value: object, _: object = None) -> str:
+    if value not in get_args(Askers):
+        raise unexpected(value, "no, trusted or yes")
+    return str(value)
+
+
+def dsn(value: object, _: object = None) -> str:
+    """
+    Who makes delivery reports: nobody, or the relay in front.
+    """
+    if value not in {"no", "relayed"}:
+        raise unexpected(value, "no or relayed")
     return str(value)
 
 

@@ -181,6 +181,9 @@ class TestOverrides:
             (["--recipient-delimiter", ""], "recipient_delimiter", ""),
             (["--recipient-delimiter", "+"], "recipient_delimiter", "+"),
             (["--delivered-to", "single"], "delivered_to", "single"),
+            (["--original-recipient", "x-original-to"], "original_recipient", "X-Original-To"),
+            (["--dsn", "relayed"], "dsn", "relayed"),
+            (["--vrfy", "trusted"], "vrfy", "trusted"),
             (["--spool", "/tmp"], "spool", "/tmp"),
             (["--json-log", "log"], "json_log", "log"),
             (["--workers", "3"], "workers", 3),
@@ -428,8 +431,8 @@ class TestTLS:
 
 TOP = (
     "listen, listeners, trusted, backend, users, hostname, recipient-delimiter, keep-case, delivered-to,"
-    " spool, json-log, workers, extension, tls-certificate, tls-key, tls-client-ca, tls-client, limits,"
-    " backends, routes"
+    " original-recipient, dsn, vrfy, spool, json-log, workers, extension, tls-certificate, tls-key,"
+    " tls-client-ca, tls-client, limits, backends, routes"
 )
 
 
@@ -508,6 +511,15 @@ class TestMistakes:
                 'workers = "many"',
                 "lmtp.toml: workers: 'many' is not a whole number of at least 1, or auto",
             ),
+            (
+                'original-recipient = ""',
+                (
+                    "lmtp.toml: original-recipient: expected X-Original-To, Original-Recipient or no,"
+                    ' found ""'
+                ),
+            ),
+            ('vrfy = "maybe"', 'lmtp.toml: vrfy: expected no, trusted or yes, found "maybe"'),
+            ('dsn = "maybe"', 'lmtp.toml: dsn: expected no or relayed, found "maybe"'),
             (
                 'delivered-to = "x"',
                 'lmtp.toml: delivered-to: expected single, always or never, found "x"',

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commitment": set(),
     "headers": set(),
     "in_thread": set(),
+    "ownership": {"envelope", "errors", "replies"},
     "interfaces": {"envelope", "response_codes"},
     "per_recipient": {"backends", "commitment", "envelope", "interfaces", "response_codes"},
     "plugins": {"interfaces", "session"},
@@ -60,9 +61,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "in_thread",
         "interfaces",
         "limits",
+        "ownership",
         "quota",
         "replies",
         "response_codes",
+        "wire",
     },
     # Of the backends, directories take the threads.
     "directory": {
@@ -71,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "in_thread",
         "interfaces",
+        "ownership",
         "quantities",
         "quota",
         "replies",
@@ -88,8 +92,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outgoing": {"envelope", "replies", "session", "specs", "wire"},
     "client": {"envelope", "outgoing", "replies", "session", "wire"},
     "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
-    "values": {"delivery", "networks", "quantities", "server", "wire"},
-    "config": {"delivery", "limits", "server", "values"},
+    "values": {"delivery", "networks", "quantities", "server", "session", "wire"},
+    "config": {"delivery", "limits", "server", "session", "values"},
     "wiring": {
         "config",
         "delivery",

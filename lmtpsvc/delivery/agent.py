@@ -12,12 +12,12 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..envelope import Address, Envelope, Mailbox
+from ..envelope import Address, Envelope, Mailbox, Recipient, ValidSince
 from ..interfaces import IBackend
 from ..limits import Limits
 from .routing import Routing
 from .spool import Spool, SpoolSettings
-from .trace import DeliveredTo, trace_headers
+from .trace import DeliveredTo, OriginalHeader, delivered_to_header, trace_headers
 from .transaction import Accepted, Transaction
 
 
@@ -34,14 +34,20 @@ class DeliveryAgent:
     limits: Limits
     spool: SpoolSettings
     delivered_to: DeliveredTo = "single"
+    original_recipient: OriginalHeader = "no"
 
     def resolve(
-        self, address: Address, size: int | None = None, *, ignore_quota: bool = False
+        self,
+        address: Address,
+        size: int | None = None,
+        since: ValidSince | None = None,
+        *,
+        ignore_quota: bool = False,
     ) -> Deferred[tuple[Mailbox, ...]]:
         """
         See `Routing.resolve`.
         """
-        return self.routing.resolve(address, size, ignore_quota=ignore_quota)
+        return self.routing.resolve(address, size, since, ignore_quota=ignore_quota)
 
     def begin(
         self,
@@ -49,10 +55,12 @@ class DeliveryAgent:
         accepted: Sequence[Accepted],
         pause: Callable[[], None],
         resume: Callable[[], None],
+        mail_seconds: float | None = None,
     ) -> Transaction:
         """
         Begin a transaction, for at least one recipient.  *pause* and *resume* are called when no
-        more text should come for now, and when it may again.
+        more text should come for now, and when it may again.  *mail_seconds* is when MAIL came, in
+        seconds of the clock; by default, now.
         """
         transaction_id = os.urandom(8).hex()
         # Who asks for codes may have more recipients elsewhere, to share the copy with.
@@ -63,6 +71,7 @@ class DeliveryAgent:
             self.hostname,
             time.time(),
             self.delivered_to,
+            self.original_recipient,
             is_for_all=is_for_all,
         )
         limits, patience = self.limits, envelope.client.patience_seconds
@@ -78,5 +87,22 @@ class DeliveryAgent:
             limits,
             head,
             is_for_all=is_for_all,
-            headed=self.delivered_to == "always",
+            heading=self._heading(envelope) if self.delivered_to == "always" else None,
+            expires=self._expires(envelope, mail_seconds),
         )
+
+    def _heading(self, envelope: Envelope) -> Callable[[Recipient], bytes]:
+        """
+        What each recipient's copy gets on top.
+        """
+        sender, original = envelope.sender, self.original_recipient
+        return lambda recipient: delivered_to_header(recipient, sender, original)
+
+    def _expires(self, envelope: Envelope, mail_seconds: float | None) -> float | None:
+        """
+        When the message is to be returned if it is not delivered (RFC 2852), if ever.
+        """
+        by = envelope.sender.deliver_by
+        if by is None or not by.is_returned:
+            return None
+        return (self.clock.seconds() if mail_seconds is None else mail_seconds) + by.seconds

@@ -24,6 +24,8 @@ _FIELDS = (
     "client_name",
     "sender",
     "recipient",
+    "original_recipient",
+    "envelope_id",
     "mailbox",
     "size",
     "reply",

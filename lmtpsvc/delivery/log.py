@@ -55,6 +55,9 @@ def log_delivery(
     more, shown = _nothing_more
     if client.login or client.session or client.origin is not None:
         more, shown = _told(client)
+    if recipient.parameters:
+        asked, original = _asked(envelope, recipient)
+        more, shown = {**more, **asked}, shown + original
     _log.info(
         _FORMAT,
         line=(
@@ -76,6 +79,19 @@ def log_delivery(
         total_seconds=timing.total,
         **more,
     )
+
+
+def _asked(envelope: Envelope, recipient: Recipient) -> tuple[Mapping[str, str], str]:
+    """
+    What the sender wants to recognize reports by (RFC 3461): as fields, and for the line.
+    """
+    asked: dict[str, str] = {}
+    if recipient.original is not None:
+        asked["original_recipient"] = str(recipient.original)
+    if envelope.sender.envelope_id is not None:
+        asked["envelope_id"] = envelope.sender.envelope_id
+    shown = "" if recipient.original is None else f" original=<{recipient.original.address}>"
+    return asked, shown
 
 
 def log_refusal(envelope_sender: str, client: Client, recipient: Recipient, reply: Reply) -> None:

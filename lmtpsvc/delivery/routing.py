@@ -13,9 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from .. import replies
-from ..envelope import Address, Mailbox
+from ..envelope import Address, Mailbox, ValidSince
 from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
+from ..ownership import check_owner
 from ..quota import with_declared_size, without_quota
 from .awaiting import as_deferred, drop
 
@@ -62,13 +63,19 @@ class Routing:
     lookup_seconds: float
 
     def resolve(
-        self, address: Address, size: int | None = None, *, ignore_quota: bool = False
+        self,
+        address: Address,
+        size: int | None = None,
+        since: ValidSince | None = None,
+        *,
+        ignore_quota: bool = False,
     ) -> Deferred[tuple[Mailbox, ...]]:
         """
         Fires with the mailboxes, at least one, that the backend would deliver to.
 
-        *size* is what the client said that the message has, in octets (RFC 1870).  With
-        *ignore_quota*, the mailboxes have no quota.
+        *size* is what the client said that the message has, in octets (RFC 1870), *since* when the
+        mailbox must have been the same person's (RFC 7293).  With *ignore_quota*, the mailboxes
+        have no quota.
 
         Fails:
             DeliveryError: With the reply to RCPT.
@@ -78,6 +85,8 @@ class Routing:
             found = as_deferred(self.directory.resolve(self.rules.mailbox(address)))
         except Exception:
             return fail()
+        if since is not None:
+            found.addCallback(_of_the_same_owner, address, since)
         if ignore_quota:
             found.addCallback(lambda mailboxes: [without_quota(each) for each in mailboxes])
         resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify, size)
@@ -108,6 +117,19 @@ class Routing:
         # consumeErrors: the first refusal is the reply, those after it are no news.
         gathered = gatherResults(waiting, consumeErrors=True)
         return gathered.addCallbacks(lambda _: tuple(mailboxes), _unwrap)
+
+
+def _of_the_same_owner(
+    mailboxes: Sequence[Mailbox], address: Address, since: ValidSince
+) -> Sequence[Mailbox]:
+    """
+    *mailboxes*, if they have not changed hands.  The postmaster is an office, whoever holds it (RFC
+    7293 §10).
+    """
+    if address.local.lower() != "postmaster":
+        for mailbox in mailboxes:
+            check_owner(mailbox, since.moment)
+    return mailboxes
 
 
 def _unwrap(failure: Failure) -> Failure:

@@ -8,11 +8,16 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import Literal
 
-from ..envelope import Client, Envelope, Recipient
+from ..envelope import Client, Envelope, OriginalRecipient, Recipient, Sender
+from ..wire.xtext import encode_utf8_address
 
 #: When Delivered-To is added.  ``single``: where the transaction has one recipient, so that several
 #: can share one copy; ``always`` costs a copy each.
 DeliveredTo = Literal["single", "always", "never"]
+
+#: In which header the original recipient stands (RFC 3461 §4.2), if in any: wherever Delivered-To
+#: could.
+OriginalHeader = Literal["no", "X-Original-To", "Original-Recipient"]
 
 
 def trace_headers(
@@ -21,6 +26,7 @@ def trace_headers(
     hostname: str,
     seconds: float,
     delivered_to: DeliveredTo,
+    original: OriginalHeader = "no",
     *,
     is_for_all: bool = False,
 ) -> bytes:
@@ -37,6 +43,8 @@ def trace_headers(
     only = envelope.recipients[0] if len(envelope.recipients) == 1 and not is_for_all else None
     if only is not None and delivered_to == "single":
         lines.append(f"Delivered-To: {only}")
+    if only is not None and delivered_to != "always" and original != "no":
+        lines += _original(only, sender, original)
     lines += [
         f"Received: from {client.name} ({_place(client)})",
         f"\tby {hostname} (lmtpsvc) with {_protocol(client, sender.smtputf8)} id {transaction_id}",
@@ -45,16 +53,45 @@ def trace_headers(
         lines.append(f"\t({client.cipher})")
     if only is not None:
         lines.append(f"\tfor <{only}>")
+    if sender.parameters and "MT-PRIORITY" in sender.parameters:
+        # RFC 6710 §4.1
+        lines.append(f"\tPRIORITY {sender.priority}")
     lines[-1] += f"; {_date(int(seconds))}"
     lines.append("")
     return "\r\n".join(lines).encode()
 
 
-def delivered_to_header(recipient: Recipient) -> bytes:
+def delivered_to_header(
+    recipient: Recipient, sender: Sender | None = None, original: OriginalHeader = "no"
+) -> bytes:
     """
-    The line that is added for each recipient of several, where that is asked for.
+    What is added for each recipient of several, where that is asked for; with the *original* one
+    in a header, too, if *sender* is said.
     """
-    return f"Delivered-To: {recipient}\r\n".encode()
+    lines = [f"Delivered-To: {recipient}"]
+    if sender is not None and original != "no":
+        lines += _original(recipient, sender, original)
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _original(recipient: Recipient, sender: Sender, header: OriginalHeader) -> list[str]:
+    """
+    The line for the original recipient, if one has been told.
+    """
+    said = recipient.original
+    if said is None:
+        return []
+    address = said.address
+    if not address.isascii() and not sender.smtputf8:
+        # Who has not asked for SMTPUTF8 gets no headers in UTF-8 (RFC 6533 §4).
+        address = encode_utf8_address(address)
+    if header == "Original-Recipient":
+        return [f"Original-Recipient: {said.type}; {address}"]
+    return [f"X-Original-To: {address}"] if _is_of_mail(said) else []
+
+
+def _is_of_mail(said: OriginalRecipient) -> bool:
+    return said.type in {"rfc822", "utf-8"} and said.address != ""
 
 
 @lru_cache(maxsize=4)

@@ -25,7 +25,6 @@ from .dispatch import call_off, dispatch, reply_for
 from .log import Timing, log_delivery
 from .message import Message
 from .spool import Spool
-from .trace import delivered_to_header
 
 _log = Logger(namespace="lmtpsvc.spool")
 
@@ -74,6 +73,9 @@ class Transaction:
 
     Each recipient's reply is told as soon as it is known; the deadline is kept by cancelling what
     is open, then waiting a little for what can not be cancelled any more.
+
+    *heading* makes what each recipient's own copy gets on top; None lets them share one.  From
+    *expires* on, in seconds of *clock*, the message is not wanted any more (RFC 2852).
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class Transaction:
         head: bytes,
         *,
         is_for_all: bool,
-        headed: bool,
+        heading: Callable[[Recipient], bytes] | None = None,
+        expires: float | None = None,
     ) -> None:
         self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
         self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
-        self._head, self._is_for_all, self._headed = head, is_for_all, headed
+        self._head, self._is_for_all = head, is_for_all
+        self._heading, self._expires = heading, expires
         self._begun = clock.seconds()
         self._received = self._begun
         self._size = 0
@@ -116,7 +120,10 @@ class Transaction:
         any order.
         """
         self._answer = answer
-        self._received = self._clock.seconds()
+        self._received = now = self._clock.seconds()
+        if self._expires is not None and now >= self._expires:
+            self._refuse_all(replies.TOO_LATE)
+            return
         content = self._spool.finish()
         if isinstance(content, Deferred):
             self._set_deadline()
@@ -158,17 +165,18 @@ class Transaction:
         if self._answer is _nobody:
             return
         self._dispatched = True
-        deadline = self._received + self._limits.delivery_seconds
-        message = Message(self._id, self._envelope, deadline, content, self._head, self._is_for_all)
+        message = Message(
+            self._id, self._envelope, self._deadline(), content, self._head, self._is_for_all
+        )
         recipients_of: dict[Mailbox, list[int]] = {}
         for position, each in enumerate(self._accepted):
             for mailbox in each.mailboxes:
                 recipients_of.setdefault(mailbox, []).append(position)
         mailboxes = list(recipients_of)
-        if self._headed:
+        if self._heading is not None:
             for mailbox in mailboxes:
                 recipient = self._accepted[recipients_of[mailbox][0]].recipient
-                own = message.headed(delivered_to_header(recipient))
+                own = message.headed(self._heading(recipient))
                 self._results += dispatch(self._backend, own, [mailbox])
         else:
             self._results = dispatch(self._backend, message, mailboxes)
@@ -183,8 +191,18 @@ class Transaction:
         if self._unanswered and self._timer is None:
             self._set_deadline()
 
+    def _deadline(self) -> float:
+        """
+        When open deliveries are called off, in seconds of the clock.
+        """
+        deadline = self._received + self._limits.delivery_seconds
+        return deadline if self._expires is None else min(deadline, self._expires)
+
     def _set_deadline(self) -> None:
-        self._timer = self._clock.callLater(self._limits.delivery_seconds, self._expire)
+        delay = self._limits.delivery_seconds
+        if self._expires is not None:
+            delay = max(self._deadline() - self._clock.seconds(), 0)
+        self._timer = self._clock.callLater(delay, self._expire)
 
     def _stored(self, codes: object, positions: list[int]) -> None:
         for position in positions:
@@ -194,6 +212,8 @@ class Transaction:
 
     def _refused(self, failure: Failure, positions: list[int]) -> None:
         reply = reply_for(failure)
+        if reply is replies.OUT_OF_TIME:
+            reply = self._out_of_time()
         for position in positions:
             self._add(position, reply)
 
@@ -230,11 +250,19 @@ class Transaction:
         self._timer = None
         if not self._dispatched:
             # The spool's disk does not answer.
-            self._refuse_all(replies.OUT_OF_TIME)
+            self._refuse_all(self._out_of_time())
             return
         self._cancel_open()
         if self._unanswered:
             self._timer = self._clock.callLater(self._limits.grace_seconds, self._give_up)
+
+    def _out_of_time(self) -> Reply:
+        """
+        What to say of a delivery that was called off: if the message is not wanted any more, it is
+        of no use to try again (RFC 2852 §4.1.4).
+        """
+        is_late = self._expires is not None and self._clock.seconds() >= self._expires
+        return replies.TOO_LATE if is_late else replies.OUT_OF_TIME
 
     def _cancel_open(self) -> None:
         for result in self._results:
@@ -242,7 +270,8 @@ class Transaction:
 
     def _give_up(self) -> None:
         """
-        A backend neither finishes nor fails.  The client must have an answer while it listens.
+        A backend neither finishes nor fails.  The client must have an answer while it listens; and
+        it is not returned to its sender what may yet be delivered.
         """
         self._timer = None
         for position, outcome in enumerate(self._outcomes):

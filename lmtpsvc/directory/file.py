@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ..envelope import Mailbox
 from ..in_thread import InThread, in_pool_of
-from ..interfaces import IDirectory, IDirectoryFactory
+from ..interfaces import IDirectory, IDirectoryFactory, ITellsSince
 from .reading import Look, Signature, look, read
 from .table import Table
 
@@ -34,7 +34,7 @@ STALE_SECONDS = 2.0
 WAIT_SECONDS = 2.0
 
 
-@implementer(IDirectory)
+@implementer(IDirectory, ITellsSince)
 class FileDirectory:
     """
     Those who stand in the file *path*.
@@ -68,6 +68,10 @@ class FileDirectory:
         self._waiting: list[Deferred[None]] = []
         self._patience: IDelayedCall | None = None
         self._is_out_of_patience = False
+
+    @property
+    def tells_since(self) -> bool:
+        return self._table.tells_since
 
     def resolve(self, mailbox: Mailbox) -> Deferred[Sequence[Mailbox]] | Sequence[Mailbox]:
         now = self._clock.seconds()
@@ -165,7 +169,8 @@ class FileFactory:
 
         Behind the address of somebody, or of a domain, may stand what is known about each mailbox
         there: quota=1G, or quota=1G,10000 for messages too; backend=NAME; home=/path; uid=1000
-        gid=1000; and x_NAME=VALUE for a backend of your own.
+        gid=1000; since=2024-05-01, the day when somebody got the mailbox that another had before, and
+        domain_since= of a domain (RFC 7293); and x_NAME=VALUE for a backend of your own.
 
         The file is read again when it has changed, and has then rested for a second.  If a line is
         wrong, all lines that are get logged, and the old contents stay in force.

@@ -7,6 +7,7 @@ What a directory may know about a mailbox, beside its name: words of a file, or 
 ``quota``                                 ``1G``, or ``1G,10000`` for messages too; 0 is no limit
 ``quota_octets``, ``quota_messages``      the same, as two numbers
 ``backend``                               the name of the backend that the mailbox is in
+``since``, ``domain_since``               when its owner got the mailbox, or its domain's the domain
 ``x_...``                                 handed on as it is, for a backend of your own
 ========================================  ==========================================================
 """
@@ -21,7 +22,7 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
-from .. import quota
+from .. import ownership, quota
 from ..envelope import NO_PARAMETERS, Mailbox
 
 _is_own = re.compile(r"x_[a-z0-9_]+", re.ASCII).fullmatch
@@ -123,6 +124,13 @@ def _backend(value: str) -> str:
     return value
 
 
+def _moment(value: str) -> str:
+    try:
+        return ownership.moment(value).isoformat()
+    except ValueError:
+        raise ValueError("a date such as 2024-05-01, or 20240501T120000Z") from None
+
+
 #: How each is read; what they raise says what was expected.
 _READ: Final[Mapping[str, Callable[[str], str]]] = {
     "home": _home,
@@ -131,6 +139,8 @@ _READ: Final[Mapping[str, Callable[[str], str]]] = {
     quota.OCTETS: _octets,
     quota.MESSAGES: _messages,
     "backend": _backend,
+    ownership.SINCE: _moment,
+    ownership.DOMAIN_SINCE: _moment,
 }
 
 #: All names but those of your own.

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from ..backends.pool import Pool, WorkerPool
 from ..envelope import Mailbox
 from ..errors import DeliveryError, refusal
-from ..interfaces import IDirectory, IDirectoryFactory
+from ..interfaces import IDirectory, IDirectoryFactory, ITellsSince
 from ..quantities import count, seconds
 from ..replies import CANNOT_LOOK_UP, NO_SUCH_USER
 from .cache import Answer, Cache
@@ -52,7 +52,7 @@ class Asked(Protocol):
         """
 
 
-@implementer(IDirectory)
+@implementer(IDirectory, ITellsSince)
 class SqlDirectory(Service):
     """
     Asks *query* in threads of *pool*, for *timeout* seconds at most, unless *cache* knows.
@@ -61,8 +61,16 @@ class SqlDirectory(Service):
     _log = Logger()
 
     def __init__(
-        self, query: Asked, pool: Pool, clock: IReactorTime, cache: Cache, timeout: float
+        self,
+        query: Asked,
+        pool: Pool,
+        clock: IReactorTime,
+        cache: Cache,
+        timeout: float,
+        *,
+        tells_since: bool = False,
     ) -> None:
+        self.tells_since = tells_since
         self._query, self._pool, self._clock, self._cache = query, pool, clock, cache
         self._timeout = timeout
         self._waiting = 0
@@ -188,7 +196,7 @@ class SqlUsersFactory:
         (user@domain) stand for the parts of the address; in the query itself, write \\: for each
         colon.  Each row is a place where the mail goes, no row is "no such user".  Columns, by name:
         user and domain, or address; detail; home, uid, gid; quota, or quota_octets and
-        quota_messages; backend; x_NAME for a backend of your own.  What is missing or NULL is as it
+        quota_messages; backend; since, domain_since (RFC 7293); x_NAME for a backend of your own.  What is missing or NULL is as it
         was asked.
 
         cache: how long an answer is kept, 0 for not at all; "no such user" a sixth of that.
@@ -220,7 +228,10 @@ class SqlUsersFactory:
         query = Query(url, statement, connections, timeout)
         clock = IReactorTime(reactor)
         pool = WorkerPool(IReactorFromThreads(reactor), connections, "users")
-        return SqlDirectory(query, pool, clock, Cache(kept, stale, clock.seconds), timeout)
+        cache = Cache(kept, stale, clock.seconds)
+        # The columns are not known before there is a row, and LHLO is answered before.
+        tells_since = re.search(r"\b(domain_)?since\b", statement, re.IGNORECASE) is not None
+        return SqlDirectory(query, pool, clock, cache, timeout, tells_since=tells_since)
 
 
 def _read(word: str) -> str:

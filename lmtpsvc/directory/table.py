@@ -11,6 +11,7 @@ The file's syntax is in `lmtpsvc.directory.lines`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 from unicodedata import normalize
 
 from attrs import evolve, field, frozen
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 
 from ..envelope import Mailbox
 from ..errors import refusal
+from ..ownership import DOMAIN_SINCE, SINCE
 from ..replies import CANNOT_LOOK_UP, NO_SUCH_USER
 from .knowledge import NOTHING, Knowledge
 
@@ -25,6 +27,8 @@ from .knowledge import NOTHING, Knowledge
 MAX_TARGETS = 1000
 #: How many aliases may follow one another.
 MAX_DEPTH = 20
+
+_SINCE: Final = frozenset({SINCE, DOMAIN_SINCE})
 
 _log = Logger()
 
@@ -66,6 +70,15 @@ class Table:
 
     entries: Mapping[str, Entry] = field(repr=False)
     delimiters: str = "+"
+    #: An entry says since when a mailbox has had its owner.
+    tells_since: bool = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        told = any(
+            entry.known.attributes and not _SINCE.isdisjoint(entry.known.attributes)
+            for entry in self.entries.values()
+        )
+        object.__setattr__(self, "tells_since", told)
 
     def resolve(self, mailbox: Mailbox) -> Sequence[Mailbox]:
         """

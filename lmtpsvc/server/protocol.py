@@ -84,6 +84,8 @@ class LMTPProtocol(Protocol):
         self._idle: IdleTimer | None = None
         #: A mail transaction has begun; until it has ended, `_agent` stays the same.
         self.is_in_transaction = False
+        # When MAIL came, or shortly after.
+        self._mail_seconds = 0.0
         self._running = False
         self._closing = False
         self._reading = True
@@ -232,11 +234,13 @@ class LMTPProtocol(Protocol):
             # The first recipient: what is in force now holds for the whole transaction.
             self.is_in_transaction = True
             self._agent = self.factory.agent
+            self._mail_seconds = self._agent.clock.seconds()
         began = self._agent.clock.seconds()
         recipient = offer.recipient
         self._agent.resolve(
             recipient.address,
             offer.declared_size,
+            recipient.valid_since,
             ignore_quota="IGNOREQUOTA" in recipient.parameters,
         ).addCallbacks(
             self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
@@ -262,6 +266,7 @@ class LMTPProtocol(Protocol):
             [offer.found for offer in event.accepted],
             self._spool_is_behind,
             self._spool_has_caught_up,
+            self._mail_seconds,
         )
 
     def _deliver(self, slots: tuple[Slot, ...]) -> None:

@@ -37,6 +37,7 @@ class Chunking(Extension):
 
     def __init__(self) -> None:
         self.verbs = {b"BDAT": self._bdat}
+        self.syntax = {b"BDAT": "size [LAST]"}
 
     def _bdat(self, session: ServerSession, argument: bytes) -> None:
         parts = _parts(argument)

@@ -30,6 +30,7 @@ class Trace(Extension):
 
     def __init__(self) -> None:
         self.verbs = {b"TRACE": self._trace}
+        self.syntax = {b"TRACE": "word"}
 
     def is_available(self, session: ServerSession) -> bool:
         return session.connection.is_trusted

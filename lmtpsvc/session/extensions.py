@@ -38,6 +38,8 @@ class Extension:
     rcpt_parameters: Mapping[str, ParameterParser] = {}
     #: Verbs that it adds, in upper case; one that the session knows itself is taken over.
     verbs: Mapping[bytes, VerbAction] = {}
+    #: How a verb is written, for HELP: what stands behind it.
+    syntax: Mapping[bytes, str] = {}
     #: Those among them that wait until every command before them has been answered.
     barriers: frozenset[bytes] = frozenset()
 
@@ -145,6 +147,16 @@ class Extensions:
                 raise CommandError(replies.UNKNOWN_COMMAND)
 
         return guarded
+
+    def verbs(self, session: ServerSession) -> Mapping[bytes, str]:
+        """
+        The verbs that the extensions add for this client, each with what stands behind it.
+        """
+        return {
+            verb: extension.syntax.get(verb, "")
+            for verb, (extension, _) in self._verbs.items()
+            if extension not in self._choosy or extension.is_available(session)
+        }
 
     def capabilities(self, hostname: str, session: ServerSession) -> MultilineReply:
         """

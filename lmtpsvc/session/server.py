@@ -45,6 +45,8 @@ from .events import (
     TLSBegins,
 )
 from .extensions import Extensions, VerbAction
+from .help import help_on
+from .old_verbs import HARMLESS_VERBS, REFUSED_VERBS
 from .reply_queue import Answer, ReplyQueue, Slot
 from .requirements import under_terms
 from .states import State, Verb, advance
@@ -582,8 +584,8 @@ class ServerSession:
             raise CommandError(replies.SYNTAX)
         self._replies.put(replies.CANNOT_VERIFY)
 
-    def _help(self, _argument: bytes) -> None:
-        self._replies.put(replies.HELP)
+    def _help(self, argument: bytes) -> None:
+        self._replies.put(help_on(argument, self._extensions.verbs(self)))
 
     def _quit(self, argument: bytes) -> None:
         if argument:
@@ -763,4 +765,6 @@ _ACTIONS: Mapping[bytes, VerbAction] = {
     b"VRFY": ServerSession._vrfy,
     b"HELP": ServerSession._help,
     b"QUIT": ServerSession._quit,
+    **HARMLESS_VERBS,
+    **REFUSED_VERBS,
 }

@@ -12,10 +12,14 @@ from .. import replies
 from ..envelope import Recipient, Sender
 from ..limits import Limits
 from ..wire.commands import CommandError
+from .announced_limits import MAX_RCPTMAX, AnnouncedLimits
 from .chunking import BinaryMime, Chunking
 from .cyrus import IgnoreQuota, Trace
+from .deliver_by import DeliverBySeconds
 from .extensions import Extension, Extensions
+from .priority import Priorities
 from .recipient_fields import RecipientFields
+from .require_tls import RequireTLS
 from .response_codes import ResponseCodes
 from .starttls import StartTLS
 from .xclient import XClient
@@ -127,6 +131,7 @@ def standard_extensions(
     Raises:
         ValueError: Two of them claim the same, see Extensions.
     """
+    there = [AnnouncedLimits(limits.recipients)] if limits.recipients <= MAX_RCPTMAX else []
     return Extensions(
         [
             Pipelining(),
@@ -137,6 +142,10 @@ def standard_extensions(
             Size(limits.message_size),
             SmtpUtf8(),
             StartTLS(),
+            *there,
+            DeliverBySeconds(),
+            Priorities(),
+            RequireTLS(),
             # For clients that are trusted.
             ResponseCodes(),
             XClient(),

@@ -93,6 +93,7 @@ class XClient(Extension):
 
     def __init__(self) -> None:
         self.verbs = {b"XCLIENT": self._xclient}
+        self.syntax = {b"XCLIENT": "NAME=value ..."}
 
     def is_available(self, session: ServerSession) -> bool:
         return session.connection.is_trusted

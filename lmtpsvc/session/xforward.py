@@ -51,6 +51,7 @@ class XForward(Extension):
 
     def __init__(self) -> None:
         self.verbs = {b"XFORWARD": self._xforward}
+        self.syntax = {b"XFORWARD": "NAME=value ..."}
 
     def is_available(self, session: ServerSession) -> bool:
         return session.connection.is_trusted

@@ -64,6 +64,30 @@ def parse_rcpt(argument: bytes) -> tuple[Address, Mapping[str, str | None]]:
     return address, _parameters(argument[len(said) :], replies.BAD_RCPT)
 
 
+def parse_asked(argument: bytes, shape: Reply) -> tuple[Address, bool]:
+    """
+    Read what follows ``VRFY`` or ``EXPN`` and a space: ``ann``, ``ann@example.org`` or
+    ``<ann@example.org>``, and whether ``SMTPUTF8`` stands behind it (RFC 6531 §3.7.4.2).
+
+    A name without a domain is ``Address("ann", "")``.
+
+    Raises:
+        CommandError: With *shape*.
+    """
+    said, utf8 = argument, False
+    if argument[-9:].upper() == b" SMTPUTF8":
+        said, utf8 = argument[:-9].rstrip(b" "), True
+    if said[:1] == b"<" and said[-1:] == b">":
+        said = said[1:-1]
+    elif b"<" in said:
+        # "Ann Example <ann@example.org>" is a String, too, but nobody is found by that name.
+        raise CommandError(shape)
+    if b"@" in said:
+        return _address(said, shape), utf8
+    address = _address(said + b"@localhost", shape)
+    return Address(address.local, ""), utf8
+
+
 @lru_cache(maxsize=1024)
 def _reverse_path(said: bytes) -> Address | None:
     """

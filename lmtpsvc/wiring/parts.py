@@ -14,10 +14,13 @@ from ..config import BrokenConfig, Config, Problem
 from ..delivery.patterns import Patterns
 from ..delivery.routes import Destination, RoutedBackend, RoutedDirectory
 from ..delivery.routing import AddressRules
-from ..interfaces import IBackend, IDirectory
+from ..interfaces import IBackend, IDirectory, ITellsSince
 from ..server.tls import ServerTLS, TLSFiles, UnusableTLS
+from ..session.dsn import DSN
 from ..session.extensions import Extension, Extensions
 from ..session.standard import standard_extensions
+from ..session.valid_since import ValidSinceThen
+from ..session.verification import Verification
 from ..specs import backend_from_string, directory_from_string, extension_from_string
 from ..wire.grammar import match_domain
 from .listeners import needs_certificate, reachable_from_elsewhere
@@ -160,7 +163,7 @@ class _Making:
         """
         What every service has, and what the operator asks for besides.
         """
-        made: list[Extension] = []
+        made = self._asked_for()
         for number, words in enumerate(self._config.extension, 1):
             try:
                 made.append(extension_from_string(self._reactor, words))
@@ -171,6 +174,21 @@ class _Making:
         except ValueError as error:
             self._wrong(("extension",), str(error))
             return standard_extensions(self._config.limits)
+
+    def _asked_for(self) -> list[Extension]:
+        """
+        Those that are built in, and there because of what configuration or directories say.
+        """
+        config = self._config
+        made: list[Extension] = []
+        if config.dsn != "no":
+            made.append(DSN())
+        if config.vrfy != "no":
+            made.append(Verification(for_all=config.vrfy == "yes"))
+        directories = tuple(self._directories.values())
+        if any(map(ITellsSince.providedBy, directories)):
+            made.append(ValidSinceThen(lambda: any(map(_tells_since, directories))))
+        return made
 
     def _users(self) -> str | None:
         """
@@ -256,3 +274,7 @@ def _there(found: Mapping[str, T | None]) -> dict[str, T]:
     Those that could be made.
     """
     return {name: each for name, each in found.items() if each is not None}
+
+
+def _tells_since(directory: object) -> bool:
+    return ITellsSince.providedBy(directory) and ITellsSince(directory).tells_since

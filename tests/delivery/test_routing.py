@@ -5,6 +5,7 @@ From an address to mailboxes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from zope.interface import implementer
 from lmtpsvc import replies
 from lmtpsvc.delivery.dispatch import reply_for
 from lmtpsvc.delivery.routing import AddressRules, Routing
-from lmtpsvc.envelope import Address, Mailbox
+from lmtpsvc.envelope import Address, Mailbox, ValidSince
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure, refusal
 from lmtpsvc.interfaces import Capabilities, IBackend, IDirectory
 
@@ -260,6 +261,43 @@ class TestVerify:
         first.errback(PermanentFailure("never"))
 
         failure_of(resolved, TemporaryFailure)
+
+
+class TestOwner:
+    """
+    Mail that was meant for whoever had the mailbox before (RFC 7293).
+    """
+
+    @pytest.mark.parametrize(
+        ("known", "address", "reply"),
+        [
+            ({}, ANN, None),
+            ({"since": "2024-05-01T12:00:00+00:00"}, ANN, None),
+            ({"since": "2024-05-01T14:00:01+02:00"}, ANN, replies.OWNER_CHANGED),
+            (
+                {"since": "2020-01-01", "domain_since": "2024-06-01"},
+                ANN,
+                replies.DOMAIN_OWNER_CHANGED,
+            ),
+            ({"since": "2030-01-01"}, Address("Postmaster", "example.org"), None),
+        ],
+    )
+    def test_since(
+        self, clock: Clock, known: dict[str, str], address: Address, reply: replies.Reply | None
+    ) -> None:
+        """
+        It is refused; where nobody knows of another owner, there was none.
+        """
+        box = Mailbox("ann", "example.org", attributes=known)
+        staff = [BOB_BOX, box]
+        routing = Routing(Directory(lambda _: staff), Store(), AddressRules("mx"), clock, 60.0)
+        then = ValidSince(datetime(2024, 5, 1, 12, tzinfo=UTC))
+        said: list[Any] = []
+
+        routing.resolve(address, since=then).addBoth(said.append)
+
+        [found] = said
+        assert reply == (reply_for(found) if isinstance(found, Failure) else None)
 
 
 class TestTimeout:

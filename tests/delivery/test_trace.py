@@ -11,8 +11,13 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from lmtpsvc.delivery.trace import DeliveredTo, delivered_to_header, trace_headers
-from lmtpsvc.envelope import Address, Client, Envelope, Recipient, Sender
+from lmtpsvc.delivery.trace import (
+    DeliveredTo,
+    OriginalHeader,
+    delivered_to_header,
+    trace_headers,
+)
+from lmtpsvc.envelope import Address, Client, Envelope, OriginalRecipient, Recipient, Sender
 
 ANN = Address("ann", "example.net")
 BOB, EVE = (Recipient(Address(name, "example.org")) for name in ("bob", "eve"))
@@ -24,11 +29,12 @@ def headers(
     sender: Sender | None = None,
     client: Client | None = None,
     delivered_to: DeliveredTo = "single",
+    original: OriginalHeader = "no",
 ) -> bytes:
     envelope = Envelope(
         sender or Sender(ANN), recipients, client or Client("192.0.2.7", "mx.example.net")
     )
-    return trace_headers(envelope, "t1", "lmtp.example.org", WHEN, delivered_to)
+    return trace_headers(envelope, "t1", "lmtp.example.org", WHEN, delivered_to, original)
 
 
 def without_date(octets: bytes) -> bytes:
@@ -167,3 +173,69 @@ def test_delivered_to_header() -> None:
     The line for each of several is the recipient as it was said.
     """
     assert b"Delivered-To: bob@example.org\r\n" == delivered_to_header(BOB)
+
+
+def staff(kind: str = "rfc822", address: str = "staff@example.org") -> Recipient:
+    """
+    Bob, who gets what was sent to somebody else.
+    """
+    return Recipient(BOB.address, {"ORCPT": OriginalRecipient(kind, address)})
+
+
+UTF8 = Sender(ANN, {"SMTPUTF8": True})
+
+
+@pytest.mark.parametrize(
+    ("header", "recipient", "sender", "line"),
+    [
+        ("X-Original-To", staff(), None, "X-Original-To: staff@example.org"),
+        ("Original-Recipient", staff(), None, "Original-Recipient: rfc822; staff@example.org"),
+        ("Original-Recipient", staff("x400", "/C=DE"), None, "Original-Recipient: x400; /C=DE"),
+        ("X-Original-To", staff("x400", "/C=DE"), None, None),
+        ("X-Original-To", staff("rfc822", ""), None, None),
+        ("X-Original-To", BOB, None, None),
+        ("no", staff(), None, None),
+        ("X-Original-To", staff("utf-8", "j\xf6rg@x"), UTF8, "X-Original-To: j\xf6rg@x"),
+        ("X-Original-To", staff("utf-8", "j\xf6rg@x"), None, r"X-Original-To: j\x{F6}rg@x"),
+    ],
+)
+def test_original_recipient(
+    header: OriginalHeader, recipient: Recipient, sender: Sender | None, line: str | None
+) -> None:
+    """
+    Whom the sender wrote to stands there if it was told, and in UTF-8 only for who takes that.
+    """
+    found = headers(recipient, sender=sender, original=header).decode().split("\r\n")
+    own = delivered_to_header(recipient, sender or Sender(ANN), header).decode().split("\r\n")
+
+    assert ([] if line is None else [line]) == [each for each in found if "Original" in each]
+    assert ([] if line is None else [line]) == own[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("delivered_to", "recipients", "there"),
+    [
+        ("single", (staff(),), True),
+        ("single", (staff(), EVE), False),
+        ("always", (staff(),), False),  # each mailbox gets a line of its own on top
+        ("never", (staff(),), True),
+    ],
+)
+def test_original_recipient_of_several(
+    delivered_to: DeliveredTo, recipients: tuple[Recipient, ...], there: bool
+) -> None:
+    """
+    Like Delivered-To, it does not stand in what several share.
+    """
+    found = headers(*recipients, delivered_to=delivered_to, original="X-Original-To")
+
+    assert there is (b"X-Original-To: staff@example.org\r\n" in found)
+
+
+def test_priority() -> None:
+    """
+    A priority that was asked for is a clause of Received (RFC 6710).
+    """
+    said = headers(BOB, sender=Sender(ANN, {"MT-PRIORITY": -4}))
+
+    assert b"\tfor <bob@example.org>\r\n\tPRIORITY -4; DATE\r\n" in without_date(said)

@@ -5,7 +5,7 @@ One message, from the first octet of its text to the last reply.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,16 @@ from lmtpsvc.delivery.spool import SpoolSettings
 from lmtpsvc.delivery.trace import DeliveredTo
 from lmtpsvc.delivery.transaction import Accepted, Transaction
 from lmtpsvc.directory.anyone import Anyone
-from lmtpsvc.envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
+from lmtpsvc.envelope import (
+    NO_PARAMETERS,
+    Address,
+    Client,
+    DeliverBy,
+    Envelope,
+    Mailbox,
+    Recipient,
+    Sender,
+)
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
 from lmtpsvc.interfaces import Capabilities, IBackend, IMessage
 from lmtpsvc.limits import Limits
@@ -51,6 +60,7 @@ class Delivery:
         *to: str,
         delivered_to: DeliveredTo = "single",
         in_thread: Callable[..., Deferred[Any]] = execute,
+        parameters: Mapping[str, Any] = NO_PARAMETERS,
     ) -> None:
         self.clock = Clock()
         self.limits = Limits(spool_memory=1000)
@@ -72,7 +82,7 @@ class Delivery:
                 Accepted(Recipient(Address(name, "example.org")), tuple(mailboxes), 0.25)
             )
         envelope = Envelope(
-            Sender(Address("sender", "example.net")),
+            Sender(Address("sender", "example.net"), parameters),
             tuple(each.recipient for each in accepted),
             Client("192.0.2.7", "client.example.net"),
         )
@@ -519,6 +529,82 @@ class Disk:
         jobs, self.jobs = self.jobs, []
         for job, result in jobs:
             execute(job).chainDeferred(result)
+
+
+class TestDeliverBy:
+    """
+    A message that is of use for some time only (RFC 2852).
+    """
+
+    BY = {"BY": DeliverBy(20, is_returned=True)}  # noqa: RUF012 - never changed
+
+    def test_called_off(self, deliver: Callable[..., Delivery], backend: Any) -> None:
+        """
+        Who has not got it by then does not get it, and the client need not come again.
+        """
+        delivery = deliver("ann", "bob", parameters=self.BY)
+        delivery.clock.advance(5)
+        delivery.deliver()
+        backend.held["ann@example.org"].callback(None)
+        assert 20.0 == backend.messages[0].deadline
+        delivery.clock.advance(14)
+        assert [250, None] == delivery.codes
+
+        delivery.clock.advance(1)
+
+        assert [250, 550] == delivery.codes
+        assert replies.TOO_LATE == delivery.replied[1]
+
+    def test_too_late(self, deliver: Callable[..., Delivery], backend: Any) -> None:
+        """
+        A text that takes longer than that is not delivered at all.
+        """
+        delivery = deliver("ann", "bob", parameters=self.BY)
+        delivery.clock.advance(20)
+
+        delivery.deliver()
+
+        assert [replies.TOO_LATE] * 2 == delivery.replied
+        assert [] == backend.messages
+
+    def test_committing(self, deliver: Callable[..., Delivery]) -> None:
+        """
+        Of what may have been delivered, nobody says that it has not.
+        """
+        late = Commitment()
+        delivery = deliver("ann", store=Given([late]), parameters=self.BY)
+        delivery.deliver()
+        late.begin()
+
+        delivery.clock.advance(20)
+        assert [None] == delivery.codes
+        delivery.clock.advance(30)
+
+        assert [LATE] == delivery.replied
+
+    def test_longer(self, deliver: Callable[..., Delivery]) -> None:
+        """
+        Our own deadline comes first: then it is worth to come again.
+        """
+        by = {"BY": DeliverBy(1000, is_returned=True)}
+        delivery = deliver("ann", parameters=by)
+        delivery.deliver()
+
+        delivery.clock.advance(240)
+
+        assert [LATE] == delivery.replied
+
+    def test_notified(self, deliver: Callable[..., Delivery], backend: Any) -> None:
+        """
+        Who only wants to be told of a delay has the message delivered in any case.
+        """
+        delivery = deliver("ann", parameters={"BY": DeliverBy(-5, is_returned=False)})
+        delivery.clock.advance(100)
+        delivery.deliver()
+        delivery.clock.advance(200)
+        backend.held["ann@example.org"].callback(None)
+
+        assert [250] == delivery.codes
 
 
 class TestEndings:

@@ -26,6 +26,11 @@ VALID = {
     "home=/srv/mail/c": ("", {"home": "/srv/mail/c"}),
     "uid=1000 gid=100": ("", {"uid": 1000, "gid": 100}),
     "gid=100": ("", {"gid": 100}),
+    "since=2024-05-01": ("since=2024-05-01T00:00:00+00:00", {}),
+    "since=20240501T120000Z domain_since=2024-W01": (
+        "since=2024-05-01T12:00:00+00:00 domain_since=2024-01-01T00:00:00+00:00",
+        {},
+    ),
     "x_queue=support x_2=": ("x_queue=support x_2=", {}),
     "quota=1M  backend=a\thome=/c # comment": (
         "quota_octets=1048576 quota_messages=0 backend=a",
@@ -38,7 +43,9 @@ INVALID = {
     "quota=": "'' is no quota; write 1G, or 1G,10000 for messages too",
     "qouta=1G": "qouta is not known here: did you mean quota?",
     "password=x": "password is not known here: expected quota, home, uid, gid, quota_octets,"
-    " quota_messages, backend or x_...",
+    " quota_messages, backend, since, domain_since or x_...",
+    "since=yesterday": "since=yesterday: expected a date such as 2024-05-01, or 20240501T120000Z",
+    "domain_since=": "domain_since=: expected a date such as 2024-05-01, or 20240501T120000Z",
     "backend=": "backend=: expected a name",
     "backend=a/b": "backend=a/b: expected a name",
     "home=mail": "home=mail: expected an absolute path",

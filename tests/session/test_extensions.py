@@ -97,7 +97,8 @@ class TestRegistry:
 
         assert (
             b"250-mx.example.org\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
-            b"250-CHUNKING\r\n250-SIZE 1000\r\n250 SMTPUTF8\r\n"
+            b"250-CHUNKING\r\n250-SIZE 1000\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX=10000\r\n"
+            b"250-DELIVERBY\r\n250 MT-PRIORITY\r\n"
         ) == registry.capabilities("mx.example.org", nobody()).wire
 
     def test_none(self) -> None:

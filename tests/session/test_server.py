@@ -19,6 +19,7 @@ from lmtpsvc.limits import Limits
 from lmtpsvc.replies import MultilineReply, Reply
 from lmtpsvc.session.events import RecipientOffered
 from lmtpsvc.session.extensions import Extensions
+from lmtpsvc.session.help import help_on
 from lmtpsvc.session.server import MAX_OUTSTANDING, ServerSession
 from lmtpsvc.session.states import State
 
@@ -28,7 +29,7 @@ HELLO: list[Reply | MultilineReply] = [
         250,
         (
             *("foo.edu", "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "CHUNKING"),
-            *("SIZE 1000", "SMTPUTF8"),
+            *("SIZE 1000", "SMTPUTF8", "LIMITS RCPTMAX=3", "DELIVERBY", "MT-PRIORITY"),
         ),
     ),
 ]
@@ -146,7 +147,7 @@ TALKS = {
     "small talk": Talk(
         b"NOOP\r\nnoop x\r\nHelp\r\nVRFY pat\r\nVRFY\r\nRSET\r\nRSET x\r\nQUIT x\r\nQUIT\r\n",
         [
-            *(OK, OK, replies.HELP, replies.CANNOT_VERIFY, replies.SYNTAX, OK),
+            *(OK, OK, help_on(b"", {b"BDAT": ""}), replies.CANNOT_VERIFY, replies.SYNTAX, OK),
             *(replies.NO_PARAMETERS, replies.NO_PARAMETERS, BYE),
         ],
     ),
@@ -329,7 +330,10 @@ class TestRFC2033:
         S: 250-8BITMIME
         S: 250-CHUNKING
         S: 250-SIZE 67108864
-        S: 250 SMTPUTF8
+        S: 250-SMTPUTF8
+        S: 250-LIMITS RCPTMAX=10000
+        S: 250-DELIVERBY
+        S: 250 MT-PRIORITY
         C: MAIL FROM:<chris@bar.com>
         S: 250 2.1.0 Sender OK
         C: RCPT TO:<pat@foo.edu>
