@@ -490,7 +490,7 @@ class TestClient:
 
         assert done.returncode == 1, done.stderr
         varies = re.compile(r"\d+\.\d{3}|\b[0-9a-f]{16}\b|(?<=SIZE=)\d+")
-        extension = re.compile(r" < 250[- ][A-Z0-9]+(?: |$)").search
+        extension = re.compile(r" < 250[- ][A-Z0-9-]+(?: |$)").search
 
         def fixed(lines: list[str]) -> list[str]:
             return [varies.sub("", line).strip() for line in lines if extension(line) is None]
