@@ -255,7 +255,7 @@ class Origin:
 @frozen
 class Client:
     """
-    Who is connected: *host* is an IP address, or ``"local"`` on a UNIX socket, *port* a number if it
+    Who is connected: *host* is an IP address, ``"local"`` on a UNIX socket, or ``"unknown"``, *port* a number if it
     is known; *name* is what it said with LHLO; *tls* tells whether the connection is encrypted;
     *protocol* is ``LMTP``, or what else the message came by.
 

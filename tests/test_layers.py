@@ -91,7 +91,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "outgoing": {"envelope", "replies", "session", "specs", "wire"},
     "client": {"envelope", "outgoing", "replies", "session", "wire"},
-    "server": {"delivery", "envelope", "errors", "interfaces", "limits", "replies", "session"},
+    "server": {
+        "delivery",
+        "envelope",
+        "errors",
+        "interfaces",
+        "limits",
+        "replies",
+        "session",
+        "wire",
+    },
     "values": {"delivery", "networks", "quantities", "server", "session", "wire"},
     "config": {"delivery", "limits", "server", "session", "values"},
     "wiring": {

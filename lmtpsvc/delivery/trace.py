@@ -104,8 +104,8 @@ def _date(seconds: int) -> str:
 
 def _place(client: Client) -> str:
     # RFC 5321 §4.1.3: an IPv6 address literal is tagged.
-    if client.host == "local":
-        return "local"
+    if client.host in {"local", "unknown"}:
+        return client.host
     literal = f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]"
     return f"{client.dns_name} {literal}" if client.dns_name else literal
 

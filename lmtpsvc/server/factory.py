@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
+from typing import Protocol as Shape
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
@@ -21,6 +22,14 @@ from ..replies import Reply
 from ..session.connection import Terms
 from ..session.extensions import Extensions
 from .protocol import LMTPProtocol
+
+
+class Expected(Shape):
+    """
+    A connection that is none of ours yet.
+    """
+
+    def abort(self) -> None: ...
 
 
 class LMTPFactory(Factory):
@@ -41,6 +50,8 @@ class LMTPFactory(Factory):
         # Those that are in a transaction with an agent of before, and who waits for them.
         self._behind: list[tuple[set[LMTPProtocol], Deferred[None]]] = []
         self._stopped: Deferred[None] | None = None
+        # Connections of proxies that have not said yet whose they are.
+        self._expected: set[Expected] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return LMTPProtocol(self)
@@ -94,6 +105,21 @@ class LMTPFactory(Factory):
             return replies.SHUTTING_DOWN
         return replies.TOO_MANY_CONNECTIONS if full else None
 
+    def expect(self, connection: Expected) -> bool:
+        """
+        A proxy has connected, and will say for whom.  Returns False if there is no place for it.
+        """
+        if self._stopped is not None or len(self._expected) >= self.agent.limits.connections:
+            return False
+        self._expected.add(connection)
+        return True
+
+    def expect_no_more(self, connection: Expected) -> None:
+        """
+        It has said so, or is gone.
+        """
+        self._expected.discard(connection)
+
     def forget(self, protocol: LMTPProtocol) -> None:
         """
         A connection is gone.
@@ -108,6 +134,8 @@ class LMTPFactory(Factory):
         Let transactions in flight finish, within the bound that the limits set, and say 421 to
         everybody else.  Fires when all connections are gone.
         """
+        for connection in tuple(self._expected):
+            connection.abort()
         if not self._protocols:
             return succeed(None)
         self._stopped = Deferred()

@@ -28,7 +28,7 @@ from ..delivery.log import log_refusal
 from ..delivery.transaction import Accepted, Transaction
 from ..envelope import Envelope, Mailbox
 from ..replies import Reply
-from ..session.connection import NO_TERMS, Connection, Terms
+from ..session.connection import NO_TERMS, UNKNOWN_HOST, Connection, Terms
 from ..session.events import (
     Asked,
     MessageReceived,
@@ -41,6 +41,7 @@ from ..session.events import (
 )
 from ..session.reply_queue import Slot
 from ..session.server import ServerSession
+from ..wire.proxy_header import ProxyHeader
 from .idle import IdleTimer
 from .outlet import Outlet
 from .tls import handshake_facts
@@ -77,6 +78,8 @@ class LMTPProtocol(Protocol):
 
     def __init__(self, factory: LMTPFactory, terms: Terms = NO_TERMS) -> None:
         self.factory, self._terms = factory, terms
+        #: What a proxy in front has said before anything else.
+        self.told: ProxyHeader | None = None
         self._agent = factory.agent
         self._connection: Transport | None = None
         self._outlet: Outlet | None = None
@@ -106,7 +109,7 @@ class LMTPProtocol(Protocol):
         self._session = ServerSession(
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
-        if ITCPTransport.providedBy(transport) and known.host != "local":
+        if ITCPTransport.providedBy(transport) and hasattr(transport.getPeer(), "port"):
             # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
             # takes a UNIX connection for a TCP one.)
             transport.setTcpNoDelay(True)
@@ -334,14 +337,23 @@ class LMTPProtocol(Protocol):
         """
         peer = transport.getPeer()
         host = getattr(peer, "host", "local")
+        port, identifier = getattr(peer, "port", None), ""
+        trusted = self.factory.trusts(host)
         tls = ISSLTransport.providedBy(transport)
+        told = self.told
+        if told is not None and not told.is_own:
+            # It is not the proxy that talks to us now.
+            host, port = told.host or UNKNOWN_HOST, told.port
+            trusted = self.factory.trusts(host)
+            tls, identifier = tls or told.tls, told.identifier
         return Connection(
             host,
-            getattr(peer, "port", None),
+            port,
             tls=tls,
             offers_tls=self.factory.tls is not None and not tls,
-            is_trusted=self.factory.trusts(host),
+            is_trusted=trusted,
             terms=self._terms,
+            session=identifier,
         )
 
     # ── flow and time ────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,8 @@ change; this is what we know ourselves.
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 
 from ..envelope import Client
@@ -28,11 +30,16 @@ class Terms:
 
 NO_TERMS = Terms()
 
+#: The host of a client whose proxy does not know it.
+UNKNOWN_HOST: Final = "unknown"
+
 
 @frozen
 class Connection:
     """
-    *host* is an IP address, or ``local`` for a UNIX socket, and *port* that of the other side.
+    *host* is an IP address, ``local`` for a UNIX socket, or ``unknown``, and *port* that of the
+    other side.  Behind a proxy that says so (PROXY), both are those of its client, as is all else:
+    it is not the proxy that we talk to.
     """
 
     host: str = "local"
@@ -50,6 +57,8 @@ class Connection:
     #: The operator lets this host say who the client is, and more.
     is_trusted: bool = False
     terms: Terms = NO_TERMS
+    #: What a proxy in front calls it, if it says so.
+    session: str = ""
 
     @property
     def is_private(self) -> bool:
@@ -63,7 +72,9 @@ class Connection:
         """
         Who the client is as long as nobody says otherwise.
         """
-        return Client(self.host, tls=self.tls, port=self.port, cipher=self.cipher)
+        return Client(
+            self.host, tls=self.tls, port=self.port, cipher=self.cipher, session=self.session
+        )
 
 
 #: A UNIX socket, of which nothing else is known.

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 
 from ..server.listening import SMTP_PORT, Listener
+from ..server.proxied import ProxiedReactor
 from ..session.connection import Terms
 from ..values import split_terms
 
@@ -30,6 +31,8 @@ def listener(words: str, reactor: Any) -> Listener:
         login_required="login-required" in said,
         proxied="proxied" in said,
     )
+    if terms.proxied:
+        reactor = ProxiedReactor(reactor)
     # Said before anything is touched; what other endpoints turn out to be is looked at later.
     if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", endpoint):
         raise ValueError(
