@@ -47,10 +47,15 @@ class Capabilities:
     *line_ending* is the form that it stores, so that a large message is spooled in that form and
     needs no conversion.  *spool_directory* is where it wants large messages to be spooled: on its
     own file system it can take the spooled file itself with a hard link (`IMessage.path`).
+
+    *binary* says that whoever reads a message gets exactly the octets that were sent: CRLF and bare
+    LF are not mixed up, and nothing is quoted or completed.  Only where all backends say so, clients
+    may send binary content (BINARYMIME, RFC 3030 §3).
     """
 
     line_ending: LineEnding = "\r\n"
     spool_directory: str | None = None
+    binary: bool = False
 
 
 class IMessage(Interface):

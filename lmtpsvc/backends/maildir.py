@@ -58,7 +58,9 @@ class MaildirBackend(Service):
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
         )
-        self.capabilities = Capabilities(settings.line_ending, self._spool)
+        self.capabilities = Capabilities(
+            settings.line_ending, self._spool, binary=settings.line_ending == "\r\n"
+        )
 
     def startService(self) -> None:
         """

@@ -43,11 +43,14 @@ class DeliveryAgent:
         since: ValidSince | None = None,
         *,
         ignore_quota: bool = False,
+        binary: bool = False,
     ) -> Deferred[tuple[Mailbox, ...]]:
         """
         See `Routing.resolve`.
         """
-        return self.routing.resolve(address, size, since, ignore_quota=ignore_quota)
+        return self.routing.resolve(
+            address, size, since, ignore_quota=ignore_quota, binary=binary
+        )
 
     def begin(
         self,

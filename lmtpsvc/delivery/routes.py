@@ -143,14 +143,16 @@ def merged(capabilities: Sequence[Capabilities]) -> Capabilities:
 
     Messages are spooled with LF if all store them so; else with CRLF, which is what they come with.
     They are spooled where the default backend wants them, where most mail goes; or if it does not
-    care, where the others agree.
+    care, where the others agree.  Binary content needs all of them: it is announced before anybody
+    knows whom a message is for, and a client that is not told it sends the message encoded.
     """
     endings = {each.line_ending for each in capabilities}
     places = {each.spool_directory for each in capabilities} - {None}
     place = capabilities[0].spool_directory
     if place is None and len(places) == 1:
         (place,) = places
-    return Capabilities(endings.pop() if len(endings) == 1 else "\r\n", place)
+    line_ending = endings.pop() if len(endings) == 1 else "\r\n"
+    return Capabilities(line_ending, place, all(each.binary for each in capabilities))
 
 
 @implementer(IMessage)

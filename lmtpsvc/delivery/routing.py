@@ -69,18 +69,22 @@ class Routing:
         since: ValidSince | None = None,
         *,
         ignore_quota: bool = False,
+        binary: bool = False,
     ) -> Deferred[tuple[Mailbox, ...]]:
         """
         Fires with the mailboxes, at least one, that the backend would deliver to.
 
         *size* is what the client said that the message has, in octets (RFC 1870), *since* when the
-        mailbox must have been the same person's (RFC 7293).  With *ignore_quota*, the mailboxes
-        have no quota.
+        mailbox must have been the same person's (RFC 7293), *binary* that no octet may change
+        (RFC 3030 §3).  With *ignore_quota*, the mailboxes have no quota.
 
         Fails:
             DeliveryError: With the reply to RCPT.
             Exception: A defect of a plugin.
         """
+        if binary and not self.backend.capabilities.binary:
+            # It was announced; then the configuration was read again.
+            return fail(refusal(replies.BINARY_NOT_STORED))
         try:
             found = as_deferred(self.directory.resolve(self.rules.mailbox(address)))
         except Exception:

@@ -245,6 +245,7 @@ class LMTPProtocol(Protocol):
             offer.declared_size,
             recipient.valid_since,
             ignore_quota="IGNOREQUOTA" in recipient.parameters,
+            binary=offer.is_binary,
         ).addCallbacks(
             self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
         )

@@ -23,6 +23,8 @@ class RecipientOffered:
     slot: Slot = field(repr=False)
     #: Octets of the message, if MAIL said so (RFC 1870).
     declared_size: int | None = None
+    #: None of its octets may change (RFC 3030 §3).
+    is_binary: bool = False
     #: For the application: what it found out about the recipient.
     found: Any = field(default=None, repr=False)
 

@@ -551,7 +551,7 @@ class ServerSession:
         recipient = self._extensions.recipient(self, sender, address, parameters)
         if len(self._offers) >= self._limits.recipients:
             raise CommandError(replies.TOO_MANY_RECIPIENTS)
-        offer = RecipientOffered(recipient, self._replies.reserve(), sender.size)
+        offer = RecipientOffered(recipient, self._replies.reserve(), sender.size, sender.is_binary)
         self._offers[offer] = None
         self._pending += 1
         self._events.append(offer)

@@ -207,6 +207,33 @@ class BackendContract:
             lambda case: self._comes_through(case, b"Subject: any octets\r\n\r\n" + text)
         )
 
+    def test_binary(self) -> Deferred[None]:
+        """
+        CRLF and bare LF and CR beside each other come through, large or small; where the
+        capabilities say that binary content is kept, each of them as it was.
+        """
+
+        async def test(case: Case) -> None:
+            capabilities = case.backend.capabilities
+            text = b"Subject: octets\r\n\r\n" + bytes(range(256)) * 4096 + b"\n\r\n\n.\n"
+            directory = capabilities.spool_directory or str(case.spool)
+            large = MemoryMessage(text).spooled(directory, capabilities.line_ending)
+            assert large.path is not None
+            ann, bob, _ = self.mailboxes
+            try:
+                for message, mailbox in ((MemoryMessage(text), ann), (large, bob)):
+                    (result,) = case.results(message, [mailbox])
+                    _same(None, await case.outcome(result))
+                    if capabilities.binary:
+                        same = await case.stored_octets(mailbox) == [text]
+                    else:
+                        same = await case.stored(mailbox) == [case.form(text)]
+                    assert same, "what is stored is not what was sent"
+            finally:
+                os.unlink(large.path)
+
+        return self._with_backend(test)
+
     def test_large_message(self) -> Deferred[None]:
         """
         A message of 50 MB, spooled in a file, comes through, and the file is left as it was.
@@ -501,9 +528,14 @@ class Case:
         """
         What is in *mailbox*, with LF.
         """
+        return [text.replace(b"\r\n", b"\n") for text in await self.stored_octets(mailbox)]
+
+    async def stored_octets(self, mailbox: Mailbox) -> Sequence[bytes]:
+        """
+        What is in *mailbox*, as it is.
+        """
         found = self.contract.stored(self.directory, mailbox)
-        texts = found if isinstance(found, Sequence) else await self.within(_deferred(found))
-        return [text.replace(b"\r\n", b"\n") for text in texts]
+        return found if isinstance(found, Sequence) else await self.within(_deferred(found))
 
     def form(self, text: bytes) -> bytes:
         """

@@ -169,8 +169,10 @@ class _Making:
                 made.append(extension_from_string(self._reactor, words))
             except ValueError as error:
                 self._wrong(("extension", number), str(error))
+        backends = self._backends.values()
+        binary = all(each is not None and each.capabilities.binary for each in backends)
         try:
-            return standard_extensions(self._config.limits, made)
+            return standard_extensions(self._config.limits, made, binary=binary)
         except ValueError as error:
             self._wrong(("extension",), str(error))
             return standard_extensions(self._config.limits)

@@ -18,7 +18,11 @@ from lmtpsvc.testing import BackendContract
 
 class TestMaildir(BackendContract):
     def make(self, reactor: Any, directory: Path) -> IBackend:
-        return backend_from_string(reactor, f"maildir:{directory}/{{domain}}/{{user}}")
+        return backend_from_string(
+            reactor, f"maildir:{directory}/{{domain}}/{{user}}{self.options}"
+        )
+
+    options = ""
 
     def stored(self, directory: Path, mailbox: Mailbox) -> list[bytes]:
         new = directory / mailbox.domain / mailbox.user / "new"
@@ -34,3 +38,11 @@ class TestMaildir(BackendContract):
         home.touch()
         yield
         os.unlink(home)
+
+
+class TestMaildirWithCRLF(TestMaildir):
+    """
+    Its files are what came over the wire.
+    """
+
+    options = ":newline=crlf"

@@ -301,6 +301,8 @@ class TestCapabilities:
             (Capabilities("\r\n", "/spool"), [LF, CRLF]),
             (Capabilities("\r\n", "/spool"), [CRLF, LF]),
             (Capabilities("\n", "/spool"), [LF, Capabilities("\n", "/other")]),
+            (Capabilities(binary=True), [Capabilities(binary=True)] * 2),
+            (CRLF, [Capabilities(binary=True), CRLF]),
             (
                 Capabilities("\r\n", None),
                 [CRLF, Capabilities("\n", "/one"), Capabilities("\n", "/other")],

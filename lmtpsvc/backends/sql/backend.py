@@ -51,7 +51,7 @@ class SQLBackend(Service):
     Stores mail in *database*; all waiting for it is done in *pool* only, except at start.
     """
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(binary=True)
 
     def __init__(
         self, settings: Settings, database: Database, pool: Pool, clock: IReactorTime
