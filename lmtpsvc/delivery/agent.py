@@ -48,9 +48,7 @@ class DeliveryAgent:
         """
         See `Routing.resolve`.
         """
-        return self.routing.resolve(
-            address, size, since, ignore_quota=ignore_quota, binary=binary
-        )
+        return self.routing.resolve(address, size, since, ignore_quota=ignore_quota, binary=binary)
 
     def begin(
         self,
