@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from textwrap import fill, indent
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -29,7 +29,8 @@ from .interfaces import (
 )
 from .session.extensions import Extension
 
-_Any = IBackendFactory | IDirectoryFactory | IExtensionFactory
+# zope.interface before 6.1 knows no | between interfaces; as a text, only mypy reads it.
+_Any: TypeAlias = "IBackendFactory | IDirectoryFactory | IExtensionFactory"
 _Factory = TypeVar("_Factory", IBackendFactory, IDirectoryFactory, IExtensionFactory)
 
 _log = Logger()
