@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -241,7 +242,7 @@ class TestMaking:
         They are found when the client is made.
         """
         with pytest.raises(ValueError):
-            Client(MemoryReactorClock(), to, **options)
+            Client(reactor, to, **options)
 
     def test_shared_encryption(self) -> None:
         """
@@ -249,7 +250,7 @@ class TestMaking:
         """
         shared = Encryption()
         for host in ("a.example", "b.example"):
-            Client(MemoryReactorClock(), f"{host}:24", tls=TLS.MUST, encryption=shared)
+            Client(reactor, f"{host}:24", tls=TLS.MUST, encryption=shared)
 
         assert shared.server_name == ""
         assert shared.named("a.example").server_name == "a.example"
@@ -286,4 +287,4 @@ class TestMaking:
         """
         A client that never was used is closed at once.
         """
-        success_of(Client(MemoryReactorClock(), "a:1").close())
+        success_of(Client(reactor, "a:1").close())

@@ -97,16 +97,19 @@ class Pool:
         if self._is_closed:
             delivery.settle_rest(_CLOSED, Stage.CONNECT)
             return
-        while self._idle:
-            # The one used last is the least likely to have been closed.
-            connection = self._idle.pop()
-            if connection.is_ready:
+        # The one used last is the least likely to have been closed.
+        for connection in reversed(self._idle):
+            if connection.is_ready and connection.suits(delivery):
+                self._idle.remove(connection)
                 connection.deliver(delivery)
                 return
         if self.connections < self._limits.connections:
             self._connect(_Errand(delivery, self._terms))
         else:
             self._wait(delivery)
+            if self._idle:
+                # It suits others only, and makes room for one that suits.
+                self._idle.pop(0).quit()
 
     def close(self) -> Deferred[None]:
         """
@@ -136,7 +139,10 @@ class Pool:
         if connection.transactions >= self._limits.messages:
             connection.quit()
         elif self._waiting:
-            connection.deliver(self._waiting.popleft())
+            if connection.suits(self._waiting[0]):
+                connection.deliver(self._waiting.popleft())
+            else:
+                connection.quit()
         elif self._is_closed:
             connection.quit()
         else:

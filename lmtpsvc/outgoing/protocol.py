@@ -164,9 +164,15 @@ class ClientProtocol(Protocol):
         """
         return self._session is not None and self._session.is_ready and not self._closing
 
+    def suits(self, delivery: Delivery) -> bool:
+        """
+        It may go over this connection.
+        """
+        return self._session is not None and self._session.suits(delivery.mailing)
+
     def deliver(self, delivery: Delivery) -> None:
         """
-        Send it; `is_ready` is true.
+        Send it; `is_ready` is true, and so is `suits`.
 
         Raises:
             ValueError: It has an address or a parameter that cannot be said; nothing was.

@@ -14,7 +14,7 @@ other recipients fail temporarily (RFC 2033 §5).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..replies import Reply
 from ..wire.heard_replies import HeardReply, MalformedReply, ReplyReader
@@ -143,6 +143,13 @@ class ClientSession:
         """
         return self._reader.has_unread
 
+    def suits(self, mailing: Mailing) -> bool:
+        """
+        Whether *mailing* may go over this connection: the server may have been told with XCLIENT
+        that we speak for somebody, which cannot be taken back.
+        """
+        return self._introduction.may_introduce(self._attributes(mailing))
+
     def receive(self, octets: bytes) -> None:
         """
         Take what the server has sent, after all of `data_to_send` has been written.
@@ -181,19 +188,19 @@ class ClientSession:
 
     def begin(self, mailing: Mailing) -> None:
         """
-        Open a transaction; `is_ready` is true.
+        Open a transaction; `is_ready` is true, and so is `suits`.
 
         Raises:
             ValueError: There is no recipient; or an address or a parameter cannot be said, and
                 nothing was.
         """
-        if not self.is_ready:
-            raise RuntimeError("not ready for a transaction")
+        if not (self.is_ready and self.suits(mailing)):
+            raise RuntimeError("not ready for this transaction")
         if not mailing.recipients:
             raise ValueError("no recipients")
         transaction = ClientTransaction(self, mailing)
         self._transaction = transaction
-        attributes = self.terms.xclient if mailing.xclient is None else mailing.xclient
+        attributes = self._attributes(mailing)
         if self._introduction.introduces(attributes):
             transaction.begin()
         else:
@@ -323,6 +330,9 @@ class ClientSession:
             self._end(self._present, reply.as_reply(451), reply)
         else:
             self.out_of_step(None, f"a reply to nothing: {reply.code}")
+
+    def _attributes(self, mailing: Mailing) -> Mapping[str, str | None]:
+        return self.terms.xclient if mailing.xclient is None else mailing.xclient
 
     def _introduced(self) -> None:
         self._is_introduced = True

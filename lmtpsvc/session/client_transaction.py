@@ -10,7 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..replies import Reply
-from ..wire.command_lines import attribute_lines, mail_line, rcpt_line, xtext
+from ..wire.command_lines import (
+    attribute_lines,
+    mail_line,
+    original_recipient,
+    rcpt_line,
+    xtext,
+)
 from ..wire.heard_replies import HeardReply
 from ..wire.text import TextEncoder
 from .client_events import RecipientAccepted, RecipientSettled, TextWanted
@@ -376,8 +382,5 @@ def _dsn(said: Any) -> dict[str, Any]:
     if "NOTIFY" in said:
         parameters["NOTIFY"] = said["NOTIFY"]
     if "ORCPT" in said:
-        kind, semicolon, address = str(said["ORCPT"]).partition(";")
-        if not semicolon:
-            raise ValueError(f"ORCPT has no address type: {kind!r}")
-        parameters["ORCPT"] = f"{kind};{xtext(address)}"
+        parameters["ORCPT"] = original_recipient(str(said["ORCPT"]))
     return parameters

@@ -58,6 +58,13 @@ class Introduction:
         """
         return attributes == self._xclient or "XCLIENT" not in self._session.capabilities
 
+    def may_introduce(self, attributes: Mapping[str, str | None]) -> bool:
+        """
+        The server can be told *attributes*.  What it was told before can be replaced, but never taken
+        back.
+        """
+        return self._xclient.keys() <= attributes.keys()
+
     def introduce(self, attributes: Mapping[str, str | None], then: Callable[[], None]) -> None:
         """
         Say XCLIENT with *attributes*, and LHLO again; then call *then*.

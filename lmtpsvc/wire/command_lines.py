@@ -22,12 +22,31 @@ COMMAND_LINE: Final = 512
 # RFC 3461 §4: xchar is what may stand for itself.
 _not_xchar: Final = re.compile(rb"[^!-*,-<>-~]")
 
+# RFC 6533 §3: QCHAR, and what is not stands as \x{...}.
+_not_quchar: Final = re.compile(r"[^!-*,-<>-\[\]-~]")
+
 
 def xtext(text: str) -> str:
     """
     *text* as RFC 3461 §4 writes it, so that any character may stand in a parameter.
     """
     return _not_xchar.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
+
+
+def original_recipient(text: str) -> str:
+    """
+    The value of ORCPT for ``TYPE;ADDRESS``, an address as people write it: in xtext (RFC 3461 §4.2),
+    or as RFC 6533 §3 has it if the type is ``utf-8``.
+
+    Raises:
+        ValueError: It has no type.
+    """
+    kind, semicolon, address = text.partition(";")
+    if not (kind and semicolon):
+        raise ValueError(f"ORCPT has no address type: {text!r}")
+    if kind.lower() == "utf-8":
+        return f"{kind};" + _not_quchar.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", address)
+    return f"{kind};{xtext(address)}"
 
 
 @lru_cache(maxsize=1024)

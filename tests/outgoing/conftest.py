@@ -5,6 +5,7 @@ A server for clients to talk to, without sockets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
@@ -87,6 +88,11 @@ class Wire(StringTransport):
     """
 
     aborted = False
+    #: What TLS was begun with.
+    tls: object = None
+
+    def startTLS(self, contextFactory: object) -> None:
+        self.tls = contextFactory
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -139,9 +145,10 @@ def message() -> Callable[..., Delivery]:
     Make a delivery: ``message("ann", "bob", text=b"...")``.
     """
 
-    def message(*names: str, text: object = b"Hi\r\n") -> Delivery:
+    def message(*names: str, text: object = b"Hi\r\n", **options: Any) -> Delivery:
         recipients = tuple(Recipient(Address(name, "foo.edu")) for name in names or ("ann",))
-        return Delivery(Mailing(Sender(None), recipients, "7BIT"), Text(text))  # type: ignore[arg-type]
+        mailing = Mailing(Sender(None), recipients, "7BIT", **options)
+        return Delivery(mailing, Text(text))  # type: ignore[arg-type]
 
     return message
 

@@ -5,9 +5,9 @@ Words for where a message goes.
 from __future__ import annotations
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.testing import MemoryReactorClock
 
 from lmtpsvc.outgoing.destination import destination
 
@@ -30,7 +30,7 @@ class TestDestination:
         """
         An endpoint, and the host whose name a certificate should have.
         """
-        found = destination(MemoryReactorClock(), words)
+        found = destination(reactor, words)
 
         if kind is IStreamClientEndpoint:
             assert IStreamClientEndpoint.providedBy(found.endpoint)
@@ -50,6 +50,6 @@ class TestDestination:
         Anything else is told in one line.
         """
         with pytest.raises(ValueError) as caught:
-            destination(MemoryReactorClock(), words)
+            destination(reactor, words)
 
         assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from OpenSSL import SSL
 from twisted.internet.error import (
     ConnectionLost,
     ConnectionRefusedError,
@@ -17,11 +18,12 @@ from twisted.internet.error import (
 from twisted.internet.task import Clock
 
 from lmtpsvc.outgoing.delivery import Delivery
+from lmtpsvc.outgoing.encryption import Encryption
 from lmtpsvc.outgoing.pool import Pool, PoolLimits
 from lmtpsvc.outgoing.timeouts import Timeouts
 from lmtpsvc.replies import Reply
 from lmtpsvc.session.outcomes import Outcome, Stage
-from lmtpsvc.session.terms import Terms
+from lmtpsvc.session.terms import TLS, Terms
 
 if TYPE_CHECKING:
     from .conftest import Connection, Server
@@ -564,4 +566,174 @@ class TestPatience:
         assert connection.heard() == b"QUIT\r\n"
         clock.advance(5)
 
+        assert connection.is_closing
+
+
+ANN_SPEAKS, BOB_SPEAKS = {"LOGIN": "ann"}, {"LOGIN": "bob"}
+
+
+def introduce(connection: Connection, login: str) -> None:
+    """
+    Hear XCLIENT, and LHLO again.
+    """
+    assert connection.heard() == f"XCLIENT LOGIN={login}\r\n".encode()
+    connection.say(b"220 foo.edu\r\n")
+    assert connection.heard().startswith(b"LHLO")
+    connection.say(b"250-foo.edu\r\n250-XCLIENT LOGIN\r\n250 PIPELINING\r\n")
+
+
+class TestSpeakingFor:
+    def test_another_one(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        The next message may be another client's, over the same connection.
+        """
+        pool.send(message(xclient=ANN_SPEAKS))
+        [connection] = server.connections
+        connection.greet("XCLIENT LOGIN")
+        introduce(connection, "ann")
+        serve(connection)
+        pool.send(message(xclient=ANN_SPEAKS))
+        serve(connection)
+        pool.send(message(xclient=BOB_SPEAKS))
+        introduce(connection, "bob")
+        serve(connection)
+
+    def test_nobody(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        What is nobody's does not go over a connection that speaks for somebody.
+        """
+        pool.send(message(xclient=ANN_SPEAKS))
+        [first] = server.connections
+        first.greet("XCLIENT LOGIN")
+        introduce(first, "ann")
+        serve(first)
+        pool.send(message())
+        _, second = server.connections
+        second.greet("XCLIENT LOGIN")
+        serve(second)
+        assert first.heard() == b""
+
+    def test_nobody_where_all_are_somebodys(
+        self, server: Server, pool: Pool, message: Message
+    ) -> None:
+        """
+        One of them makes room.
+        """
+        for number in range(2):
+            pool.send(message(xclient=ANN_SPEAKS))
+            server.connections[number].greet("XCLIENT LOGIN")
+            introduce(server.connections[number], "ann")
+        pool.send(waiting := message("bob"))
+        first = server.connections[0]
+        serve(first)
+        assert first.heard() == b"QUIT\r\n"
+        first.lose()
+        third = server.connections[2]
+        third.greet("XCLIENT LOGIN")
+        serve(third)
+
+        assert codes(waiting) == [250]
+
+    def test_idle_ones_make_room(self, server: Server, pool: Pool, message: Message) -> None:
+        """
+        An idle connection that suits nobody is closed for one that does.
+        """
+        deliveries = [message(xclient=ANN_SPEAKS) for _ in range(2)]
+        for delivery in deliveries:
+            pool.send(delivery)
+        for connection in server.connections:
+            connection.greet("XCLIENT LOGIN")
+            introduce(connection, "ann")
+            serve(connection)
+        pool.send(waiting := message("bob"))
+        first, second = server.connections
+        assert (first.heard(), second.heard()) == (b"QUIT\r\n", b"")
+        first.lose()
+        third = server.connections[2]
+        third.greet("XCLIENT LOGIN")
+        serve(third)
+
+        assert codes(waiting) == [250]
+
+
+class TestEncryption:
+    """
+    What becomes of STARTTLS; real handshakes are in tests/interop.
+    """
+
+    @staticmethod
+    def start(server: Server, clock: Clock, policy: TLS, delivery: Delivery) -> Connection:
+        terms = Terms("client.example", tls=policy)
+        Pool(server, terms, clock, encryption=Encryption("foo.edu")).send(delivery)
+        [connection] = server.connections
+        connection.greet("STARTTLS", "SIZE 1")
+        assert connection.heard() == b"STARTTLS\r\n"
+        connection.say(b"220 go\r\n")
+        return connection
+
+    @pytest.mark.parametrize("policy", [TLS.MAY, TLS.ENCRYPT, TLS.MUST])
+    def test_begun(self, server: Server, clock: Clock, message: Message, policy: TLS) -> None:
+        """
+        After 220 TLS begins, and LHLO is the first word in it.
+        """
+        delivery = message()
+        connection = self.start(server, clock, policy, delivery)
+        assert connection.transport.tls is not None
+        assert connection.heard() == b"LHLO client.example\r\n"
+        connection.say(b"250-foo.edu\r\n250 PIPELINING\r\n")
+        serve(connection)
+
+        assert codes(delivery) == [250]
+
+    @pytest.mark.parametrize("policy", [TLS.ENCRYPT, TLS.MUST])
+    def test_fails(self, server: Server, clock: Clock, message: Message, policy: TLS) -> None:
+        """
+        Without TLS nothing is sent, and the outcome says why.
+        """
+        delivery = message()
+        connection = self.start(server, clock, policy, delivery)
+        connection.lose(SSL.Error([("SSL routines", "", "certificate verify failed")]))
+
+        outcome = outcome_of(delivery)
+        assert outcome.stage is Stage.HANDSHAKE
+        assert str(outcome.reply) == "451 4.7.5 TLS handshake failed: certificate verify failed"
+        assert len(server.connections) == 1
+
+    def test_hangs(self, server: Server, clock: Clock, message: Message) -> None:
+        """
+        A handshake that does not end has its time.
+        """
+        delivery = message()
+        connection = self.start(server, clock, TLS.MUST, delivery)
+        clock.advance(Timeouts().hello)
+
+        assert outcome_of(delivery).stage is Stage.HANDSHAKE
+        assert connection.transport.aborted
+
+    def test_may_do_without(self, server: Server, clock: Clock, message: Message) -> None:
+        """
+        What is there only if it works is left away where it does not.
+        """
+        delivery = message()
+        connection = self.start(server, clock, TLS.MAY, delivery)
+        connection.lose(SSL.Error([("SSL routines", "", "no shared cipher")]))
+        assert codes(delivery) == []
+        _, second = server.connections
+        second.greet("STARTTLS")
+        serve(second)
+
+        assert codes(delivery) == [250]
+
+    def test_without_a_name(self, server: Server, clock: Clock, message: Message) -> None:
+        """
+        Whoever wants the certificate verified says in whose name; a pool that does not know sends
+        nothing.
+        """
+        delivery = message()
+        Pool(server, Terms("client.example", tls=TLS.MUST), clock).send(delivery)
+        [connection] = server.connections
+        connection.greet("STARTTLS")
+        connection.say(b"220 go\r\n")
+
+        assert codes(delivery) == [451]
         assert connection.is_closing

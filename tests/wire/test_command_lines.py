@@ -15,6 +15,7 @@ from lmtpsvc.wire.command_lines import (
     attribute_lines,
     hello_line,
     mail_line,
+    original_recipient,
     parameter_words,
     path,
     rcpt_line,
@@ -137,6 +138,30 @@ class TestXtext:
         RFC 3461 §4: what is no xchar becomes a plus and two digits.
         """
         assert said == xtext(plain)
+
+
+class TestOriginalRecipient:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("rfc822;ann+x@example.org", "rfc822;ann+2Bx@example.org"),
+            ("utf-8;jörg+x@example.org", r"utf-8;j\x{F6}rg\x{2B}x@example.org"),
+            ("utf-8;a\\b c", r"utf-8;a\x{5C}b\x{20}c"),
+        ],
+    )
+    def test_encoding(self, text: str, said: str) -> None:
+        """
+        As the type asks for, and nothing that could end the parameter.
+        """
+        assert said == original_recipient(text)
+
+    @pytest.mark.parametrize("text", ["", "ann@example.org", ";x"])
+    def test_invalid(self, text: str) -> None:
+        """
+        An address without its type means nothing.
+        """
+        with pytest.raises(ValueError):
+            original_recipient(text)
 
 
 class TestAttributes:
