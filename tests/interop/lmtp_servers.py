@@ -40,8 +40,9 @@ userdb {{
 }}
 passdb {{
   driver = static
-  args = nopassword=y
+  args = {passdb}
 }}
+{more}
 service lmtp {{
   user = {user}
   chroot =
@@ -147,9 +148,16 @@ class Server:
 
 
 @contextmanager
-def dovecot(program: Path, top: Path, users: tuple[str, ...]) -> Iterator[Server]:
+def dovecot(
+    program: Path,
+    top: Path,
+    users: tuple[str, ...],
+    passdb: str = "nopassword=y",
+    more: str = "",
+) -> Iterator[Server]:
     """
-    Dovecot's LMTP, with TLS for mx.example.test, for *users* of example.test.
+    Dovecot's LMTP, with TLS for mx.example.test, for *users* of example.test.  *passdb* is what is
+    known of all of them, and *more* are further lines of its configuration.
     """
     account = pwd.getpwuid(os.geteuid() or pwd.getpwnam("nobody").pw_uid)
     group = "nogroup" if account.pw_name == "nobody" else account.pw_name
@@ -170,6 +178,8 @@ def dovecot(program: Path, top: Path, users: tuple[str, ...]) -> Iterator[Server
             group=group,
             uid=account.pw_uid,
             port=port,
+            passdb=passdb,
+            more=more,
         )
     )
     for path in (top, *top.rglob("*")):

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,11 +23,13 @@ CONVERSING = ("ann", "bob", "cat", "jörg", f"postmaster: ann@{DOMAIN}")
 
 
 @contextmanager
-def running_service(top: Path, users: Iterable[str] = USERS) -> Iterator[Service]:
+def running_service(
+    top: Path, users: Iterable[str] = USERS, more: Sequence[str] = ()
+) -> Iterator[Service]:
     """
     A service with an empty store of its own under *top*, that ends well.
     """
-    service = Service(Path(tempfile.mkdtemp(prefix="s", dir=top)), users)
+    service = Service(Path(tempfile.mkdtemp(prefix="s", dir=top)), users, more=more)
     service.directory.chmod(0o755)
     try:
         service.start()
@@ -43,8 +45,8 @@ def running_service(top: Path, users: Iterable[str] = USERS) -> Iterator[Service
 class Service:
     """
     ``twistd lmtp`` on a TCP port and a UNIX socket, for *users* of example.test, names or whole
-    lines; *options* are those of the Maildirs, and *listed* is another directory of users than a
-    file.
+    lines; *options* are those of the Maildirs, *listed* is another directory of users than a file,
+    and *more* are further words.
 
     A program of its own: the interpreter and the modules are those that the tests run with.
     """
@@ -55,6 +57,7 @@ class Service:
         users: Iterable[str],
         options: Mapping[str, str] = {},
         listed: str | None = None,
+        more: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.store = Store(directory / "mail")
@@ -73,6 +76,7 @@ class Service:
                 *("--listen", f"unix:{self.unix}:mode=666"),
                 *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}{words}"),
                 *("--users", listed or f"file:{known}"),
+                *more,
             ],
             log=directory / "service.log",
             cwd=directory,
