@@ -32,6 +32,7 @@ from .server.service import LMTPService
 from .server.supervisor import Supervisor
 from .server.worker import Worker, WorkerFactory
 from .wiring.parts import Parts
+from .wiring.submission import Reporters
 
 #: What twistd asks for.
 __all__ = ["Options", "makeService"]
@@ -41,7 +42,7 @@ CLIENT_PATIENCE_SECONDS = 300
 #: Threads that write spooled files.
 SPOOL_THREADS = 4
 #: How long a worker may take to stop, beyond what transactions and commits in flight may.
-STOP_MARGIN_SECONDS = 5.0
+STOP_MARGIN_SECONDS = 10.0
 
 _log = Logger(namespace="lmtpsvc.server")
 
@@ -54,10 +55,11 @@ def makeService(options: Options) -> IService:
         return _supervisor(options)
     reactor = options.reactor
     spool_threads = WorkerPool(IReactorFromThreads(reactor), SPOOL_THREADS, "spool")
-    plan = _plan(options, options.parts, spool_threads)
+    reporters = Reporters(reactor, spool_threads.submit)
+    plan = _plan(options, options.parts, spool_threads, reporters)
 
     def again(old: Plan) -> Plan:
-        new = _plan(options, _parts_again(options, old.backends), spool_threads)
+        new = _plan(options, _parts_again(options, old.backends), spool_threads, reporters)
         # Who listens for nothing but TLS does so until a restart, whatever the file says by now.
         if new.tls is None and any(each.encrypted for each in options["listeners"]):
             new = evolve(new, tls=old.tls)
@@ -88,13 +90,14 @@ def makeService(options: Options) -> IService:
     )
 
 
-def _plan(options: Options, parts: Parts, spool_threads: WorkerPool) -> Plan:
+def _plan(options: Options, parts: Parts, spool_threads: WorkerPool, reporters: Reporters) -> Plan:
     """
     What delivers, with the parts that a configuration asks for.
     """
     config, limits, rules = parts.config, parts.config.limits, parts.rules
     clock = IReactorTime(options.reactor)
     capabilities = parts.backend.capabilities
+    reporter = reporters.reporter(config.dsn, rules.hostname)
     agent = DeliveryAgent(
         Routing(parts.directory, parts.backend, rules, clock, limits.lookup_seconds),
         parts.backend,
@@ -109,11 +112,12 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool) -> Plan:
         ),
         config.delivered_to,
         config.original_recipient,
+        reporter,
     )
     return Plan(
         agent,
         parts.extensions,
-        parts.all,
+        parts.all if reporter is None else (*parts.all, reporter),
         parts.backends,
         _summary(parts),
         options.fixed(config),

@@ -519,7 +519,13 @@ class TestMistakes:
                 ),
             ),
             ('vrfy = "maybe"', 'lmtp.toml: vrfy: expected no, trusted or yes, found "maybe"'),
-            ('dsn = "maybe"', 'lmtp.toml: dsn: expected no or relayed, found "maybe"'),
+            (
+                'dsn = "maybe"',
+                (
+                    "lmtp.toml: dsn: maybe: not a destination; write HOST:PORT, unix:PATH or"
+                    " tcp:HOST:PORT; or relayed, or no"
+                ),
+            ),
             (
                 'delivered-to = "x"',
                 'lmtp.toml: delivered-to: expected single, always or never, found "x"',

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..envelope import Address, Envelope, Mailbox, Recipient, ValidSince
 from ..interfaces import IBackend
 from ..limits import Limits
+from .reporting import Reporter
 from .routing import Routing
 from .spool import Spool, SpoolSettings
 from .trace import DeliveredTo, OriginalHeader, delivered_to_header, trace_headers
@@ -35,6 +36,8 @@ class DeliveryAgent:
     spool: SpoolSettings
     delivered_to: DeliveredTo = "single"
     original_recipient: OriginalHeader = "no"
+    #: Who tells senders that their messages have been delivered, if anybody does (RFC 3461).
+    reporter: Reporter | None = None
 
     def resolve(
         self,
@@ -90,6 +93,7 @@ class DeliveryAgent:
             is_for_all=is_for_all,
             heading=self._heading(envelope) if self.delivered_to == "always" else None,
             expires=self._expires(envelope, mail_seconds),
+            report=None if self.reporter is None else self.reporter.about(transaction_id, envelope),
         )
 
     def _heading(self, envelope: Envelope) -> Callable[[Recipient], bytes]:

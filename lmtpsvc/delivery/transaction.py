@@ -24,6 +24,7 @@ from .content import Content
 from .dispatch import call_off, dispatch, reply_for
 from .log import Timing, log_delivery
 from .message import Message
+from .reporting import Pending
 from .spool import Spool
 
 _log = Logger(namespace="lmtpsvc.spool")
@@ -75,7 +76,8 @@ class Transaction:
     is open, then waiting a little for what can not be cancelled any more.
 
     *heading* makes what each recipient's own copy gets on top; None lets them share one.  From
-    *expires* on, in seconds of *clock*, the message is not wanted any more (RFC 2852).
+    *expires* on, in seconds of *clock*, the message is not wanted any more (RFC 2852).  *report* is
+    told what became of each recipient.
     """
 
     def __init__(
@@ -92,11 +94,14 @@ class Transaction:
         is_for_all: bool,
         heading: Callable[[Recipient], bytes] | None = None,
         expires: float | None = None,
+        report: Pending | None = None,
     ) -> None:
         self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
         self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
         self._head, self._is_for_all = head, is_for_all
-        self._heading, self._expires = heading, expires
+        self._heading, self._expires, self._report = heading, expires, report
+        # For the report.
+        self._message: Message | None = None
         self._begun = clock.seconds()
         self._received = self._begun
         self._size = 0
@@ -145,6 +150,8 @@ class Transaction:
         if self._answer is None:
             self._spool.discard()
         self._answer = _nobody
+        # The sender is told when it comes again.
+        self._report = None
         self._cancel_open()
 
     def _not_spooled(self, failure: Failure) -> None:
@@ -168,6 +175,8 @@ class Transaction:
         message = Message(
             self._id, self._envelope, self._deadline(), content, self._head, self._is_for_all
         )
+        if self._report is not None:
+            self._message = message
         recipients_of: dict[Mailbox, list[int]] = {}
         for position, each in enumerate(self._accepted):
             for mailbox in each.mailboxes:
@@ -242,6 +251,10 @@ class Transaction:
         log_delivery(self._id, self._envelope, each.recipient, mailboxes, self._size, reply, timing)
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)
+        if self._report is not None:
+            self._report.settled(position, reply)
+            if self._unanswered == 0:
+                self._report.all_settled(self._message)
 
     def _expire(self) -> None:
         """

@@ -24,6 +24,7 @@ from ..session.verification import Verification
 from ..specs import backend_from_string, directory_from_string, extension_from_string
 from ..wire.grammar import match_domain
 from .listeners import needs_certificate, reachable_from_elsewhere
+from .submission import RELAYED, submission_client
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -185,12 +186,20 @@ class _Making:
         made: list[Extension] = []
         if config.dsn != "no":
             made.append(DSN())
+            self._look_at_submission(config.dsn)
         if config.vrfy != "no":
             made.append(Verification(for_all=config.vrfy == "yes"))
         directories = tuple(self._directories.values())
         if any(map(ITellsSince.providedBy, directories)):
             made.append(ValidSinceThen(lambda: any(map(_tells_since, directories))))
         return made
+
+    def _look_at_submission(self, words: str) -> None:
+        if words != RELAYED:
+            try:
+                submission_client(self._reactor, words, self._config.hostname or "localhost")
+            except ValueError as error:
+                self._wrong(("dsn",), f"{error}; or relayed, or no")
 
     def _users(self) -> str | None:
         """

@@ -1,0 +1,148 @@
+"""
+The text of a delivery report, as mail programs read it.
+"""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+
+import pytest
+from attrs import evolve
+
+from lmtpsvc.delivery.report import MAX_LINE, Delivered, Occasion, delivery_report, needs_utf8
+from lmtpsvc.envelope import Address, OriginalRecipient, Recipient
+from lmtpsvc.replies import Reply
+
+SENDER = Address("me", "example.net")
+BOB = Recipient(
+    Address("bob", "example.org"), {"ORCPT": OriginalRecipient("rfc822", "staff@example.org")}
+)
+JOERG = Recipient(
+    Address("jörg", "bücher.example"), {"ORCPT": OriginalRecipient("utf-8", "leute@bücher.example")}
+)
+DONE = Reply(250, "Delivered", (0, 0))
+OCCASION = Occasion(
+    "t1",
+    SENDER,
+    "QQ 314",
+    1_700_000_000.0,
+    [Delivered(BOB, DONE), Delivered(Recipient(Address("a b", "example.org")), Reply(250, "OK"))],
+    b"Received: from x\r\n\tby y\r\nSubject: Hello\r\n\r\nThe text\r\n",
+)
+
+
+def report(occasion: Occasion = OCCASION, *, utf8: bool = False) -> EmailMessage:
+    octets = delivery_report(occasion, "mx.example.org", 1_700_000_060.0, "bound", utf8=utf8)
+    assert octets.endswith(b"\r\n")
+    assert b"\n" not in octets.replace(b"\r\n", b"")
+    assert max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
+    parsed = message_from_bytes(octets, policy=default)
+    assert isinstance(parsed, EmailMessage)
+    assert [] == parsed.defects
+    return parsed
+
+
+class TestReport:
+    def test_envelope(self) -> None:
+        """
+        It goes to the sender, and nobody is to answer it.
+        """
+        said = report()
+
+        assert "me@example.net" == said["To"].addresses[0].addr_spec
+        assert "postmaster@mx.example.org" == said["From"].addresses[0].addr_spec
+        assert "auto-replied" == said["Auto-Submitted"]
+        assert "<t1.bound@mx.example.org>" == said["Message-ID"]
+        assert "multipart/report" == said.get_content_type()
+        assert "delivery-status" == said.get_param("report-type")
+        assert ["text/plain", "message/delivery-status", "text/rfc822-headers"] == [
+            part.get_content_type() for part in said.iter_parts()
+        ]
+
+    def test_status(self) -> None:
+        """
+        Fields about the message, and about each recipient (RFC 3464 §2).
+        """
+        about, bob, other = list(report().iter_parts())[1].iter_parts()
+
+        assert "dns; mx.example.org" == about["Reporting-MTA"]
+        assert "QQ 314" == about["Original-Envelope-Id"]
+        assert about["Arrival-Date"]
+        assert "rfc822; staff@example.org" == bob["Original-Recipient"]
+        assert "rfc822; bob@example.org" == bob["Final-Recipient"]
+        assert ("delivered", "2.0.0") == (bob["Action"], bob["Status"])
+        assert bob["Last-Attempt-Date"]
+        assert 'rfc822; "a b"@example.org' == other["Final-Recipient"]
+        assert other["Original-Recipient"] is None
+
+    def test_no_envelope_id(self) -> None:
+        """
+        What the sender has not said is left out.
+        """
+        about, *_ = list(report(evolve(OCCASION, envelope_id=None)).iter_parts())[1].iter_parts()
+        assert about["Original-Envelope-Id"] is None
+
+    @pytest.mark.parametrize(
+        ("octets", "given_back"),
+        [
+            (OCCASION.headers, "Received: from x\n\tby y\nSubject: Hello\n"),
+            (b"Subject: a\r\nTo: cut", "Subject: a\n"),
+            (b"A: \xff\x00\nB: x\rC\r\n\r\n", "A: ?  B: x C\n"),
+            (b"A: " + b"x" * 2000 + b"\r\n\r\n", "A: " + "x" * 995 + "\n"),
+        ],
+    )
+    def test_headers(self, octets: bytes, given_back: str) -> None:
+        """
+        The headers come back, and nothing else, whatever a stranger has written there.
+        """
+        *_, returned = report(evolve(OCCASION, headers=octets)).iter_parts()
+
+        assert given_back == str(returned.get_payload()).replace("\r\n", "\n")
+
+    @pytest.mark.parametrize("octets", [b"", b"\r\n\r\nno headers", b"no line"])
+    def test_no_headers(self, octets: bytes) -> None:
+        """
+        Without any, there is no third part.
+        """
+        assert 2 == len(list(report(evolve(OCCASION, headers=octets)).iter_parts()))
+
+
+class TestUtf8:
+    OCCASION = evolve(
+        OCCASION,
+        delivered=[Delivered(JOERG, DONE)],
+        headers="Subject: Grüße\r\n\r\n".encode() + b"\xff",
+    )
+
+    def test_global(self) -> None:
+        """
+        The types of RFC 6533 have addresses and headers as they are.
+        """
+        octets = delivery_report(self.OCCASION, "mx", 0, "bound", utf8=True)
+
+        assert b"Content-Type: message/global-delivery-status\r\n" in octets
+        assert b"Content-Type: message/global-headers\r\n" in octets
+        assert "Final-Recipient: utf-8; jörg@bücher.example\r\n".encode() in octets
+        assert "Original-Recipient: utf-8; leute@bücher.example\r\n".encode() in octets
+        assert "Subject: Grüße\r\n".encode() in octets
+
+    def test_in_ascii(self) -> None:
+        """
+        Where that cannot be sent, addresses are written in ASCII.
+        """
+        octets = delivery_report(self.OCCASION, "mx", 0, "bound", utf8=False)
+
+        assert octets.isascii()
+        assert rb"Final-Recipient: utf-8; j\x{F6}rg@b\x{FC}cher.example" in octets
+        assert rb"Original-Recipient: utf-8; leute@b\x{FC}cher.example" in octets
+        assert b"Content-Type: message/delivery-status\r\n" in octets
+
+    def test_needed(self) -> None:
+        """
+        Only for what ASCII has no words for.
+        """
+        assert not needs_utf8(OCCASION)
+        assert needs_utf8(self.OCCASION)
+        assert needs_utf8(evolve(OCCASION, headers=b"X: \xc3\xbc\r\n"))
