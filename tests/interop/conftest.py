@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import pytest
 
+from ..certificates import Authority
 from . import samples
 from .dovecot import Dovecot
 from .running import run
@@ -62,9 +63,12 @@ def service(top: Path) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def conversing(top: Path) -> Iterator[Service]:
     """
-    The service, with the mailboxes that the conversations of tests/transcripts ask for.
+    The service, with all that the conversations of tests/transcripts ask for.
     """
-    with running_service(top, CONVERSING) as service:
+    (top / "certificates").mkdir()
+    pair = Authority(top / "certificates").sign()
+    more = ["--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)]
+    with running_service(top, CONVERSING, more) as service:
         yield service
 
 
