@@ -67,8 +67,8 @@ def conversing(top: Path) -> Iterator[Service]:
     """
     (top / "certificates").mkdir()
     pair = Authority(top / "certificates").sign()
-    more = ["--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)]
-    with running_service(top, CONVERSING, more) as service:
+    tls = ["--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)]
+    with running_service(top, CONVERSING, [*tls, "--dsn", "relayed"]) as service:
         yield service
 
 

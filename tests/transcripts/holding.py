@@ -48,7 +48,8 @@ class Heard:
 
 
 _status = re.compile(r"[0-9]{3}[- ]([2-5]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)").match
-_line = re.compile(r"([2-5][0-9]{2})([- ])[\t -~]*\Z").match
+# RFC 6531 §3.7.4.2 lets UTF-8 into the replies to VRFY and EXPN: `judge` looks whether it may.
+_line = re.compile(r"([2-5][0-9]{2})([- ])[\t -~\u00a1-\U0010ffff]*\Z").match
 
 
 class BadReply(Exception):
@@ -184,6 +185,7 @@ def judge(expected: Reply, heard: Heard) -> Verdict:
         expected.code == heard.code
         and (expected.any_status or expected.status == heard.status)
         and matches(expected.text, texts[-1])
+        and (not expected.text.isascii() or all(text.isascii() for text in texts))
         and announced
         and absent
     )

@@ -31,8 +31,7 @@ from lmtpsvc.replies import MAILBOX_FULL, NO_SUCH_USER
 from lmtpsvc.server.factory import LMTPFactory
 from lmtpsvc.server.protocol import LMTPProtocol
 from lmtpsvc.session.connection import Terms
-from lmtpsvc.session.extensions import Extensions
-from lmtpsvc.wiring.parts import make_parts
+from lmtpsvc.wiring.parts import Parts, make_parts
 
 from .holding import Heard, first_reply
 from .notation import Conversation, Stored
@@ -82,12 +81,11 @@ class World:
 
     ``nobody...`` is unknown and ``unknowable...`` cannot be looked up; ``full...`` has no room and
     ``broken...`` a defect.  ``late...`` is looked up, and ``slow...`` delivered to, only when the
-    client waits, the last one first.
+    client waits, the last one first.  ``team`` is an alias of ann and bob.
     """
 
-    capabilities = Capabilities()
-
-    def __init__(self) -> None:
+    def __init__(self, *, binary: bool = False) -> None:
+        self.capabilities = Capabilities(binary=binary)
         self.held: list[Deferred[Any]] = []
         self.stored: list[Stored] = []
 
@@ -96,7 +94,10 @@ class World:
             raise refusal(NO_SUCH_USER)
         if mailbox.user.startswith("unknowable"):
             raise OSError("the directory is gone")
-        return self._later("late", mailbox).addCallback(lambda _: [mailbox])
+        found = [mailbox]
+        if mailbox.user == "team":
+            found = [Mailbox(user, mailbox.domain) for user in ("ann", "bob")]
+        return self._later("late", mailbox).addCallback(lambda _: found)
 
     def verify(self, mailbox: Mailbox) -> None: ...
 
@@ -203,9 +204,9 @@ class MemoryClient:
     """
 
     def __init__(self, conversation: Conversation, cut: Cut, directory: Path) -> None:
-        self.world = World()
+        config, terms, parts = settings(tuple(conversation.options.items()))
+        self.world = World(binary=parts.backend.capabilities.binary)
         self._cut, self._clock = cut, Clock()
-        config, terms, extensions = settings(tuple(conversation.options.items()))
         limits = config.limits
         agent = DeliveryAgent(
             Routing(
@@ -217,7 +218,7 @@ class MemoryClient:
             limits,
             SpoolSettings(limits.spool_memory, str(directory), "\n", execute),
         )
-        factory = LMTPFactory(agent, extensions)
+        factory = LMTPFactory(agent, parts.extensions)
         factory.tls = object() if _OFFERS_TLS in conversation.options else None
         factory.trusts = Networks(config.trusted).__contains__
         protocol = factory.on(terms).buildProtocol(_PEER)
@@ -257,7 +258,7 @@ _OFFERS_TLS: Final = "starttls"
 
 
 @cache
-def settings(options: tuple[tuple[str, str], ...]) -> tuple[Config, Terms, Extensions]:
+def settings(options: tuple[tuple[str, str], ...]) -> tuple[Config, Terms, Parts]:
     """
     What the *options* of a conversation ask for, as a service makes it of an operator's words.
 
@@ -275,7 +276,7 @@ def settings(options: tuple[tuple[str, str], ...]) -> tuple[Config, Terms, Exten
         elif name not in _TERMS and name != _OFFERS_TLS:
             said[name] = _VALUES.get(value, value)
     config = structure(said)
-    return config, terms, make_parts(config, Reactor()).extensions
+    return config, terms, make_parts(config, Reactor())
 
 
 _VALUES: Final[Mapping[str, object]] = {"true": True, "false": False}

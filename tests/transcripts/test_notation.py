@@ -179,6 +179,8 @@ class TestJudge:
         (Reply(250, lacks=("B",)), heard("250-A", "250-B 7", "250 C"), Verdict.SAME),
         (Reply(250, lacks=("B*",)), heard("250-A", "250-B 7", "250 C"), Verdict.OTHER_CODE),
         (Reply(214, "2.0.0"), heard("214-2.0.0 A", "214 2.0.0 B"), Verdict.SAME),
+        (Reply(250, "2.0.0"), heard("250 2.0.0 <jörg@a>"), Verdict.OTHER_CODE),
+        (Reply(250, "2.0.0", text="<jörg@a>"), heard("250 2.0.0 <jörg@a>"), Verdict.SAME),
         # RFC 2034 §4: every line, or none.
         (Reply(214, "2.0.0"), heard("214-A", "214 2.0.0 B"), Verdict.OTHER_CODE),
     ]
