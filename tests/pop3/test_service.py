@@ -9,6 +9,7 @@ import poplib
 import re
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from attrs import frozen
 
 from lmtpsvc.backends.sql.reading import Store
 from lmtpsvc.pop3.passwords import scrypted, stored
+
+from ..certificates import Authority
 
 pytestmark = pytest.mark.interop
 
@@ -88,11 +91,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def tac(directory: Path, lmtp: int, pop3: int) -> Path:
+def tac(directory: Path, lmtp: int, pop3: int, change: Callable[[str], str]) -> Path:
     """
     The example, with other ports and another directory.
     """
-    text = TAC.read_text().replace("/srv/mail", str(directory))
+    text = change(TAC.read_text()).replace("/srv/mail", str(directory))
     path = directory / "pop3.tac"
     path.write_text(text.replace("8024", str(lmtp)).replace("8110", str(pop3)))
     return path
@@ -103,6 +106,15 @@ def running(tmp_path: Path) -> Iterator[Running]:
     """
     The example, with Ann and Bob.
     """
+    with started(tmp_path) as service:
+        yield service
+
+
+@contextmanager
+def started(tmp_path: Path, change: Callable[[str], str] = str) -> Iterator[Running]:
+    """
+    The example, with its text changed.
+    """
     service = Running(tmp_path, free_port(), free_port())
     line = stored(PASSWORD.encode()).decode()
     (tmp_path / "passwords").write_text(
@@ -112,7 +124,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     words = ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "-oy"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *words, tac(tmp_path, service.lmtp, service.pop3)],
+            [sys.executable, *words, tac(tmp_path, service.lmtp, service.pop3, change)],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.DEVNULL,
@@ -362,6 +374,38 @@ class TestCurl:
         assert curl(url + "1") == expected
         assert curl(url).strip() == b"1 %d" % len(expected)
         assert curl("--request", "UIDL", url).strip().endswith(b".1")
+
+
+class TestTLS:
+    def test_pop3s(self, tmp_path: Path) -> None:
+        """
+        With an ``ssl`` endpoint all is said within TLS, and nothing without.
+        """
+        authority = Authority(tmp_path)
+        pair = authority.sign()
+
+        def change(text: str) -> str:
+            endpoint = (
+                f"ssl:8110:interface=127.0.0.1:privateKey={pair.key}:certKey={pair.certificate}"
+            )
+            return text.replace("tcp:8110:interface=127.0.0.1", endpoint)
+
+        with started(tmp_path, change) as service:
+            service.deliver(b"Subject: a\r\n\r\n" + b"secret\r\n" * 50_000)
+            [expected] = service.stored()
+            context = ssl.create_default_context(cafile=str(authority.path))
+            client = poplib.POP3_SSL("localhost", service.pop3, timeout=30, context=context)
+            try:
+                client.user("ann@example.org")
+                client.pass_(PASSWORD)
+                assert text_of(client.retr(1)) == expected
+                client.dele(1)
+                client.quit()
+            finally:
+                client.close()
+
+            assert service.stored() == []
+            assert b"OK" not in service.raw(b"STAT\r\nQUIT\r\n")
 
 
 class TestPasswords:
