@@ -21,10 +21,11 @@ from ..envelope import Mailbox
 from ..errors import refusal
 from ..in_thread import InThread, in_pool_of
 from ..interfaces import IDirectory, IDirectoryFactory
+from ..quantities import seconds
 from ..replies import CANNOT_LOOK_UP, NO_SUCH_USER
 from . import nss
 
-#: How long an answer is kept, "no such user" as well.
+#: How long an answer is kept, "no such user" as well, if nothing else is said.
 CACHE_SECONDS = 10.0
 #: How many are kept: a stranger who tries names does not fill the memory.
 MAX_CACHED = 10_000
@@ -54,9 +55,11 @@ class PasswdDirectory:
         max_uid: int = MAX_UID,
         domains: Collection[str] = (),
         look_up: Callable[[str], struct_passwd | None] = nss.look_up,
+        cache_seconds: float = CACHE_SECONDS,
     ) -> None:
         self._clock, self._in_thread, self._look_up = clock, in_thread, look_up
         self._min_uid, self._max_uid = min_uid, max_uid
+        self._cache_seconds = cache_seconds
         self._domains = frozenset(domain.lower() for domain in domains)
         # The oldest come first, and all are kept equally long.
         self._cache: dict[str, tuple[float, struct_passwd | None]] = {}
@@ -91,9 +94,11 @@ class PasswdDirectory:
         return self._at_home(mailbox, user)
 
     def _remember(self, name: str, user: struct_passwd | None) -> None:
+        if not self._cache_seconds:
+            return
         now = self._clock.seconds()
         self._cache.pop(name, None)
-        self._cache[name] = (now + CACHE_SECONDS, user)
+        self._cache[name] = (now + self._cache_seconds, user)
         for oldest, (until, _) in list(self._cache.items())[:2]:
             if until <= now or len(self._cache) > MAX_CACHED:
                 del self._cache[oldest]
@@ -119,20 +124,22 @@ class PasswdFactory:
     """
 
     name = "passwd"
-    synopsis = "passwd[:min_uid=1000][:max_uid=60000][:domain=example.org,example.net]"
+    synopsis = "passwd[:min_uid=1000][:max_uid=60000][:domain=example.org,example.net][:cache=10]"
     help = """
         System users: those in /etc/passwd, and those of LDAP and the like that the name service
-        switch (/etc/nsswitch.conf) knows.  Answers are kept for ten seconds.
+        switch (/etc/nsswitch.conf) knows.
 
         min_uid, max_uid: whoever has a smaller or larger uid gets no mail, so that root, the users
         of services, and nobody get none.  LDAP users may need a larger max_uid.
 
         domain: the domains whose users these are, with commas between them; any domain if it is
         not given.
+
+        cache: how long an answer is kept, "no such user" as well; 0 for not at all.
     """
 
     def build(self, reactor: object, *words: str, **options: str) -> IDirectory:
-        if words or set(options) - {"min_uid", "max_uid", "domain"}:
+        if words or set(options) - {"min_uid", "max_uid", "domain", "cache"}:
             raise ValueError(f"expected {self.synopsis}")
         min_uid = _uid("min_uid", options.get("min_uid", str(MIN_UID)))
         max_uid = _uid("max_uid", options.get("max_uid", str(MAX_UID)))
@@ -147,7 +154,17 @@ class PasswdFactory:
             min_uid,
             max_uid,
             domains if "domain" in options else (),
+            cache_seconds=_cache(options.get("cache", f"{CACHE_SECONDS:g}")),
         )
+
+
+def _cache(value: str) -> float:
+    if value == "0":
+        return 0.0
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise ValueError(f"cache: {error}") from None
 
 
 def _uid(name: str, value: str) -> int:

@@ -160,6 +160,32 @@ def test_cached(
     assert 2 == len(system.asked)
 
 
+@pytest.mark.parametrize(("word", "kept"), [("2m", 120), ("0", 0), ("0.5s", 0.5)])
+def test_cached_as_long_as_one_likes(
+    system: System,
+    clock: Clock,
+    ask: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    word: str,
+    kept: float,
+) -> None:
+    """
+    The operator says how long, or not at all.
+    """
+    directory = directory_from_string(clock, f"passwd:cache={word}")
+    monkeypatch.setattr(directory, "_in_thread", execute)
+    monkeypatch.setattr(directory, "_look_up", system.look_up)
+    ask(directory, "ann")
+    if kept:
+        clock.advance(kept - 0.1)
+        ask(directory, "ann")
+        assert 1 == len(system.asked)
+        clock.advance(0.1)
+    ask(directory, "ann")
+
+    assert 2 == len(system.asked)
+
+
 def test_cache_is_bounded(
     directory: PasswdDirectory, system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +266,7 @@ class TestTheFactory:
             ("passwd:min_uid=ann", "passwd: min_uid=ann is not a number"),
             ("passwd:max_uid=-1", "passwd: max_uid=-1 is not a number"),
             ("passwd:min_uid=", "passwd: min_uid= is not a number"),
+            ("passwd:cache=x", "passwd: cache: 'x' is not a time; write 300, 90s, 5m or 1h"),
             ("passwd:min_uid=70000", "passwd: min_uid=70000 is larger than max_uid=60000"),
             (
                 "passwd:domain=",
