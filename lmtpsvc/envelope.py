@@ -171,6 +171,13 @@ class Sender:
         """
         return "REQUIRETLS" in self.parameters
 
+    @property
+    def wants_maildata(self) -> bool:
+        """
+        It asked where the copy lies, so as to share it with recipients elsewhere.
+        """
+        return self.parameters.get("XRESPCODES") == "MAILDATA"
+
 
 @frozen
 class Recipient:

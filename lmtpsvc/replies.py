@@ -263,6 +263,9 @@ def chunk_received(octets: int) -> Reply:
     return Reply(250, f"{octets} octets received", (0, 0))
 
 
+LOOP = Reply(554, "This message has come through too many servers, it is in a loop", (4, 6))
+
+
 def delivered(transaction_id: str, address: str, codes: tuple[ResponseCode, ...] = ()) -> Reply:
     """
     The 250 for one recipient; *transaction_id* stands in Received and in the log too.  *codes* are

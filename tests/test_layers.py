@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "response_codes",
     },
     "wire": {"envelope", "replies"},
-    "session": {"envelope", "limits", "replies", "wire"},
+    "session": {"envelope", "limits", "replies", "response_codes", "wire"},
     "delivery": {
         "commitment",
         "envelope",
@@ -80,10 +80,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "replies",
     },
     "backends": {
+        "client",
         "commitment",
         "envelope",
         "errors",
         "interfaces",
+        "outgoing",
         "quantities",
         "quota",
         "replies",

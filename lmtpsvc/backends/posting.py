@@ -82,7 +82,7 @@ class Posting:
         What the reply for *target*, who has the message, tells besides.
         """
         message, sharing = self.message, self.settings.sharing
-        if sharing is None or not (message.is_for_all and message.envelope.sender.wants_codes):
+        if sharing is None or not (message.is_for_all and message.envelope.sender.wants_maildata):
             return None
         sizes = message.sizes(self.settings.line_ending)
         return [sharing.code(Named(self.new(target), sizes, message.digest))]

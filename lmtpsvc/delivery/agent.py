@@ -67,8 +67,8 @@ class DeliveryAgent:
         seconds of the clock; by default, now.
         """
         transaction_id = os.urandom(8).hex()
-        # Who asks for codes may have more recipients elsewhere, to share the copy with.
-        is_for_all = len(envelope.recipients) > 1 or envelope.sender.wants_codes
+        # Who asks where the copy lies may have more recipients elsewhere, to share the copy with.
+        is_for_all = len(envelope.recipients) > 1 or envelope.sender.wants_maildata
         head = trace_headers(
             envelope,
             transaction_id,

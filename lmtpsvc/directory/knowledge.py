@@ -8,6 +8,7 @@ What a directory may know about a mailbox, beside its name: words of a file, or 
 ``quota_octets``, ``quota_messages``      the same, as two numbers
 ``backend``                               the name of the backend that the mailbox is in
 ``since``, ``domain_since``               when its owner got the mailbox, or its domain's the domain
+``node``                                  the host that the mailbox is on, for ``forward:``
 ``x_...``                                 handed on as it is, for a backend of your own
 ========================================  ==========================================================
 """
@@ -27,6 +28,7 @@ from ..envelope import NO_PARAMETERS, Mailbox
 
 _is_own = re.compile(r"x_[a-z0-9_]+", re.ASCII).fullmatch
 _is_backend = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII).fullmatch
+_is_node = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII).fullmatch
 _is_id = re.compile(r"[1-9][0-9]{0,9}", re.ASCII).fullmatch
 
 
@@ -131,6 +133,12 @@ def _moment(value: str) -> str:
         raise ValueError("a date such as 2024-05-01, or 20240501T120000Z") from None
 
 
+def _node(value: str) -> str:
+    if _is_node(value) is None:
+        raise ValueError("the name or address of a host")
+    return value
+
+
 #: How each is read; what they raise says what was expected.
 _READ: Final[Mapping[str, Callable[[str], str]]] = {
     "home": _home,
@@ -141,6 +149,7 @@ _READ: Final[Mapping[str, Callable[[str], str]]] = {
     "backend": _backend,
     ownership.SINCE: _moment,
     ownership.DOMAIN_SINCE: _moment,
+    "node": _node,
 }
 
 #: All names but those of your own.

@@ -70,11 +70,17 @@ def envelope_lines(mailing: Mailing, known: Container[str]) -> tuple[bytes, list
             parameters["RET"] = given["RET"]
         if "ENVID" in given:
             parameters["ENVID"] = xtext(str(given["ENVID"]))
+    codes = "XRESPCODES" in known
+    if codes and mailing.sender.wants_codes:
+        parameters["XRESPCODES"] = given["XRESPCODES"]
     mail = mail_line(mailing.sender.address, parameters)
     rcpts = []
     for recipient in mailing.recipients:
         said = recipient.parameters
-        rcpts.append(rcpt_line(recipient.address, _dsn(said) if dsn and said else {}))
+        more = _dsn(said) if dsn and said else {}
+        if codes and "MAILDATA" in said:
+            more["MAILDATA"] = said["MAILDATA"]
+        rcpts.append(rcpt_line(recipient.address, more))
     return mail, rcpts
 
 

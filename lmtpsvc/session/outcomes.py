@@ -9,6 +9,7 @@ from enum import Enum
 from attrs import frozen
 
 from ..replies import Reply
+from ..response_codes import ResponseCode, read
 from ..wire.heard_replies import HeardReply
 
 
@@ -59,6 +60,13 @@ class Outcome:
     dsn: bool = False
     unheard: bool = False
     detail: str = ""
+
+    @property
+    def codes(self) -> tuple[ResponseCode, ...]:
+        """
+        The response codes in its text, as a server gives them to a client that asks.
+        """
+        return read(self.reply.text)[0]
 
     @property
     def is_success(self) -> bool:

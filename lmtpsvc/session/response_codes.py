@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .. import replies
+from ..response_codes import MAILDATA
 from ..wire.commands import CommandError
 from .extensions import Extension
 
@@ -25,25 +26,27 @@ class ResponseCodes(Extension):
     """
     ``XRESPCODES``: for trusted clients only, since a token tells where mail lies.
 
-    Its parameter of that name on MAIL asks for codes in the replies to RCPT and behind the text;
-    see `lmtpsvc.response_codes`.  ``MAILDATA=token`` on RCPT is what another node has said of a copy
+    Its parameter of that name on MAIL asks for codes in the replies to RCPT and behind the text, see
+    `lmtpsvc.response_codes`; with the value MAILDATA also for where the copy lies.  ``MAILDATA=token`` on RCPT is what another node has said of a copy
     that it has stored of this very text.
     """
 
     keyword = "XRESPCODES"
 
     def __init__(self) -> None:
-        self.mail_parameters = {"XRESPCODES": self._flag}
+        self.mail_parameters = {"XRESPCODES": self._wanted}
         self.rcpt_parameters = {"MAILDATA": self._token}
 
     def is_available(self, session: ServerSession) -> bool:
         return session.connection.is_trusted
 
     @staticmethod
-    def _flag(value: str | None) -> bool:
-        if value is not None:
+    def _wanted(value: str | None) -> bool | str:
+        if value is None:
+            return True
+        if value.upper() != MAILDATA:
             raise CommandError(replies.BAD_PARAMETER)
-        return True
+        return MAILDATA
 
     @staticmethod
     def _token(value: str | None) -> str:

@@ -78,7 +78,7 @@ class Mailing:
     The parameters of *sender* may have ``ENVID`` (a text, not xtext), ``RET`` and ``SMTPUTF8``; those
     of a recipient ``NOTIFY`` (a text or several) and ``ORCPT`` (``"rfc822;ann@example.org"``, the
     address not in xtext).  They are said where the server has announced DSN (RFC 3461) and left out
-    where it has not.  *body* is what the text is made of, *size* its octets with CRLF at the end of
+    where it has not.  So it is with ``XRESPCODES`` and ``MAILDATA`` (`lmtpsvc.response_codes`).  *body* is what the text is made of, *size* its octets with CRLF at the end of
     lines, None if that is not known.  *xforward* are the attributes of XFORWARD, and *xclient* those
     of XCLIENT instead of the ones in `Terms`.  *is_ascii* is asked where the server does not take
     8BITMIME, and *body* says so only because nobody has looked.

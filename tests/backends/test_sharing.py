@@ -35,7 +35,7 @@ def received(by: str, token: str | None = None, text: bytes = TEXT, **more: Any)
     trace = b"Return-Path: <>\r\nReceived: by " + by.encode() + b"\r\n"
     asked = evolve(
         envelope("ann@example.org"),
-        sender=Sender(None, {"XRESPCODES": True}),
+        sender=Sender(None, {"XRESPCODES": "MAILDATA"}),
         recipients=(Recipient(envelope("bob@example.org").recipients[0].address, parameters),),
     )
     message = MemoryMessage(trace + text, envelope=asked, trace=trace, **more)

@@ -99,6 +99,6 @@ def test_no_token(value: bytes) -> None:
     assert lines[1].startswith(b"501 ")
 
 
-@pytest.mark.parametrize("value", [b"=", b"=yes"])
-def test_the_question_has_no_value(value: bytes) -> None:
+@pytest.mark.parametrize("value", [b"=", b"=yes", b"=MAILDATA,X"])
+def test_the_question_has_one_value(value: bytes) -> None:
     assert converse(TRUSTED, message(b" XRESPCODES" + value))[0][0].startswith(b"501 ")

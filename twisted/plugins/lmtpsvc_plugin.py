@@ -7,6 +7,7 @@ reactor.
 
 from twisted.application.service import ServiceMaker
 
+from lmtpsvc.backends.forward import ForwardFactory
 from lmtpsvc.backends.maildir import MaildirFactory
 from lmtpsvc.backends.mbox import MboxFactory
 from lmtpsvc.backends.pipe import PipeFactory
@@ -18,6 +19,7 @@ from lmtpsvc.directory.sql import SqlUsersFactory
 
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
 
+forward = ForwardFactory()
 maildir = MaildirFactory()
 mbox = MboxFactory()
 pipe = PipeFactory()

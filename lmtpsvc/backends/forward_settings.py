@@ -1,0 +1,127 @@
+"""
+What the operator has chosen for a forward backend, and how it is read from words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from attrs import field, frozen
+
+from ..client import TLS, Dialect, Encryption, Login
+from ..outgoing.destination import destination
+from ..quantities import count, seconds
+
+T = TypeVar("T")
+
+SYNOPSIS: Final = (
+    "forward:DESTINATION[:protocol=lmtp|smtp][:tls=none|may|encrypt|must][:name=HOST][:ca=FILE]"
+    "[:certificate=FILE][:login=USER][:password_file=FILE][:connections=10][:retry=10s]"
+    "[:referrals=yes|no][:xclient=yes|no][:maildata=no|yes]"
+)
+
+#: What may stand in a destination: what the directory says, and the domain of the recipient.
+FIELDS: Final = ("node", "domain")
+
+field_in = re.compile(r"\{([^{}]*)\}")
+
+_PROTOCOL: Final = {"lmtp": Dialect.LMTP, "smtp": Dialect.SMTP}
+_TLS: Final = {each.value: each for each in TLS}
+_SWITCH: Final = {"yes": True, "no": False}
+
+
+@frozen
+class ForwardSettings:
+    """
+    Where mail goes, and how.
+    """
+
+    #: With fields in it, perhaps.
+    destination: str
+    dialect: Dialect = Dialect.LMTP
+    tls: TLS = TLS.NONE
+    encryption: Encryption = field(factory=Encryption)
+    login: Login | None = None
+    #: To one destination, at most.
+    connections: int = 10
+    #: Seconds before a destination that could not be reached is tried again.
+    retry: float = 10.0
+    #: Go where a node says that a recipient's mail is to go.
+    referrals: bool = True
+    #: Say who our client is, where the node lets us.
+    xclient: bool = True
+    #: Let nodes that share their storage share one copy.
+    maildata: bool = False
+
+    @property
+    def has_fields(self) -> bool:
+        """
+        The destination is not the same for all.
+        """
+        return field_in.search(self.destination) is not None
+
+
+def from_words(
+    reactor: object, words: Sequence[str], options: Mapping[str, str]
+) -> ForwardSettings:
+    """
+    Read the words of the command line; the colons of a destination need no backslash.
+
+    Raises:
+        ValueError: With one line that says what is wrong.
+    """
+    if not words:
+        raise ValueError(f"expected {SYNOPSIS}")
+    where = ":".join(words)
+    left = dict(options)
+    settings = ForwardSettings(
+        where,
+        _choice(left, "protocol", "lmtp", _PROTOCOL),
+        _choice(left, "tls", "none", _TLS),
+        Encryption(left.pop("name", ""), left.pop("ca", None), left.pop("certificate", None)),
+        _login(left.pop("login", None), left.pop("password_file", None)),
+        _quantity(left, "connections", "10", count),
+        _quantity(left, "retry", "10s", seconds),
+        _choice(left, "referrals", "yes", _SWITCH),
+        _choice(left, "xclient", "yes", _SWITCH),
+        _choice(left, "maildata", "no", _SWITCH),
+    )
+    if left:
+        raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
+    for name in field_in.findall(where):
+        if name not in FIELDS:
+            known = ", ".join("{%s}" % each for each in FIELDS)
+            raise ValueError(f"{where}: {{{name}}} is not a field; the fields are {known}")
+    found = destination(reactor, field_in.sub("node.example", where))
+    if settings.tls is TLS.MUST and not settings.has_fields:
+        settings.encryption.named(found.host).options(settings.tls)
+    return settings
+
+
+def _login(user: str | None, password_file: str | None) -> Login | None:
+    if user is None and password_file is None:
+        return None
+    if user is None or password_file is None:
+        raise ValueError("login and password_file go together")
+    try:
+        with open(password_file, encoding="utf-8") as file:
+            password = file.readline().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"password_file: {password_file}: {error}") from error
+    return Login(user, password)
+
+
+def _choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
+    word = options.pop(name, default)
+    if word not in choices:
+        raise ValueError(f"{name}={word}: expected {' or '.join(choices)}")
+    return choices[word]
+
+
+def _quantity(options: dict[str, str], name: str, default: str, read: Callable[[str], T]) -> T:
+    try:
+        return read(options.pop(name, default))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
