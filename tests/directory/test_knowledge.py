@@ -43,7 +43,7 @@ INVALID = {
     "quota=": "'' is no quota; write 1G, or 1G,10000 for messages too",
     "qouta=1G": "qouta is not known here: did you mean quota?",
     "password=x": "password is not known here: expected quota, home, uid, gid, quota_octets,"
-    " quota_messages, backend, since, domain_since or x_...",
+    " quota_messages, backend, since, domain_since, node or x_...",
     "since=yesterday": "since=yesterday: expected a date such as 2024-05-01, or 20240501T120000Z",
     "domain_since=": "domain_since=: expected a date such as 2024-05-01, or 20240501T120000Z",
     "backend=": "backend=: expected a name",
