@@ -32,7 +32,7 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 
-# Both in the name of a class and among the parameters of a test.
+# In the name of a class, among the parameters of a test, or among the fixtures that it asks for.
 _database_server = re.compile(r"postgresql|mariadb", re.IGNORECASE).search
 
 
@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in ("interop", "faults"):
             if (TESTS / name) in item.path.parents:
                 item.add_marker(name)
-        if _database_server(item.nodeid) is not None:
+        asked_for = " ".join(getattr(item, "fixturenames", ()))
+        if _database_server(f"{item.nodeid} {asked_for}") is not None:
             item.add_marker("interop")
 
 
