@@ -219,7 +219,8 @@ class Mailbox:
     """
     A place where mail is to go: what a recipient's address means here.
 
-    *user* and *domain* say whose it is; *detail* is what stood behind the recipient delimiter
+    *user* and *domain* say whose it is, an internationalised domain as DNS has it
+    (``xn--bcher-kva.example``), however the recipient was written; *detail* is what stood behind the recipient delimiter
     (``ann+lists``: user ``ann``, detail ``lists``), or empty.  *home*, *uid* and *gid* are there if
     the directory knows them.  *attributes* is what else the directory knows, by names that a
     backend documents; ``quota_octets`` and ``quota_messages`` are in `lmtpsvc.quota`, and

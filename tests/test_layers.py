@@ -17,6 +17,7 @@ PACKAGE = ROOT / "lmtpsvc"
 MAY_IMPORT: dict[str, set[str]] = {
     "response_codes": set(),
     "replies": {"response_codes"},
+    "domains": set(),
     "errors": {"replies", "response_codes"},
     "envelope": set(),
     "limits": {"quantities"},
@@ -55,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"envelope", "limits", "replies", "response_codes", "wire"},
     "delivery": {
         "commitment",
+        "domains",
         "envelope",
         "errors",
         "headers",
@@ -70,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Of the backends, directories take the threads.
     "directory": {
         "backends",
+        "domains",
         "envelope",
         "errors",
         "in_thread",
@@ -82,6 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {
         "client",
         "commitment",
+        "domains",
         "envelope",
         "errors",
         "interfaces",
@@ -126,6 +130,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "client",
         "config",
         "delivery",
+        "domains",
         "envelope",
         "errors",
         "headers",
@@ -136,12 +141,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire",
         "wiring",
     },
-    "pop3": {"backends"},
+    "pop3": {"backends", "domains"},
     "__main__": {"commands"},
 }
 
 #: These do no I/O, and could serve another framework.
 NO_TWISTED = {
+    "domains",
     "replies",
     "response_codes",
     "errors",

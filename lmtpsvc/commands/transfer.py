@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ..domains import ascii_domain
+
 #: The letter of each flag in the name of a Maildir's file.
 LETTERS: Final = {
     "\\Draft": "D",
@@ -50,7 +52,7 @@ def path_for(template: str, mailbox: str) -> str:
         ValueError: Its name could lead to another directory.
     """
     user, _, domain = mailbox.rpartition("@") if "@" in mailbox else (mailbox, "", "")
-    for field, value in (("{user}", user), ("{domain}", domain)):
+    for field, value in (("{user}", user), ("{domain}", ascii_domain(domain))):
         if field not in template:
             continue
         if value.strip(".") == "" or value.startswith(".") or re.search(r"[/\0]", value):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 from unicodedata import normalize
 
+from ..domains import with_ascii_domain
 from ..envelope import Mailbox
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ def fold(pattern: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    folded = normalize("NFC", pattern.lower())
+    folded = _folded(pattern)
     local, at, domain = folded.rpartition("@")
     if at and local in {"", "*"}:
         raise ValueError(f"for the whole domain, write {domain!r} and not {pattern!r}")
@@ -88,4 +89,15 @@ class Patterns(Generic[T]):
         return found
 
     def _find(self, key: str) -> T | None:
-        return self._values.get(normalize("NFC", key.lower()))
+        return self._values.get(_folded(key))
+
+
+def _folded(text: str) -> str:
+    """
+    One spelling for an address, domain or pattern, an internationalised domain as DNS has it.
+    """
+    text = text.lower()
+    if text.isascii():
+        return text
+    before, dot, domain = text.rpartition("*.")
+    return normalize("NFC", before + dot + with_ascii_domain(domain))

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from unicodedata import normalize
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, FirstError, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from .. import replies
+from ..domains import ascii_domain
 from ..envelope import Address, Mailbox, ValidSince
 from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
@@ -34,9 +35,10 @@ class AddressRules:
 
     def mailbox(self, address: Address) -> Mailbox:
         """
-        The mailbox that *address* says, whether or not there is one.
+        The mailbox that *address* says, whether or not there is one.  An internationalised domain
+        is in the form of DNS (`lmtpsvc.domains`), however it was said.
         """
-        local, domain = address.local, address.domain or self.hostname
+        local, domain = address.local, ascii_domain(address.domain or self.hostname)
         if self.fold_case:
             local = local.lower()
         if not local.isascii():
@@ -104,6 +106,9 @@ class Routing:
         # None, from a directory that forgot its answer, is a defect and not an unknown user.
         if len(mailboxes) == 0:
             raise refusal(replies.NO_SUCH_USER)
+        if not all(each.domain.isascii() for each in mailboxes):
+            # A directory may say it in either form; what stores mail knows one.
+            mailboxes = [evolve(each, domain=ascii_domain(each.domain)) for each in mailboxes]
         asked = mailboxes if size is None else [with_declared_size(one, size) for one in mailboxes]
         verdicts: list[Awaitable[None]] = []
         for mailbox in asked:

@@ -8,7 +8,8 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import Literal
 
-from ..envelope import Client, Envelope, OriginalRecipient, Recipient, Sender
+from ..domains import unicode_domain
+from ..envelope import Address, Client, Envelope, OriginalRecipient, Recipient, Sender
 from ..wire.xtext import encode_utf8_address
 
 #: When Delivered-To is added.  ``single``: where the transaction has one recipient, so that several
@@ -39,6 +40,8 @@ def trace_headers(
     epoch.
     """
     client, sender = envelope.client, envelope.sender
+    # RFC 6531 §3.7.3: U-labels, but only where the message is an internationalised one.
+    shown = unicode_domain if sender.smtputf8 else str
     lines = [f"Return-Path: <{sender}>"]
     only = envelope.recipients[0] if len(envelope.recipients) == 1 and not is_for_all else None
     if only is not None and delivered_to == "single":
@@ -46,13 +49,14 @@ def trace_headers(
     if only is not None and delivered_to != "always" and original != "no":
         lines += _original(only, sender, original)
     lines += [
-        f"Received: from {client.name} ({_place(client)})",
-        f"\tby {hostname} (lmtpsvc) with {_protocol(client, sender.smtputf8)} id {transaction_id}",
+        f"Received: from {shown(client.name)} ({_place(client)})",
+        f"\tby {shown(hostname)} (lmtpsvc) with {_protocol(client, sender.smtputf8)} id {transaction_id}",
     ]
     if client.cipher:
         lines.append(f"\t({client.cipher})")
     if only is not None:
-        lines.append(f"\tfor <{only}>")
+        said = only.address
+        lines.append(f"\tfor <{Address(said.local, shown(said.domain))}>")
     if sender.parameters and "MT-PRIORITY" in sender.parameters:
         # RFC 6710 §4.1
         lines.append(f"\tPRIORITY {sender.priority}")

@@ -11,7 +11,7 @@ A line is one of these, with a comment behind ``#`` if you like::
     cid@example.org quota=1G backend=archive
     dan@example.org quota=1G: dan@example.org, ann@example.org
 
-The file is UTF-8.  A local part that is not a plain word stands in quotes, as in RFC 5321 §4.1.2.
+The file is UTF-8.  An internationalised domain may stand there in either form.  A local part that is not a plain word stands in quotes, as in RFC 5321 §4.1.2.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..domains import ascii_domain
 from ..envelope import Mailbox
 from .knowledge import NOTHING, Knowledge, known_from
 from .table import BrokenAlias, Entry, Table, fold
@@ -59,7 +60,7 @@ class _Address(NamedTuple):
 
     @property
     def key(self) -> str:
-        return fold(f"{self.local}@{self.domain}")
+        return fold(f"{self.local}@{ascii_domain(self.domain)}")
 
 
 def parse(octets: bytes, delimiters: str = "+") -> Table:
@@ -121,7 +122,7 @@ def _known(text: str) -> tuple[Knowledge, str]:
 
 
 def _key(target: Mailbox) -> str:
-    return fold(f"{target.user}@{target.domain}")
+    return fold(f"{target.user}@{ascii_domain(target.domain)}")
 
 
 def _targets(text: str, delimiters: str) -> Iterator[Mailbox]:
@@ -169,7 +170,7 @@ def _mailbox(address: _Address, delimiters: str) -> Mailbox:
     local = fold(address.local)
     places = [at for at, letter in enumerate(local) if letter in delimiters and at]
     user, detail = (local[: places[0]], local[places[0] + 1 :]) if places else (local, "")
-    return Mailbox(user, fold(address.domain), detail)
+    return Mailbox(user, fold(ascii_domain(address.domain)), detail)
 
 
 def _add(entries: dict[str, Entry], key: str, entry: Entry) -> None:

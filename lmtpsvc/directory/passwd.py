@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from ..domains import ascii_domain
 from ..envelope import Mailbox
 from ..errors import refusal
 from ..in_thread import InThread, in_pool_of
@@ -60,12 +61,12 @@ class PasswdDirectory:
         self._clock, self._in_thread, self._look_up = clock, in_thread, look_up
         self._min_uid, self._max_uid = min_uid, max_uid
         self._cache_seconds = cache_seconds
-        self._domains = frozenset(domain.lower() for domain in domains)
+        self._domains = frozenset(ascii_domain(domain.lower()) for domain in domains)
         # The oldest come first, and all are kept equally long.
         self._cache: dict[str, tuple[float, struct_passwd | None]] = {}
 
     def resolve(self, mailbox: Mailbox) -> Awaitable[Sequence[Mailbox]] | Sequence[Mailbox]:
-        if self._domains and mailbox.domain.lower() not in self._domains:
+        if self._domains and ascii_domain(mailbox.domain.lower()) not in self._domains:
             raise refusal(NO_SUCH_USER)
         if _is_name(mailbox.user) is None:
             raise refusal(NO_SUCH_USER)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from ..domains import ascii_domain
 from ..envelope import Mailbox
 from .knowledge import NAMES, is_own, known_from
 
@@ -59,7 +60,7 @@ def _mailbox(row: Row, asked: Mailbox) -> Mailbox:
         {name: value for name, value in said.items() if (name in NAMES and value) or is_own(name)}
     )
     detail = said.get("detail", asked.detail)
-    return known.about(evolve(asked, user=user, domain=domain.lower(), detail=detail))
+    return known.about(evolve(asked, user=user, domain=ascii_domain(domain.lower()), detail=detail))
 
 
 def _text(name: str, value: Any) -> str:

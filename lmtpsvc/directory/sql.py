@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -19,6 +20,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ..backends.pool import Pool, WorkerPool
+from ..domains import unicode_domain
 from ..envelope import Mailbox
 from ..errors import DeliveryError, refusal
 from ..interfaces import IDirectory, IDirectoryFactory, ITellsSince
@@ -105,6 +107,11 @@ class SqlDirectory(Service):
     async def _ask(self, mailbox: Mailbox) -> Sequence[Mailbox]:
         try:
             rows = await self._rows(mailbox)
+            if not rows:
+                # Operators write internationalised domains as they like.
+                other = unicode_domain(mailbox.domain)
+                if other != mailbox.domain:
+                    rows = await self._rows(evolve(mailbox, domain=other))
         except DeliveryError:
             stale = self._cache.stale(mailbox)
             if stale is None:

@@ -17,6 +17,7 @@ from unicodedata import normalize
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
+from ..domains import ascii_domain
 from ..envelope import Mailbox
 from ..errors import refusal
 from ..ownership import DOMAIN_SINCE, SINCE
@@ -179,4 +180,4 @@ class Table:
 
 
 def _address(user: str, domain: str) -> str:
-    return fold(f"{user}@{domain}")
+    return fold(f"{user}@{ascii_domain(domain)}")

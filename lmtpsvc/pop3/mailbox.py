@@ -18,6 +18,7 @@ from zope.interface import Interface, implementer
 
 from ..backends.pool import Pool
 from ..backends.sql.reading import NoSuchMailboxError, NoSuchMessageError, Store
+from ..domains import with_ascii_domain
 
 
 @implementer(IMailboxPOP3)
@@ -113,15 +114,17 @@ class StoredMailboxPOP3:
             raise ValueError("no such message")
 
 
+def _named(login: str) -> str:
+    return with_ascii_domain(login.lower())
+
+
 @implementer(IRealm)
 class StoreRealm:
     """
     Whoever has logged in as ``user@domain`` gets the mailbox of that name.
     """
 
-    def __init__(
-        self, store: Store, pool: Pool, mailbox_of: Callable[[str], str] = str.lower
-    ) -> None:
+    def __init__(self, store: Store, pool: Pool, mailbox_of: Callable[[str], str] = _named) -> None:
         """
         *mailbox_of* makes the name of a mailbox of the name that somebody has logged in with.
         """

@@ -131,6 +131,23 @@ def test_protocol_of_a_proxy(protocol: str, tls: bool, smtputf8: bool, said: byt
     assert said in headers(BOB, sender=sender, client=Client("::1", "mx", tls, protocol))
 
 
+@pytest.mark.parametrize("smtputf8", [True, False])
+def test_internationalised_domains(smtputf8: bool) -> None:
+    """
+    Received has them as they are read where the message is internationalised, and else in ASCII
+    (RFC 6531 §3.7.3).
+    """
+    sender = Sender(ANN, {"SMTPUTF8": True} if smtputf8 else {})
+    bob = Recipient(Address("bob", "xn--bcher-kva.example"))
+    client = Client("192.0.2.1", "mx.xn--bcher-kva.example")
+
+    text = headers(bob, sender=sender, client=client).decode()
+
+    domain = "bücher.example" if smtputf8 else "xn--bcher-kva.example"
+    assert f"Received: from mx.{domain} (" in text
+    assert f"\tfor <bob@{domain}>; " in text
+
+
 @pytest.mark.parametrize(
     ("sender", "said"),
     [

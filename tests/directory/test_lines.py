@@ -29,7 +29,7 @@ VALID = {
     "cid@[IPv6:::1]: ann@example.org": ("cid@[ipv6:::1]", (ANN,)),
     '"c d"@example.org': ("c d@example.org", ()),
     '"c@d, \\"e"@example.org:ann@example.org': ('c@d, "e@example.org', (ANN,)),
-    "café@exämple.org": ("café@exämple.org", ()),
+    "café@exämple.org": ("café@xn--exmple-cua.org", ()),
     "cafe\u0301@example.org": ("caf\u00e9@example.org", ()),
     "@example.net": ("@example.net", ()),
     "@example.net: ann@example.org": ("@example.net", (ANN,)),

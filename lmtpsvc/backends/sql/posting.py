@@ -9,6 +9,7 @@ from functools import cached_property
 
 from attrs import define
 
+from ...domains import ascii_domain
 from ...envelope import Address, Envelope, Mailbox
 from ...interfaces import IMessage
 from ...quota import Quota
@@ -85,6 +86,9 @@ def original_recipient(envelope: Envelope, mailbox: Mailbox) -> str | None:
         names = {f"{mailbox.user}{c}{mailbox.detail}".lower() for c in "+-_=#."}
     for recipient in envelope.recipients:
         address: Address = recipient.address
-        if address.local.lower() in names and address.domain in {mailbox.domain, ""}:
+        if address.local.lower() in names and ascii_domain(address.domain) in {
+            mailbox.domain,
+            "",
+        }:
             return str(recipient)
     return None
