@@ -11,16 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
 from .lmtp_servers import Server, certificate, cyrus, dovecot, smtp_sink
 from .postfix import Postfix
-from .running import run, wait_until
+from .running import free_port, run, wait_until
 from .service import DOMAIN, Service
 
 Peer = Callable[[str], Path]
+Unavailable = Callable[[str], NoReturn]
 
 ANN, BOB, UNKNOWN = (f"{name}@{DOMAIN}" for name in ("ann", "bob", "nobody.here"))
 LETTER = b"Subject: x\n\n.\nQUIT\n.\n\xff\n"
@@ -104,12 +105,39 @@ class TestOurs:
             assert [letter in each.text for each in service.store.mailbox(user)].count(True) == 100
 
 
+#: Of everybody at Dovecot.
+PASSWORD = "open-sésame"
+
+
 @pytest.fixture(scope="module")
-def dovecot_lmtp(top: Path, peer: Peer) -> Iterator[Server]:
+def auth_port() -> int:
+    """
+    Where Dovecot says whether a password is right.
+    """
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def dovecot_lmtp(top: Path, peer: Peer, auth_port: int) -> Iterator[Server]:
     """
     Dovecot's LMTP, where Ann and Bob live.
     """
-    with dovecot(peer("dovecot"), top / "dovecot-lmtp", ("ann", "bob")) as server:
+    more = f"""\
+auth_mechanisms = plain login scram-sha-256
+service auth {{
+  inet_listener {{
+    address = 127.0.0.1
+    port = {auth_port}
+  }}
+}}
+"""
+    with dovecot(
+        peer("dovecot"),
+        top / "dovecot-lmtp",
+        ("ann", "bob"),
+        passdb=f"password={PASSWORD}",
+        more=more,
+    ) as server:
         yield server
 
 
@@ -207,12 +235,12 @@ class TestDovecot:
 
 
 class TestCyrus:
-    def test_each_has_a_reply(self, top: Path, peer: Peer) -> None:
+    def test_each_has_a_reply(self, top: Path, peer: Peer, unavailable: Unavailable) -> None:
         """
         Its multi-line refusal belongs to one recipient, and the one behind it has its own reply.
         """
         if os.geteuid() != 0:
-            pytest.skip("Cyrus runs as cyrus, which takes root")
+            unavailable("root")
         with cyrus(peer("cyrmaster"), top / "cyrus", ("ann", "bob")) as server:
             sent = send(*to(ANN, UNKNOWN, BOB), server.address)
 
@@ -274,12 +302,20 @@ class TestSmtpSink:
 
 
 @pytest.fixture(scope="module")
-def postfix(top: Path, peer: Peer, service: Service) -> Iterator[Postfix]:
+def postfix(
+    top: Path,
+    peer: Peer,
+    unavailable: Unavailable,
+    service: Service,
+    dovecot_lmtp: Server,
+    auth_port: int,
+) -> Iterator[Postfix]:
     """
-    An smtpd with TLS, in front of our service.
+    An smtpd with TLS, in front of our service; Dovecot authenticates its clients.
     """
+    assert dovecot_lmtp.port
     if os.geteuid() != 0:
-        pytest.skip("Postfix takes root")
+        unavailable("root")
     directory = top / "postfix"
     directory.mkdir()
     directory.chmod(0o755)
@@ -295,6 +331,10 @@ smtpd_tls_chain_files = {directory}/tls.pem
 smtpd_authorized_xclient_hosts = 127.0.0.0/8
 smtpd_authorized_xforward_hosts = 127.0.0.0/8
 smtputf8_enable = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = inet:127.0.0.1:{auth_port}
+smtpd_sasl_security_options = noanonymous
 """,
     )
     try:
@@ -352,6 +392,21 @@ class TestPostfix:
 
         assert sent.status == 2, sent.said
         assert set(sent.codes.values()) == {554}
+
+    @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN", "LOGIN"])
+    def test_authenticated(self, postfix: Postfix, tmp_path: Path, mechanism: str) -> None:
+        """
+        With the right password mail is taken, with a wrong one it waits for the right one.
+        """
+        for password, status, code in ((PASSWORD, 0, 250), ("wrong", 2, 451)):
+            (tmp_path / "password").write_text(f"{password}\n")
+            words = ["--auth", ANN, "--password-file", str(tmp_path / "password")]
+            words += ["--mechanism", mechanism, "--in-the-clear", *to(BOB)]
+            sent = send("--smtp", *words, f"127.0.0.1:{postfix.port}")
+
+            assert f"> AUTH {mechanism}\n" in sent.said
+            assert (sent.status, sent.codes) == (status, {BOB: code}), sent.said
+            assert password not in sent.said
 
     def test_utf8(self, postfix: Postfix, service: Service) -> None:
         """

@@ -13,8 +13,9 @@ from typing import BinaryIO
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from lmtpsvc.client import TLS, Client, Login, Outcome
 from lmtpsvc.commitment import Commitment
-from lmtpsvc.envelope import Address, Envelope, Mailbox
+from lmtpsvc.envelope import Address, Envelope, Mailbox, Recipient
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
 from lmtpsvc.interfaces import (
     Capabilities,
@@ -121,6 +122,18 @@ def reading(message: IMessage) -> tuple[BinaryIO, Sizes, EmailMessage, Envelope,
 
 def message() -> IMessage:
     return MemoryMessage(b"")
+
+
+async def sending(reactor: object, message: IMessage) -> list[Outcome]:
+    client = Client(reactor, "unix:/run/lmtp.sock", tls=TLS.MAY, login=Login("ann", "sesame"))
+    with message.open() as file:
+        delivery = client.send(None, ["ann@example.org", Address("bob", "example.org")], file)
+        come: list[tuple[Recipient, Outcome]] = [each async for each in delivery]
+        first: Outcome = await delivery.outcomes[0]
+    # Text is no message: nobody knows how its lines end, or in which encoding.
+    client.send(None, ["ann@example.org"], "Hi")  # type: ignore[arg-type]
+    await client.close()
+    return [first, come[0][1], *await delivery]
 
 
 class Contract(BackendContract):
