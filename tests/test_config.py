@@ -548,12 +548,12 @@ class TestMistakes:
             ),
             (
                 'backend = "nowhere:x"',
-                "lmtp.toml: backend: no backend is called 'nowhere': installed: maildir, mbox, pipe, sql",
+                "lmtp.toml: backend: no backend is called 'nowhere': installed: forward, maildir, mbox, pipe, sql",
             ),
             (
                 'backend = "lokal"\n[backends]\nlocal = "maildir:x"',
                 (
-                    "lmtp.toml: backend: no backend is called 'lokal': installed: maildir, mbox, pipe, sql;"
+                    "lmtp.toml: backend: no backend is called 'lokal': installed: forward, maildir, mbox, pipe, sql;"
                     " [backends] has local"
                 ),
             ),
