@@ -24,6 +24,7 @@ COMMANDS: Final = {
         "Write mailboxes of an SQL store as Maildirs or mbox files, or into another store",
     ),
     "import": (".commands.importing", "Put a Maildir or an mbox file into an SQL store"),
+    "passwd": (".commands.passwd", "Set a password in a file for --auth scram:FILE"),
     "sql": (".commands.sql", "Look after an SQL store: check, upgrade, clean"),
     "send": (".commands.sending", "Send a message over LMTP or SMTP, and show every reply"),
 }

@@ -146,6 +146,7 @@ class Config:
     json_log: str | None = _key(None, values.text)
     workers: int = _key(1, values.workers)
     extension: tuple[str, ...] = _key((), values.texts)
+    auth: tuple[str, ...] = _key((), values.texts)
     tls_certificate: str | None = _key(None, values.text)
     tls_key: str | None = _key(None, values.text)
     tls_client_ca: str | None = _key(None, values.text)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from .auth.specs import describe_checkers
 from .config import (
     DEFAULT_BACKEND,
     DEFAULT_LISTEN,
@@ -109,6 +110,12 @@ class Options(usage.Options):
         """
         self["extension"].append(words)
 
+    def opt_auth(self, words: str) -> None:
+        """
+        Who may log in: a checker of twisted.cred, such as scram:FILE; see --help-auth.  May be repeated.
+        """
+        self["auth"].append(words)
+
     def opt_trusted(self, words: str) -> None:
         """
         Who may say on whose behalf it connects (XCLIENT, XFORWARD, PROXY): networks with commas
@@ -132,6 +139,13 @@ class Options(usage.Options):
         Show the installed backends, and leave.
         """
         sys.stdout.write(describe(backend_factories()))
+        sys.exit(0)
+
+    def opt_help_auth(self) -> None:
+        """
+        Show the installed checkers of logins, and leave.
+        """
+        sys.stdout.write(describe_checkers())
         sys.exit(0)
 
     def opt_help_users(self) -> None:
@@ -268,7 +282,7 @@ class Options(usage.Options):
 
 
 #: The keys of the file that are options which may be repeated.
-_LISTS = ("listen", "trusted", "extension")
+_LISTS = ("listen", "trusted", "extension", "auth")
 
 #: The options that are keys of the file too, but for those.
 _KEYS = tuple(name for name, *_ in (*Options.optParameters, *Options.optFlags) if name != "config")

@@ -168,6 +168,7 @@ def goodbye(hostname: str) -> Reply:
 SHUTTING_DOWN = Reply(421, "Service is shutting down, try again later", (3, 2))
 IDLE_TOO_LONG = Reply(421, "Nothing heard for too long, closing connection", (4, 2))
 TOO_MANY_ERRORS = Reply(421, "Too many errors, closing connection", (7, 0))
+TOO_MANY_LOGINS = Reply(421, "Too many failed logins, closing connection", (7, 0))
 TOO_MANY_CONNECTIONS = Reply(421, "Too many connections, try again later", (3, 2))
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────────
@@ -216,6 +217,19 @@ BAD_ATTRIBUTE = Reply(501, "Syntax: attribute=value, in xtext", (5, 4))
 UNKNOWN_ATTRIBUTE = Reply(501, "Attribute not recognized", (5, 4))
 BAD_TRACE = Reply(501, "Syntax: TRACE word", (5, 4))
 NOT_IMPLEMENTED = Reply(502, "Command not implemented", (5, 1))
+
+# RFC 4954 §4, §6.
+AUTHENTICATED = Reply(235, "Authenticated", (7, 0))
+RESPONSE_TOO_LONG = Reply(500, "Authentication exchange line is too long", (5, 6))
+BAD_AUTH = Reply(501, "Syntax: AUTH mechanism [initial-response]", (5, 4))
+BAD_BASE64 = Reply(501, "This is not Base64", (5, 2))
+BAD_RESPONSE = Reply(501, "This is not what the mechanism asks for", (5, 2))
+LOGIN_CANCELLED = Reply(501, "Authentication cancelled", (7, 0))
+LOGGED_IN = Reply(503, "Authenticated already", (5, 1))
+UNKNOWN_MECHANISM = Reply(504, "Unrecognized authentication mechanism", (5, 4))
+LOGIN_FAILED = Reply(535, "Authentication credentials invalid", (7, 8))
+LOGIN_NEEDS_TLS = Reply(538, "Encryption required for this mechanism", (7, 11))
+LOGIN_UNCHECKED = Reply(454, "Authentication is not possible now, try again later", (7, 0))
 
 LHLO_FIRST = Reply(503, "LHLO first", (5, 1))
 MAIL_FIRST = Reply(503, "MAIL first", (5, 1))

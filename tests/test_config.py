@@ -17,6 +17,7 @@ from lmtpsvc.config import BrokenConfig, Config, Problem, Route, read_file, stru
 from lmtpsvc.delivery.json_log import JSONLog
 from lmtpsvc.limits import Limits
 from lmtpsvc.options import Options
+from lmtpsvc.session.auth import Auth
 from lmtpsvc.session.connection import Terms
 from lmtpsvc.tap import makeService
 
@@ -429,9 +430,49 @@ class TestTLS:
         assert line == mistake(text)
 
 
+class TestAuth:
+    """
+    Who may log in.
+    """
+
+    def test_checkers(self, options: Callable[..., Options]) -> None:
+        """
+        Options and keys say the same, and the former count more.
+        """
+        assert ("external",) == options('auth = "external"').config.auth
+        words = ("--auth", "external:ann", "--auth", "memory:bob:secret")
+        made = options('auth = "external"', *words)
+        assert words[1::2] == made.config.auth
+        assert any(isinstance(each, Auth) for each in made.parts.extensions._extensions)
+
+    def test_nobody(self, options: Callable[..., Options]) -> None:
+        """
+        Without checkers there is no AUTH.
+        """
+        made = options("")
+        assert not any(isinstance(each, Auth) for each in made.parts.extensions._extensions)
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            (
+                'auth = ["external", "scram:none"]',
+                "lmtp.toml: auth: scram: none: No such file or directory",
+            ),
+            (
+                '[[listeners]]\nlisten = "unix:s"\nlogin-required = true',
+                "lmtp.toml: [[listeners]] 1: listen: login-required:unix:s: needs auth",
+            ),
+            ("auth = 1", "lmtp.toml: auth: expected a text, or a list of texts, found 1"),
+        ],
+    )
+    def test_mistake(self, text: str, line: str, mistake: Callable[..., str]) -> None:
+        assert line == mistake(text)
+
+
 TOP = (
     "listen, listeners, trusted, backend, users, hostname, recipient-delimiter, keep-case, delivered-to,"
-    " original-recipient, dsn, vrfy, spool, json-log, workers, extension, tls-certificate, tls-key,"
+    " original-recipient, dsn, vrfy, spool, json-log, workers, extension, auth, tls-certificate, tls-key,"
     " tls-client-ca, tls-client, limits, backends, routes"
 )
 

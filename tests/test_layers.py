@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "response_codes",
         "wire",
     },
+    "auth": {"delivery", "errors", "in_thread", "replies", "session"},
     # Of the backends, directories take the threads.
     "directory": {
         "backends",
@@ -110,6 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "values": {"delivery", "networks", "quantities", "server", "session", "wire"},
     "config": {"delivery", "limits", "server", "session", "values"},
     "wiring": {
+        "auth",
         "client",
         "config",
         "delivery",
@@ -124,8 +126,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "values",
         "wire",
     },
-    "options": {"config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
+    "options": {"auth", "config", "delivery", "interfaces", "limits", "server", "specs", "wiring"},
     "commands": {
+        "auth",
         "backends",
         "client",
         "config",

@@ -44,6 +44,7 @@ from ..session.server import ServerSession
 from ..wire.proxy_header import ProxyHeader
 from .idle import IdleTimer
 from .outlet import Outlet
+from .peer_uid import peer_uid
 from .tls import handshake_facts
 
 if TYPE_CHECKING:
@@ -340,16 +341,18 @@ class LMTPProtocol(Protocol):
         host = getattr(peer, "host", "local")
         port, identifier = getattr(peer, "port", None), ""
         trusted = self.factory.trusts(host)
+        uid = peer_uid(transport) if host == "local" else None
         tls = ISSLTransport.providedBy(transport)
         told = self.told
         if told is not None and not told.is_own:
             # It is not the proxy that talks to us now.
             host, port = told.host or UNKNOWN_HOST, told.port
             trusted = self.factory.trusts(host)
-            tls, identifier = tls or told.tls, told.identifier
+            tls, identifier, uid = tls or told.tls, told.identifier, None
         return Connection(
             host,
             port,
+            uid=uid,
             tls=tls,
             offers_tls=self.factory.tls is not None and not tls,
             is_trusted=trusted,

@@ -52,7 +52,8 @@ class Extension:
 
     def announcement(self, session: ServerSession) -> str:
         """
-        The line after LHLO: the keyword, and its parameters if it has any.
+        The line after LHLO: the keyword, and its parameters if it has any.  If it is empty, the
+        extension is not announced, but there all the same.
         """
         return self.keyword
 
@@ -164,9 +165,10 @@ class Extensions:
         """
         choosy = self._choosy
         announced = [
-            each.announcement(session)
+            line
             for each in self._extensions
-            if each not in choosy or each.is_available(session)
+            if (each not in choosy or each.is_available(session))
+            and (line := each.announcement(session))
         ]
         return self._hello((hostname, *announced))
 

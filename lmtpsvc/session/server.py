@@ -51,6 +51,9 @@ from .reply_queue import Answer, ReplyQueue, Slot
 from .requirements import under_terms
 from .states import State, Verb, advance
 
+#: What counts as an error of the client's beside those from 500 to 509.
+_ERRORS = frozenset({replies.UNKNOWN_PARAMETER, replies.LOGIN_FAILED})
+
 #: So many replies may be outstanding before commands are left unread.
 MAX_OUTSTANDING = 1000
 
@@ -91,6 +94,7 @@ class ServerSession:
         "_text_size",
         "_then",
         "_told_name",
+        "_too_long",
         "_undelivered",
         "_waiting",
         "client",
@@ -123,6 +127,7 @@ class ServerSession:
         # Who takes the next line, if it is no command, and how long that may be.
         self._line_reader: Callable[[bytes], None] | None = None
         self._line_limit = limits.command_line
+        self._too_long = replies.LINE_TOO_LONG
         self._buffer, self._position = b"", 0
         self._skipping = False
         self._errors = 0
@@ -364,13 +369,18 @@ class ServerSession:
         self._asked = asked = Asked(find, then)
         self._events.append(asked)
 
-    def read_line(self, reader: Callable[[bytes], None], limit: int) -> None:
+    def read_line(
+        self,
+        reader: Callable[[bytes], None],
+        limit: int,
+        too_long: Reply = replies.LINE_TOO_LONG,
+    ) -> None:
         """
         Give the next line to *reader*, without its CRLF, in place of taking it for a command; it
         answers it, or raises CommandError.  A line of more than *limit* octets, CRLF included, is
-        answered 500, and *reader* forgotten.
+        answered *too_long*, and *reader* forgotten.
         """
-        self._line_reader, self._line_limit = reader, limit
+        self._line_reader, self._line_limit, self._too_long = reader, limit, too_long
 
     def take_octets(self, count: int, then: Callable[[], None], *, as_text: bool) -> None:
         """
@@ -444,9 +454,9 @@ class ServerSession:
             return False
         self._position = end + 1
         if self._skipping:
-            self._skipping = False
+            self._skipping, too_long = False, self._too_long
             self._end_exchange()
-            self._refuse(replies.LINE_TOO_LONG)
+            self._refuse(too_long)
             return True
         try:
             if self._line_reader is not None:
@@ -485,17 +495,18 @@ class ServerSession:
         """
         Give a line that is no command to who waits for it.
         """
-        reader, limit = self._line_reader, self._line_limit
+        reader, limit, too_long = self._line_reader, self._line_limit, self._too_long
         self._end_exchange()
         assert reader is not None, "looked at before"
         if len(line) > limit:
-            raise CommandError(replies.LINE_TOO_LONG)
+            raise CommandError(too_long)
         if not line.endswith(b"\r\n"):
             raise CommandError(replies.LINE_ENDING)
         reader(line[:-2])
 
     def _end_exchange(self) -> None:
         self._line_reader, self._line_limit = None, self._limits.command_line
+        self._too_long = replies.LINE_TOO_LONG
 
     def _hold_partial_line(self) -> None:
         """
@@ -511,7 +522,7 @@ class ServerSession:
     def _refuse(self, reply: Reply) -> None:
         self._replies.put(reply)
         # What the client cannot know beforehand is no error of its own: limits, and who lives here.
-        if 500 <= reply.code < 510 or reply is replies.UNKNOWN_PARAMETER:
+        if 500 <= reply.code < 510 or reply in _ERRORS:
             self._errors += 1
             if self._errors >= self._limits.errors:
                 self._say_farewell(replies.TOO_MANY_ERRORS)

@@ -10,18 +10,23 @@ from typing import TypeVar
 
 from attrs import frozen
 
+from ..auth.authority import CheckerAuthority
+from ..auth.specs import checker_from_string
 from ..config import BrokenConfig, Config, Problem
 from ..delivery.patterns import Patterns
 from ..delivery.routes import Destination, RoutedBackend, RoutedDirectory
 from ..delivery.routing import AddressRules
+from ..in_thread import in_pool_of
 from ..interfaces import IBackend, IDirectory, ITellsSince
 from ..server.tls import ServerTLS, TLSFiles, UnusableTLS
+from ..session.auth import Auth
 from ..session.dsn import DSN
 from ..session.extensions import Extension, Extensions
 from ..session.standard import standard_extensions
 from ..session.valid_since import ValidSinceThen
 from ..session.verification import Verification
 from ..specs import backend_from_string, directory_from_string, extension_from_string
+from ..values import split_terms
 from ..wire.grammar import match_domain
 from .listeners import needs_certificate, reachable_from_elsewhere
 from .submission import RELAYED, submission_client
@@ -160,11 +165,31 @@ class _Making:
             self._wrong((error.key,), str(error))
             return None
 
+    def _checkers(self) -> list[object]:
+        """
+        Those who say who may log in.
+        """
+        config, made = self._config, []
+        for words in config.auth:
+            try:
+                made.append(checker_from_string(words))
+            except ValueError as error:
+                self._wrong(("auth",), str(error))
+        # A host that is trusted may say who has logged in elsewhere.
+        if not config.auth and not config.trusted:
+            for position, words in enumerate(config.listen):
+                if "login-required" in split_terms(words)[0]:
+                    self._wrong(config.place_of(position), f"{words}: needs auth")
+        return made
+
     def _extensions(self) -> Extensions:
         """
         What every service has, and what the operator asks for besides.
         """
         made = self._asked_for()
+        checkers = self._checkers()
+        if checkers:
+            made.append(Auth(CheckerAuthority(checkers, in_pool_of(self._reactor))))
         for number, words in enumerate(self._config.extension, 1):
             try:
                 made.append(extension_from_string(self._reactor, words))

@@ -7,6 +7,7 @@ reactor.
 
 from twisted.application.service import ServiceMaker
 
+from lmtpsvc.auth.plugins import ProofFactory, ScramFactory
 from lmtpsvc.backends.forward import ForwardFactory
 from lmtpsvc.backends.maildir import MaildirFactory
 from lmtpsvc.backends.mbox import MboxFactory
@@ -29,3 +30,6 @@ any_users = AnyFactory()
 file_users = FileFactory()
 passwd_users = PasswdFactory()
 sql_users = SqlUsersFactory()
+
+scram_checker = ScramFactory()
+proof_checker = ProofFactory()
