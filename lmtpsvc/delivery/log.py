@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Final
+from functools import partial
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -23,7 +23,6 @@ _log = Logger(namespace=NAMESPACE)
 # and there is a line for every recipient.
 _FORMAT = "{line}"
 
-_nothing_more: Final[tuple[Mapping[str, str], str]] = ({}, "")
 _is_word = re.compile(r'[^\s"=\\]+').fullmatch
 
 
@@ -52,13 +51,15 @@ def log_delivery(
     Log what became of one recipient of a message.
     """
     client, sender, to, said = envelope.client, str(envelope.sender), str(recipient), str(reply)
-    more, shown = _nothing_more
+    # Most know nothing more, and for them the fields are not put together anew.
+    info, shown = _log.info, ""
     if client.login or client.session or client.origin is not None:
         more, shown = _told(client)
+        info = partial(info, **more)
     if recipient.parameters:
         asked, original = _asked(envelope, recipient)
-        more, shown = {**more, **asked}, shown + original
-    _log.info(
+        info, shown = partial(info, **asked), shown + original
+    info(
         _FORMAT,
         line=(
             f"{transaction_id} to=<{to}> mailbox={mailboxes} from=<{sender}> client={client.host}"
@@ -77,7 +78,6 @@ def log_delivery(
         lookup_seconds=timing.lookup,
         store_seconds=timing.store,
         total_seconds=timing.total,
-        **more,
     )
 
 
