@@ -5,6 +5,9 @@ What a directory knows travels in `lmtpsvc.envelope.Mailbox.attributes`, as text
 
 ``quota_octets``, ``quota_messages``
     What the mailbox may hold; ``0`` is no limit.  Without either, the backend's own rule counts.
+``ignore_quota``
+    Only where a client that is trusted has said IGNOREQUOTA: the mailbox takes what comes, and it is
+    counted all the same.
 ``declared_size``
     Only in what `lmtpsvc.interfaces.IBackend.verify` gets: what the client said with SIZE.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .envelope import Mailbox
 from .quantities import octets
@@ -22,6 +25,7 @@ from .quantities import octets
 OCTETS: Final = "quota_octets"
 MESSAGES: Final = "quota_messages"
 DECLARED_SIZE: Final = "declared_size"
+IGNORED: Final = "ignore_quota"
 
 _number = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch
 
@@ -29,11 +33,13 @@ _number = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch
 @frozen
 class Quota:
     """
-    The most *octets* and *messages* that a mailbox may hold; 0 is any number.
+    The most *octets* and *messages* that a mailbox may hold; 0 is any number.  If it is not
+    *binding*, what comes is counted, and there is room for it.
     """
 
     octets: int = 0
     messages: int = 0
+    binding: bool = field(default=True, eq=False)
 
     def __bool__(self) -> bool:
         return bool(self.octets or self.messages)
@@ -42,6 +48,8 @@ class Quota:
         """
         Whether a mailbox may hold that much.
         """
+        if not self.binding:
+            return True
         return not (self.octets and octets > self.octets) and not (
             self.messages and messages > self.messages
         )
@@ -99,11 +107,26 @@ def with_declared_size(mailbox: Mailbox, size: int) -> Mailbox:
     return evolve(mailbox, attributes={**mailbox.attributes, DECLARED_SIZE: str(size)})
 
 
-def without_quota(mailbox: Mailbox) -> Mailbox:
+def limit_of(mailbox: Mailbox, otherwise: Quota | None) -> Quota | None:
+    """
+    What *mailbox* may hold: as the directory says, *otherwise* if it says nothing; None if there is
+    no limit.
+
+    Raises:
+        ValueError: What the directory says is no number.
+    """
+    said = quota_of(mailbox)
+    quota = otherwise if said is None else said or None
+    if quota is not None and IGNORED in mailbox.attributes:
+        return evolve(quota, binding=False)
+    return quota
+
+
+def ignoring_quota(mailbox: Mailbox) -> Mailbox:
     """
     *mailbox* as one that takes what comes: a trusted client has said IGNOREQUOTA.
     """
-    return evolve(mailbox, attributes={**mailbox.attributes, **Quota().attributes()})
+    return evolve(mailbox, attributes={**mailbox.attributes, IGNORED: "yes"})
 
 
 def _octets(text: str) -> int:

@@ -29,12 +29,15 @@ from attrs import evolve, fields, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.logger import capturedLogs, formatEvent
 
 from lmtpsvc import replies
 from lmtpsvc.commands.check import main as check
 from lmtpsvc.commands.where import routes
 from lmtpsvc.config import DEFAULT_LISTEN, LIMITS, BrokenConfig, Config, structure
+from lmtpsvc.delivery.log import Timing, log_delivery
 from lmtpsvc.directory.lines import parse
+from lmtpsvc.envelope import Address, Client, Envelope, Origin, Recipient, Sender
 from lmtpsvc.limits import Limits
 from lmtpsvc.session.states import TRANSITIONS, State, Verb
 from lmtpsvc.tap import Options
@@ -232,7 +235,9 @@ class TestConfig:
 
         assert success_of(routes(parts, line.split()[0])) == line.splitlines()
 
-    @pytest.mark.parametrize("example", examples("docs/config.md", "toml"))
+    @pytest.mark.parametrize(
+        "example", examples("docs/config.md", "toml") + examples("docs/proxies.md", "toml")
+    )
     def test_examples(self, example: str) -> None:
         """
         The examples have no mistake.
@@ -396,6 +401,30 @@ class TestConversation:
                     assert _transaction_id.sub("ID", text) == _transaction_id.sub("ID", heard)
 
 
+def test_log_of_what_is_told() -> None:
+    """
+    The line of docs/proxies.md has the fields that Postfix' XFORWARD leads to.
+    """
+    [line] = examples("docs/proxies.md", "forwarded")
+    client = Client(
+        "local",
+        origin=Origin(host="198.51.100.7", protocol="ESMTP", ident="4F1D2C3B5A"),
+    )
+    ann = Recipient(Address("ann", "example.org"))
+    with capturedLogs() as events:
+        log_delivery(
+            "665fd1c72c1b55de",
+            Envelope(Sender(Address("me", "example.org")), (ann,), client),
+            ann,
+            "ann@example.org",
+            418,
+            replies.delivered("665fd1c72c1b55de", str(ann)),
+            Timing(0.001, 0.004, 0.005),
+        )
+
+    assert [line] == [f"{formatEvent(event)}\n" for event in events]
+
+
 @pytest.mark.interop
 class TestLog:
     def test_fields(self, service: Service) -> None:
@@ -521,7 +550,9 @@ class TestClient:
 
 @pytest.mark.interop
 class TestPeers:
-    @pytest.mark.parametrize("example", examples("docs/postfix.md", "main.cf"))
+    @pytest.mark.parametrize(
+        "example", examples("docs/postfix.md", "main.cf") + examples("docs/proxies.md", "main.cf")
+    )
     def test_main_cf(self, example: str, peer: Callable[[str], Path], tmp_path: Path) -> None:
         """
         Postfix knows every parameter of the examples, and reads the value that is meant.
@@ -539,6 +570,24 @@ class TestPeers:
         read = {line for line in done.stdout.splitlines() if line}
         wanted = {line.strip() for line in example.splitlines() if line and line[0] != "#"}
         assert wanted <= read
+
+    def test_haproxy_cfg(self, peer: Callable[[str], Path], tmp_path: Path) -> None:
+        """
+        HAProxy has nothing against its example, and no warning.
+        """
+        [example] = examples("docs/proxies.md", "haproxy")
+        (tmp_path / "haproxy.cfg").write_text(example)
+
+        done = subprocess.run(
+            [peer("haproxy"), "-c", "-f", tmp_path / "haproxy.cfg"],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stderr
 
     def test_dovecot_conf(self, peer: Callable[[str], Path], tmp_path: Path) -> None:
         """

@@ -7,7 +7,15 @@ from __future__ import annotations
 import pytest
 
 from lmtpsvc.envelope import Mailbox
-from lmtpsvc.quota import Quota, declared_size, parse, quota_of, with_declared_size
+from lmtpsvc.quota import (
+    Quota,
+    declared_size,
+    ignoring_quota,
+    limit_of,
+    parse,
+    quota_of,
+    with_declared_size,
+)
 
 ANN = Mailbox("ann", "example.org")
 
@@ -86,6 +94,7 @@ def test_attributes(quota: Quota) -> None:
         (Quota(100), 100, 10_000, True),
         (Quota(0, 2), 10_000, 2, True),
         (Quota(), 10_000, 10_000, True),
+        (Quota(100, 2, binding=False), 101, 3, True),
     ],
 )
 def test_has_room(quota: Quota, octets: int, messages: int, has_room: bool) -> None:
@@ -93,6 +102,29 @@ def test_has_room(quota: Quota, octets: int, messages: int, has_room: bool) -> N
     A mailbox may be filled to the last octet.
     """
     assert has_room == quota.has_room(octets, messages)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "otherwise", "limit"),
+    [
+        ({}, None, None),
+        ({}, Quota(1), Quota(1)),
+        ({"quota_octets": "2"}, Quota(1), Quota(2)),
+        ({"quota_octets": "0"}, Quota(1), None),
+    ],
+)
+def test_limit(attributes: dict[str, str], otherwise: Quota | None, limit: Quota | None) -> None:
+    """
+    The directory's word counts more than the backend's; a client that may ignore either changes
+    nothing of what it is.
+    """
+    ann = Mailbox("ann", "example.org", attributes=attributes)
+
+    found, ignored = (limit_of(each, otherwise) for each in (ann, ignoring_quota(ann)))
+
+    assert limit == found == ignored
+    assert found is None or found.binding
+    assert ignored is None or not ignored.binding
 
 
 def test_declared_size() -> None:

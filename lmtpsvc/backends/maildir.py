@@ -21,7 +21,7 @@ from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..errors import DeliveryError, from_os_error, refusal
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
-from ..quota import Quota, declared_size, quota_of
+from ..quota import Quota, declared_size, limit_of
 from ..replies import MAILBOX_UNAVAILABLE
 from .batch import Batch
 from .files import check_room, make_directory, make_directory_durably, remove_older
@@ -90,7 +90,7 @@ class MaildirBackend(Service):
         matter.
         """
         place, quota = self._place(mailbox), self._quota(mailbox)
-        if quota is None:
+        if quota is None or not quota.binding:
             return None
         return self._pool.submit(partial(self._check_room, mailbox, place, quota))
 
@@ -136,11 +136,10 @@ class MaildirBackend(Service):
             TemporaryFailure: What the directory says about it is no number.
         """
         try:
-            said = quota_of(mailbox)
+            return limit_of(mailbox, self._settings.quota)
         except ValueError as error:
             _log.error("{mailbox}: {error}", mailbox=mailbox, error=error)
             raise refusal(MAILBOX_UNAVAILABLE) from error
-        return self._settings.quota if said is None else said or None
 
     def _check_room(self, mailbox: Mailbox, place: Place, quota: Quota) -> None:
         """

@@ -18,7 +18,7 @@ from ..envelope import Address, Mailbox, ValidSince
 from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
 from ..ownership import check_owner
-from ..quota import with_declared_size, without_quota
+from ..quota import ignoring_quota, with_declared_size
 from .awaiting import as_deferred, drop
 
 
@@ -78,7 +78,7 @@ class Routing:
 
         *size* is what the client said that the message has, in octets (RFC 1870), *since* when the
         mailbox must have been the same person's (RFC 7293), *binary* that no octet may change
-        (RFC 3030 §3).  With *ignore_quota*, the mailboxes have no quota.
+        (RFC 3030 §3).  With *ignore_quota*, the mailboxes take what comes.
 
         Fails:
             DeliveryError: With the reply to RCPT.
@@ -94,7 +94,7 @@ class Routing:
         if since is not None:
             found.addCallback(_of_the_same_owner, address, since)
         if ignore_quota:
-            found.addCallback(lambda mailboxes: [without_quota(each) for each in mailboxes])
+            found.addCallback(lambda mailboxes: [ignoring_quota(each) for each in mailboxes])
         resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify, size)
         if not resolved.called or resolved.paused:
             resolved.addTimeout(self.lookup_seconds, self.clock)

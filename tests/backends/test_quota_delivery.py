@@ -19,7 +19,7 @@ from lmtpsvc.backends.maildirsize import recount
 from lmtpsvc.backends.settings import from_words
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import DeliveryError
-from lmtpsvc.quota import Quota, with_declared_size
+from lmtpsvc.quota import Quota, ignoring_quota, with_declared_size
 from lmtpsvc.testing import MemoryMessage
 
 Make = Callable[..., MaildirBackend]
@@ -189,6 +189,22 @@ class TestDelivery:
 
         assert "1073741824S,10000C 100 1 100 1 100 1" == says(ANN)
         assert 3 == number(ANN)
+
+    def test_ignored(
+        self, maildir: Make, success_of: Any, failure_of: Any, says: Any, way: str
+    ) -> None:
+        """
+        Who may ignore the quota delivers to a full mailbox, and what he delivers is counted.
+        """
+        backend = maildir(quota="150")
+        success_of(backend.deliver(HUNDRED, [ANN])[0])
+
+        assert backend.verify(with_declared_size(ignoring_quota(ANN), 100)) is None
+        success_of(backend.deliver(HUNDRED, [ignoring_quota(ANN)])[0])
+
+        assert "150S 100 1 100 1" == says(ANN)
+        failure_of(backend.deliver(HUNDRED, [ANN])[0], DeliveryError)
+        failure_of(backend.verify(ANN), DeliveryError)
 
     def test_crlf(self, maildir: Make, success_of: Any, says: Any) -> None:
         """

@@ -16,7 +16,7 @@ from lmtpsvc import replies
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import refusal
 from lmtpsvc.interfaces import IMessage
-from lmtpsvc.quota import Quota, quota_of
+from lmtpsvc.quota import IGNORED, Quota, limit_of
 
 PROXY = IPv4Address("TCP", "192.0.2.1", 1024)
 
@@ -100,7 +100,7 @@ class TestIgnoreQuota:
     @pytest.fixture(autouse=True)
     def full(self, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         def verify(mailbox: Mailbox) -> None:
-            if quota_of(mailbox) != Quota():
+            if not (limit_of(mailbox, Quota(1)) or Quota()).has_room(2, 1):
                 raise refusal(replies.MAILBOX_FULL)
 
         monkeypatch.setattr(world, "verify", verify)
@@ -115,7 +115,8 @@ class TestIgnoreQuota:
 
     def test_ignored(self, wire: Any, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        With it, backends are told of no quota, when they are asked and when they deliver.
+        With it, backends are told that the quota does not count, when they are asked and when they
+        deliver.
         """
         delivered: list[Mailbox] = []
         deliver = world.deliver
@@ -128,4 +129,4 @@ class TestIgnoreQuota:
 
         begin(wire, recipient=b"<ann@example.org> IGNOREQUOTA")
 
-        assert [Quota()] == [quota_of(mailbox) for mailbox in delivered]
+        assert [{IGNORED: "yes"}] == [mailbox.attributes for mailbox in delivered]

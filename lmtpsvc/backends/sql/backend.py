@@ -22,7 +22,7 @@ from ...commitment import Commitment
 from ...envelope import Address, Mailbox
 from ...errors import DeliveryError, refusal
 from ...interfaces import Capabilities, IBackend, IMessage, ITellsWhere
-from ...quota import Quota, declared_size, quota_of
+from ...quota import Quota, declared_size, limit_of
 from ...replies import BAD_MAILBOX, MAILBOX_UNAVAILABLE
 from ..files import sync_directory
 from ..group_commit import GroupCommit
@@ -105,7 +105,7 @@ class SQLBackend(Service):
         announced; whether it exists does not matter.
         """
         name, quota = name_of(mailbox), self._quota(mailbox)
-        if quota is None:
+        if quota is None or not quota.binding:
             return None
         return self._pool.submit(partial(self._check_room, name, quota, declared_size(mailbox)))
 
@@ -142,11 +142,10 @@ class SQLBackend(Service):
                 mail, or the quota.
         """
         try:
-            said = quota_of(mailbox)
+            return limit_of(mailbox, self._settings.quota)
         except ValueError as error:
             _log.error("{mailbox}: {error}", mailbox=mailbox, error=error)
             raise refusal(MAILBOX_UNAVAILABLE) from error
-        return self._settings.quota if said is None else said or None
 
     def _check_room(self, name: str, quota: Quota, size: int) -> None:
         """

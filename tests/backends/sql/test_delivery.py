@@ -20,7 +20,7 @@ from lmtpsvc.delivery.message import Message
 from lmtpsvc.delivery.trace import delivered_to_header, trace_headers
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
-from lmtpsvc.quota import with_declared_size
+from lmtpsvc.quota import ignoring_quota, with_declared_size
 from lmtpsvc.testing import MemoryMessage, envelope
 
 from .conftest import Bench
@@ -406,6 +406,16 @@ class TestQuota:
         assert [None] == bench.deliver(b"1", "ann@example.org")
         assert [None] != bench.deliver(b"2", "ann@example.org")
         assert [None] == bench.deliver(b"2", self.full("1G"))
+
+    def test_ignored(self, bench: Bench) -> None:
+        """
+        Who may ignore the quota delivers to a full mailbox, and what he delivers is counted.
+        """
+        ann = self.full("1500")
+        text = b"x" * 1000
+        assert [None] == bench.deliver(text, ann)
+        assert [None] == bench.deliver(text, ignoring_quota(ann))
+        assert [None] != bench.deliver(b"", ann)
 
 
 def _result(deferred: Any) -> object:
