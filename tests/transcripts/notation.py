@@ -192,6 +192,8 @@ _BEFORE: Final = (
     ("after header", ("C: Subject: Test", "C:")),
 )
 _USUAL: Final = "after LHLO"
+#: The same behind STARTTLS.
+_ENCRYPTED: Final = ("C: STARTTLS", "S: 220 *", "C: (handshake)", *_BEFORE[2][1])
 
 _title = re.compile(r"=== (\S.*)").fullmatch
 _word = re.compile(r"(shows|options|needs|ours|begins|in one piece): (\S.*)").fullmatch
@@ -358,9 +360,11 @@ class _Reading:
 
 
 def _before(begins: str) -> list[str]:
+    if begins == "after handshake":
+        return [*_before(_USUAL), *_ENCRYPTED]
     names = [name for name, _ in _BEFORE]
     if begins not in names:
-        raise ValueError(f"begins: {' | '.join(names)}")
+        raise ValueError(f"begins: {' | '.join(names)} | after handshake")
     return [line for _, lines in _BEFORE[: names.index(begins) + 1] for line in lines]
 
 
