@@ -65,6 +65,12 @@ class Client:
             if line[3:4] == b" ":
                 return line[:-2].decode("ascii")
 
+    def say(self, octets: bytes) -> None:
+        """
+        Send *octets*, whatever they are.
+        """
+        self._socket.sendall(octets)
+
     def command(self, line: str) -> str:
         """
         What *line* is answered.
