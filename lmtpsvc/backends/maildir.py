@@ -19,10 +19,10 @@ from zope.interface import implementer
 
 from ..commitment import Commitment
 from ..envelope import Mailbox
-from ..errors import DeliveryError, from_os_error, refusal
+from ..errors import DeliveryError, from_os_error
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
-from ..quota import Quota, declared_size, limit_of
-from ..replies import MAILBOX_UNAVAILABLE
+from ..quota import Quota, declared_size
+from .allowance import allowance
 from .batch import Batch
 from .files import check_room, make_directory, make_directory_durably, remove_older
 from .folders import directory_name
@@ -89,7 +89,7 @@ class MaildirBackend(Service):
         Refuse a *mailbox* that could not be a directory, or has no room; whether it exists does not
         matter.
         """
-        place, quota = self._place(mailbox), self._quota(mailbox)
+        place, quota = self._place(mailbox), allowance(mailbox, self._settings.quota)
         if quota is None or not quota.binding:
             return None
         return self._pool.submit(partial(self._check_room, mailbox, place, quota))
@@ -105,7 +105,7 @@ class MaildirBackend(Service):
         targets: dict[Place, Target] = {}
         for mailbox, result in zip(mailboxes, results, strict=True):
             try:
-                place, quota = self._place(mailbox), self._quota(mailbox)
+                place, quota = self._place(mailbox), allowance(mailbox, self._settings.quota)
             except DeliveryError as error:
                 result.errback(error)
                 continue
@@ -127,19 +127,6 @@ class MaildirBackend(Service):
         """
         settings, pool = self._settings, self._pool
         return Batch(postings, settings, self._places, self._syncing, self._quotas, pool).store()
-
-    def _quota(self, mailbox: Mailbox) -> Quota | None:
-        """
-        What *mailbox* may hold, if there is a limit.
-
-        Raises:
-            TemporaryFailure: What the directory says about it is no number.
-        """
-        try:
-            return limit_of(mailbox, self._settings.quota)
-        except ValueError as error:
-            _log.error("{mailbox}: {error}", mailbox=mailbox, error=error)
-            raise refusal(MAILBOX_UNAVAILABLE) from error
 
     def _check_room(self, mailbox: Mailbox, place: Place, quota: Quota) -> None:
         """

@@ -17,14 +17,17 @@ from typing import Final
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ..commitment import Commitment
 from ..envelope import Mailbox
-from ..errors import DeliveryError, refusal
+from ..errors import DeliveryError, from_os_error, refusal
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
+from ..quota import Quota, declared_size
 from ..replies import BAD_MAILBOX
+from .allowance import allowance
 from .files import check_room, make_directory_durably
 from .mbox_batch import Answers, Letter, MboxBatch
 from .mbox_files import MboxFiles, Spot
@@ -34,6 +37,8 @@ from .mbox_queue import MboxQueue
 from .mbox_settings import SYNOPSIS, MboxSettings, from_words
 from .pool import Pool, WorkerPool
 from .template import MAX_NAME
+
+_log = Logger()
 
 #: What to do where the directory of the mailboxes cannot be written to.
 _ADVICE: Final = ": be in its group (on Debian: mail), or let locks= have dotlock_try for dotlock"
@@ -76,11 +81,16 @@ class MboxBackend(Service):
         # Before the pool: what waits for its turn, or for a lock, is not in the pool.
         return self._queue.finish().addCallback(lambda _: self._pool.stop())
 
-    def verify(self, mailbox: Mailbox) -> None:
+    def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
         """
-        Refuse a *mailbox* that could not be a file; whether it exists does not matter.
+        Refuse a *mailbox* that could not be a file, or that has no room for what the client has
+        announced; whether it exists does not matter.
         """
-        self._spot(mailbox)
+        spot, quota = self._spot(mailbox), allowance(mailbox, self._settings.quota)
+        if quota is None or not quota.binding:
+            return None
+        size = max(declared_size(mailbox), 1)
+        return self._pool.submit(partial(self._check_room, spot.path, quota, size))
 
     def where(self, mailbox: Mailbox) -> str:
         return self._spot(mailbox).path
@@ -93,16 +103,30 @@ class MboxBackend(Service):
         letters: dict[str, tuple[Spot, Letter]] = {}
         for mailbox, result in zip(mailboxes, results, strict=True):
             try:
-                spot = self._spot(mailbox)
+                spot, quota = self._spot(mailbox), allowance(mailbox, self._settings.quota)
             except DeliveryError as error:
                 result.errback(error)
                 continue
             if spot.path not in letters:
-                letters[spot.path] = spot, Letter(message, mailbox)
+                letters[spot.path] = spot, Letter(message, mailbox, quota)
             letters[spot.path][1].waiting.append(result)
         for spot, letter in letters.values():
             self._queue.add(spot, letter)
         return results
+
+    def _check_room(self, path: str, quota: Quota, size: int) -> None:
+        """
+        In a worker thread: whether *size* octets more have room.
+        """
+        try:
+            octets = os.stat(path).st_size
+        except FileNotFoundError:
+            octets = 0
+        except OSError as error:
+            _log.error("{path}: the quota is not known: {error}", path=path, error=error)
+            raise from_os_error(error) from error
+        if not quota.has_room(octets + size, 0):
+            raise refusal(self._settings.mailbox_full)
 
     def _store(self, spot: Spot, letters: list[Letter]) -> Answers:
         """
@@ -162,6 +186,7 @@ locks     in this order: fcntl, flock, dotlock (a file with .lock behind its nam
           (does without one where no file can be created).  All programs must use the same.
 lock_timeout  seconds to wait for a mailbox that another program has locked; then the reply is 451.
 mode      of new files, in octal; new directories get the right to search as well.
+quota     octets of a mailbox's file, if the directory says nothing; messages are not counted.
 full      the reply to mail over quota: try again later (452), or never (552).
 threads   at most so many mailboxes are written to at a time.
 """

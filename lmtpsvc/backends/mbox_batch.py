@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from ..envelope import Mailbox
 from ..errors import DeliveryError, from_os_error, refusal
 from ..interfaces import IMessage
+from ..quota import Quota
 from .mbox_files import MboxFiles, Spot
 from .mbox_format import from_line, render, separator
 from .mbox_locks import locked
@@ -34,12 +35,13 @@ _NOTHING: Final = (0, 0)
 
 class Letter(Waiting):
     """
-    *message* on its way to one mailbox, and those who wait for it.
+    *message* on its way to one mailbox, which may hold as much as *quota* says, and those who wait
+    for it.
     """
 
-    def __init__(self, message: IMessage, mailbox: Mailbox) -> None:
+    def __init__(self, message: IMessage, mailbox: Mailbox, quota: Quota | None = None) -> None:
         super().__init__()
-        self.message, self.mailbox = message, mailbox
+        self.message, self.mailbox, self.quota = message, mailbox, quota
         #: When its wait for a lock is over, once it has to wait.
         self.until: float | None = None
 
@@ -143,6 +145,7 @@ class MboxBatch:
         """
         length, checksum = done
         try:
+            self._check_room(start + length + len(head), letter)
             with letter.message.open("\n") as source:
                 for octets in render(head, source):
                     _write(descriptor, octets)
@@ -153,6 +156,19 @@ class MboxBatch:
             self._refuse(letter, error)
             return done
         return length, checksum
+
+    def _check_room(self, octets: int, letter: Letter) -> None:
+        """
+        Make sure that *letter* has room behind so many octets.
+
+        Raises:
+            DeliveryError: It has not.
+        """
+        if letter.quota is not None:
+            # With the blank line; what quoting adds is the mailbox's gain.
+            octets += letter.message.sizes("\n").physical + 1
+            if not letter.quota.has_room(octets, 0):
+                raise refusal(self._settings.mailbox_full)
 
     def _undo(self, descriptor: int, start: int) -> None:
         """

@@ -9,13 +9,16 @@ from typing import Final
 
 from attrs import frozen
 
+from ..quota import Quota
+from ..quota import parse as parse_quota
 from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
 from .mbox_locks import KINDS
 from .settings import MOST_THREADS
 from .template import Template, parse
 
 SYNOPSIS: Final = (
-    "mbox:TEMPLATE[:locks=fcntl,dotlock][:lock_timeout=30][:mode=0600][:full=452|552][:threads=16]"
+    "mbox:TEMPLATE[:locks=fcntl,dotlock][:lock_timeout=30][:mode=0600][:quota=1G][:full=452|552]"
+    "[:threads=16]"
 )
 
 _FULL: Final = {"452": MAILBOX_FULL, "552": MAILBOX_FULL_FOR_GOOD}
@@ -38,6 +41,8 @@ class MboxSettings:
     lock_timeout: float = 30.0
     #: Of new files.
     mode: int = 0o600
+    #: Of a mailbox about which the directory says nothing: octets of its file.
+    quota: Quota | None = None
     #: What is said when a quota is used up.
     mailbox_full: Reply = MAILBOX_FULL
     #: Mailboxes that are written to at a time, at most.
@@ -64,6 +69,7 @@ def from_words(template: str, options: dict[str, str]) -> MboxSettings:
         _locks(left.pop("locks", "fcntl,dotlock")),
         _seconds(left.pop("lock_timeout", "30")),
         _mode(left.pop("mode", "0600")),
+        _quota(left.pop("quota", "0")),
         _full(left.pop("full", "452")),
         _threads(left.pop("threads", "16")),
     )
@@ -93,6 +99,13 @@ def _mode(word: str) -> int:
     if mode & ~0o664 or mode & 0o600 != 0o600:
         raise ValueError(f"mode={word}: expected an octal mode such as 0600, 0640 or 0660")
     return mode
+
+
+def _quota(word: str) -> Quota | None:
+    quota = parse_quota(word)
+    if quota.messages:
+        raise ValueError(f"quota={word}: the messages of an mbox are not counted; write quota=1G")
+    return quota or None
 
 
 def _full(word: str) -> Reply:

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from lmtpsvc.backends.mbox import MboxBackend, MboxFactory
 from lmtpsvc.backends.mbox_settings import MboxSettings, from_words
 from lmtpsvc.interfaces import IBackendFactory
+from lmtpsvc.quota import Quota
 from lmtpsvc.replies import MAILBOX_FULL_FOR_GOOD
 from lmtpsvc.specs import backend_from_string
 
@@ -39,6 +40,7 @@ def test_all() -> None:
             "locks": "dotlock_try,flock,fcntl",
             "lock_timeout": "2.5",
             "mode": "0640",
+            "quota": "1G",
             "full": "552",
             "threads": "3",
         },
@@ -49,6 +51,7 @@ def test_all() -> None:
     assert (0o640, 0o750) == (settings.mode, settings.directory_mode)
     assert MAILBOX_FULL_FOR_GOOD is settings.mailbox_full
     assert 3 == settings.threads
+    assert Quota(1 << 30) == settings.quota
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,8 @@ def test_all() -> None:
         ("mode", "0400"),
         ("mode", "0662"),
         ("mode", "rw"),
+        ("quota", "much"),
+        ("quota", "1G,10"),
         ("full", "450"),
         ("threads", "0"),
         ("threads", "257"),

@@ -22,8 +22,9 @@ from ...commitment import Commitment
 from ...envelope import Address, Mailbox
 from ...errors import DeliveryError, refusal
 from ...interfaces import Capabilities, IBackend, IMessage, ITellsWhere
-from ...quota import Quota, declared_size, limit_of
-from ...replies import BAD_MAILBOX, MAILBOX_UNAVAILABLE
+from ...quota import Quota, declared_size
+from ...replies import BAD_MAILBOX
+from ..allowance import allowance
 from ..files import sync_directory
 from ..group_commit import GroupCommit
 from ..pool import Pool
@@ -104,7 +105,7 @@ class SQLBackend(Service):
         Refuse a *mailbox* whose name does not fit, or that has no room for what the client has
         announced; whether it exists does not matter.
         """
-        name, quota = name_of(mailbox), self._quota(mailbox)
+        name, quota = name_of(mailbox), allowance(mailbox, self._settings.quota)
         if quota is None or not quota.binding:
             return None
         return self._pool.submit(partial(self._check_room, name, quota, declared_size(mailbox)))
@@ -120,7 +121,7 @@ class SQLBackend(Service):
         targets: dict[str, Target] = {}
         for mailbox, result in zip(mailboxes, results, strict=True):
             try:
-                name, quota = name_of(mailbox), self._quota(mailbox)
+                name, quota = name_of(mailbox), allowance(mailbox, self._settings.quota)
             except DeliveryError as error:
                 result.errback(error)
                 continue
@@ -132,20 +133,6 @@ class SQLBackend(Service):
         for start in range(0, len(waiting), AT_ONCE):
             self._group.add(Posting(source, waiting[start : start + AT_ONCE]))
         return results
-
-    def _quota(self, mailbox: Mailbox) -> Quota | None:
-        """
-        What *mailbox* may hold, if there is a limit.
-
-        Raises:
-            TemporaryFailure: What the directory says about it is no number; no reason to lose
-                mail, or the quota.
-        """
-        try:
-            return limit_of(mailbox, self._settings.quota)
-        except ValueError as error:
-            _log.error("{mailbox}: {error}", mailbox=mailbox, error=error)
-            raise refusal(MAILBOX_UNAVAILABLE) from error
 
     def _check_room(self, name: str, quota: Quota, size: int) -> None:
         """
