@@ -124,9 +124,11 @@ class ClientProtocol(Protocol):
         if ITCPTransport.providedBy(transport) and not is_unix:
             # What is written is complete, and waited for.
             transport.setTcpNoDelay(True)
+        # TLS from the first octet on, of an endpoint that wraps another one.
+        self._handshaking = ISSLTransport.providedBy(transport)
         self._session = ClientSession(
             self._terms,
-            is_encrypted=ISSLTransport.providedBy(transport),
+            is_encrypted=self._handshaking,
             is_private=is_unix,
             overhear=self._overhear,
         )

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from lmtpsvc.envelope import Address, Recipient, Sender
 from lmtpsvc.outgoing.delivery import Delivery
@@ -30,8 +35,10 @@ class Connection:
     The server's side of a connection.
     """
 
-    def __init__(self, protocol: IProtocol) -> None:
+    def __init__(self, protocol: IProtocol, *, encrypted: bool = False) -> None:
         self.transport = Wire()
+        if encrypted:
+            alsoProvides(self.transport, ISSLTransport)
         self.protocol = protocol
         self._lost = False
         protocol.makeConnection(self.transport)
@@ -91,6 +98,11 @@ class Wire(StringTransport):
     #: What TLS was begun with.
     tls: object = None
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        There is nothing to delay.
+        """
+
     def startTLS(self, contextFactory: object) -> None:
         self.tls = contextFactory
 
@@ -102,8 +114,11 @@ class Wire(StringTransport):
 @implementer(IStreamClientEndpoint)
 class Server:
     """
-    Takes connections, or refuses them with *error*; with *holding*, later.
+    Takes connections, or refuses them with *error*; with *holding*, later.  If *encrypted*, there is
+    TLS from the first octet on.
     """
+
+    encrypted = False
 
     def __init__(self) -> None:
         self.connections: list[Connection] = []
@@ -119,7 +134,7 @@ class Server:
             return fail(self.error)
         protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]  # nobody looks
         assert protocol is not None
-        self.connections.append(Connection(protocol))
+        self.connections.append(Connection(protocol, encrypted=self.encrypted))
         return succeed(protocol)
 
 

@@ -737,3 +737,20 @@ class TestEncryption:
 
         assert codes(delivery) == [451]
         assert connection.is_closing
+
+    def test_from_the_first_octet_on(self, server: Server, clock: Clock, message: Message) -> None:
+        """
+        An endpoint that encrypts needs no STARTTLS, and its handshake is told of like that one's.
+        """
+        server.encrypted = True
+        pool = Pool(server, Terms("client.example", tls=TLS.MUST), clock)
+        pool.send(lost := message())
+        server.connections[0].lose(SSL.Error([("", "", "certificate verify failed")]))
+        assert outcome_of(lost).stage is Stage.HANDSHAKE
+        pool.send(delivery := message())
+        connection = server.connections[1]
+        connection.protocol.handshakeCompleted()  # type: ignore[attr-defined]  # IHandshakeListener
+        connection.greet("STARTTLS")
+        serve(connection)
+
+        assert codes(delivery) == [250]
