@@ -15,15 +15,13 @@ from typing import Any, Final
 
 from ..envelope import Address
 from . import grammar
+from .xtext import encode_utf8_address
 
 #: Octets of a line that every server takes (RFC 5321 §4.5.3.1.4).
 COMMAND_LINE: Final = 512
 
 # RFC 3461 §4: xchar is what may stand for itself.
 _not_xchar: Final = re.compile(rb"[^!-*,-<>-~]")
-
-# RFC 6533 §3: QCHAR, and what is not stands as \x{...}.
-_not_quchar: Final = re.compile(r"[^!-*,-<>-\[\]-~]")
 
 
 def xtext(text: str) -> str:
@@ -45,7 +43,7 @@ def original_recipient(text: str) -> str:
     if not (kind and semicolon):
         raise ValueError(f"ORCPT has no address type: {text!r}")
     if kind.lower() == "utf-8":
-        return f"{kind};" + _not_quchar.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", address)
+        return f"{kind};{encode_utf8_address(address)}"
     return f"{kind};{xtext(address)}"
 
 

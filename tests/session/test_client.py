@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis.strategies import integers, sampled_from, sets
 
-from lmtpsvc.envelope import Address, Recipient, Sender
+from lmtpsvc.envelope import Address, OriginalRecipient, Recipient, Sender
 from lmtpsvc.session.client import ClientSession
 from lmtpsvc.session.client_events import (
     Ended,
@@ -24,8 +24,11 @@ from lmtpsvc.session.client_events import (
     TLSWanted,
     TransactionOver,
 )
+from lmtpsvc.session.client_transaction import envelope_lines
+from lmtpsvc.session.dsn import DSN
 from lmtpsvc.session.outcomes import Outcome, Stage
 from lmtpsvc.session.terms import TLS, Dialect, Mailing, Terms
+from lmtpsvc.wire.paths import parse_mail, parse_rcpt
 
 LMTP = Terms("client.example")
 SMTP = Terms("client.example", Dialect.SMTP)
@@ -519,3 +522,38 @@ class TestTalks:
                 for code, full in zip(client.codes, talk.codes, strict=True):
                     assert code == full or code // 100 == 4
             assert client.over == (1 if client.outcomes else 0)
+
+
+class TestPassingOn:
+    @given(
+        sampled_from(["a b", "+=", "QQ314159"]),
+        sampled_from([frozenset({"NEVER"}), frozenset({"SUCCESS", "DELAY"})]),
+        sampled_from(
+            [
+                OriginalRecipient("rfc822", "a+b=c d@example.org"),
+                OriginalRecipient("utf-8", "jörg\\x@bücher.example"),
+                OriginalRecipient("x400", "/c=de/ =x"),
+            ]
+        ),
+    )
+    def test_what_our_server_has_read(
+        self, envelope_id: str, notify: frozenset[str], original: OriginalRecipient
+    ) -> None:
+        """
+        The parameters of a Sender and a Recipient, as our own server reads them, may be said again,
+        and the next server of ours reads the same.
+        """
+        sender = Sender(None, {"ENVID": envelope_id, "RET": "HDRS"})
+        recipient = Recipient(Address("pat", "foo.edu"), {"NOTIFY": notify, "ORCPT": original})
+
+        mail, [rcpt] = envelope_lines(Mailing(sender, (recipient,), "7BIT"), {"DSN"})
+
+        dsn = DSN()
+        _, said = parse_mail(mail[len("MAIL ") : -2])
+        assert {name: dsn.mail_parameters[name](value) for name, value in said.items()} == dict(
+            sender.parameters
+        )
+        _, said = parse_rcpt(rcpt[len("RCPT ") : -2])
+        assert {name: dsn.rcpt_parameters[name](value) for name, value in said.items()} == dict(
+            recipient.parameters
+        )
