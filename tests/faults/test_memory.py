@@ -75,6 +75,81 @@ def test_large_messages(
     _check(stored, body)
 
 
+def test_large_chunk(directory: Path, service: Callable[..., Service], port: int) -> None:
+    """
+    A BDAT of 50 MB, and one of as much that is refused, cost the server less than 20 MB.
+    """
+    root = directory / "mail"
+    running = service(root, port=port)
+    text = Random(0).randbytes(50 * MIB)
+    envelope = b"MAIL FROM:<me@example.net>\r\nRCPT TO:<ann@example.org>\r\n"
+    with running.connection() as connection:
+        before = running.memory("VmHWM")
+        connection.send(envelope + b"BDAT %d LAST\r\n" % len(text))
+        _send_in_pieces(connection, memoryview(text))
+        connection.send(b"BDAT %d\r\n" % len(text))
+        _send_in_pieces(connection, memoryview(text))
+        codes = [connection.reply().code for _ in range(4)]
+
+    assert codes == [250, 250, 250, 503]
+    assert running.memory("VmHWM") - before < 20 * MIB
+    (stored,) = messages(root)
+    same = stored.read_bytes().endswith(text.replace(b"\r\n", b"\n"))
+    assert same, "what is stored is not what was sent"
+
+
+def test_hostile_clients(directory: Path, service: Callable[..., Service], port: int) -> None:
+    """
+    Clients that send lines, parameters, chunks or commands without end, or take no replies, cost the
+    server less than 40 MB all together; and others are served while they do.
+    """
+    running = service(directory / "mail", port=port)
+    rcpt = b"MAIL FROM:<me@example.net>\r\nRCPT TO:<ann@example.org>\r\n"
+    floods = [
+        (b"", b"x"),
+        (b"MAIL FROM:<> ", b"SIZE=1 X=1 "),
+        (b"", b"NOOP\r\n"),
+        (rcpt + b"BDAT 99999999999999999999 LAST\r\n", b"QUIT\r\n"),
+        (b"BDAT 99999999999999999999\r\n", b"QUIT\r\n"),
+        (rcpt + b"BDAT 0 NOT\r\n", b"BDAT 8\r\n12345678"),
+        (rcpt + b"DATA\r\n", b"."),
+    ] * 5
+    with running.connection() as connection:
+        before = running.memory("VmHWM")
+        with ThreadPoolExecutor(len(floods)) as pool:
+            sent = [pool.submit(_flood, running, *flood) for flood in floods]
+            served = 0
+            while served < 20 or not all(each.done() for each in sent):
+                message = compose(Random(served), ("ann@example.org",), 1000)
+                assert [reply.code for reply in connection.deliver(message)] == [250]
+                served += 1
+        grown = running.memory("VmHWM") - before
+
+    assert sum(each.result() for each in sent) > 50 * MIB
+    assert grown < 40 * MIB
+    assert "Traceback" not in running.log
+
+
+def _flood(running: Service, begin: bytes, more: bytes) -> int:
+    """
+    Send *begin*, then *more* until there are 10 MB, or until nothing is read any more, and take no
+    reply; returns how much was sent.
+    """
+    packet = more * (64 * KIB // len(more))
+    sent = 0
+    with running.connection() as connection:
+        connection.socket.settimeout(2)
+        try:
+            connection.send(begin)
+            while sent < 10 * MIB:
+                connection.send(packet)
+                sent += len(packet)
+        except (TimeoutError, ConnectionError):
+            # The server reads no more, or has hung up: both are right.
+            pass
+    return sent
+
+
 def _send_in_pieces(connection: Connection, octets: memoryview) -> None:
     for start in range(0, len(octets), 64 * KIB):
         connection.socket.sendall(octets[start : start + 64 * KIB])
