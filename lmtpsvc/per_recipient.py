@@ -142,7 +142,7 @@ class BlockingBackend(_OneByOne):
             else:
                 self._pool.post(result.callback, codes)
 
-        self._pool.run(work)
+        self._pool.run(work, message.envelope.sender.priority)
         return result
 
 

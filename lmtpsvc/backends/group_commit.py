@@ -8,7 +8,6 @@ reactor thread, when a message comes and when a batch ends.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -17,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .pool import Pool
+from .ranks import Ranks
 from .target import Answer, fire
 
 Posting = TypeVar("Posting")
@@ -45,18 +45,18 @@ class GroupCommit(Generic[Posting]):
     ) -> None:
         self._pool, self._clock, self._threads = pool, clock, threads
         self._pays, self._store = pays, store
-        self._waiting: deque[Posting] = deque()
+        self._waiting: Ranks[Posting] = Ranks()
         self._running = 0
         self._slow: IDelayedCall | None = None
         # Of those that run, how many have used up our patience.
         self._written_off = 0
         self._finishing: list[Deferred[None]] = []
 
-    def add(self, posting: Posting) -> None:
+    def add(self, posting: Posting, priority: int = 0) -> None:
         """
-        Have *posting* stored, soon.
+        Have *posting* stored, soon; before those that wait with a lower *priority* (RFC 6710).
         """
-        self._waiting.append(posting)
+        self._waiting.add(posting, priority)
         self._start()
 
     def finish(self) -> Deferred[None]:
@@ -79,7 +79,7 @@ class GroupCommit(Generic[Posting]):
                 most = MOST
             else:
                 most = 1
-            batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            batch = [self._waiting.take() for _ in range(min(most, len(self._waiting)))]
             self._running += 1
             self._pool.run(partial(self._work, batch))
         if self._waiting and self._slow is None:

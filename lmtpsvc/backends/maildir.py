@@ -118,7 +118,7 @@ class MaildirBackend(Service):
             owners.setdefault((place.uid, place.gid), []).append(target)
         for group in owners.values():
             posting = Posting(message, group, self._settings, self._places, self._names)
-            self._group.add(posting)
+            self._group.add(posting, message.envelope.sender.priority)
         return results
 
     def _store(self, postings: list[Posting]) -> list[Answer]:

@@ -99,7 +99,9 @@ class MboxQueue:
             # A spooled one is large, and to ask for more may mean to read it.
             is_spooled = letter.message.path is not None
             octets += MOST_OCTETS if is_spooled else letter.message.sizes("\n").physical
-        self._pool.run(partial(self._work, line, batch))
+        # Within a mailbox, mail keeps its order; between them, the most urgent goes first.
+        urgent = max((letter.message.envelope.sender.priority for letter in batch), default=0)
+        self._pool.run(partial(self._work, line, batch), urgent)
 
     def _work(self, line: Line, batch: list[Letter]) -> None:
         """

@@ -2,7 +2,7 @@
 Threads for work that blocks, and a cheap way back into the reactor.
 
 What Twisted's own thread pool spends on a job (a lock, a context and a wake-up of the reactor each
-way) is more than what a small delivery costs.  Here a job is one entry in a queue, and the results
+way) is more than what a small delivery costs.  Here a job is an entry in a queue, and the results
 of all jobs that finish before the reactor comes round again share one wake-up.
 """
 
@@ -19,6 +19,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .ranks import Ranks
+
 T = TypeVar("T")
 
 _log = Logger()
@@ -29,9 +31,10 @@ class Pool(Protocol):
     What a backend needs of a pool; a test may have one that does each job on the spot.
     """
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], priority: int = 0) -> None:
         """
-        Have *job* done, soon, in another thread.  May be called from any thread.
+        Have *job* done, soon, in another thread; before those that wait with a lower *priority*,
+        from 9 to -9 (RFC 6710).  May be called from any thread.
         """
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
@@ -60,18 +63,21 @@ class WorkerPool:
 
     def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
         self._reactor, self._size, self._name = reactor, size, name
-        # None tells one thread after the other to end.
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._jobs: Ranks[Callable[[], object]] = Ranks()
+        # Wakes a thread for each job, which takes the most urgent one; it is there by then.  None
+        # tells one thread after the other to end.
+        self._wakes: SimpleQueue[bool | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._starting = Lock()
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._awake = False
         self._stopping: Deferred[None] | None = None
 
-    def run(self, job: Callable[[], object]) -> None:
-        self._jobs.put(job)
+    def run(self, job: Callable[[], object], priority: int = 0) -> None:
+        self._jobs.add(job, priority)
+        self._wakes.put(True)
         # A job still in the queue: perhaps nobody was waiting for one.
-        if len(self._threads) < self._size and not self._jobs.empty():
+        if len(self._threads) < self._size and not self._wakes.empty():
             self._start_one()
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
@@ -101,7 +107,7 @@ class WorkerPool:
             return succeed(None)
         if self._stopping is None:
             self._stopping = Deferred()
-            self._jobs.put(None)
+            self._wakes.put(None)
         waiting: Deferred[None] = Deferred()
         self._stopping.addCallback(waiting.callback)
         return waiting
@@ -123,19 +129,19 @@ class WorkerPool:
                     _log.failure("a thread cannot be started")
 
     def _work(self) -> None:
-        jobs = self._jobs
+        wakes, jobs = self._wakes, self._jobs
         while True:
-            job = jobs.get()
-            if job is None:
+            if wakes.get() is None:
                 # There is only one None, so an empty queue means that no job is left; the next
                 # thread finds it here.  A job that queues further jobs is followed by its own
                 # thread at the least, which does them before it ends.
-                last = jobs.empty()
-                jobs.put(None)
+                last = wakes.empty()
+                wakes.put(None)
                 if last:
                     self.post(self._ended, current_thread())
                     return
                 continue
+            job = jobs.take()
             try:
                 job()
             except BaseException:
@@ -158,5 +164,5 @@ class WorkerPool:
         self._threads.remove(thread)
         if not self._threads and self._stopping is not None:
             stopped, self._stopping = self._stopping, None
-            self._jobs = SimpleQueue()
+            self._wakes = SimpleQueue()
             stopped.callback(None)

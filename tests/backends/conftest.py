@@ -41,7 +41,7 @@ class SpotPool:
     A pool that does each job on the spot.
     """
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], priority: int = 0) -> None:
         job()
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
@@ -62,7 +62,7 @@ class HeldPool(SpotPool):
     def __init__(self) -> None:
         self.jobs: list[Callable[[], object]] = []
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], priority: int = 0) -> None:
         self.jobs.append(job)
 
     def work(self) -> None:

@@ -38,9 +38,9 @@ class Group:
         self.events: list[str] = []
         self.commit = GroupCommit(pool, clock, THREADS, lambda: self.batches_pay, self._store)
 
-    def add(self, *numbers: int) -> None:
+    def add(self, *numbers: int, priority: int = 0) -> None:
         for number in numbers:
-            self.commit.add(cast("Posting", number))
+            self.commit.add(cast("Posting", number), priority)
 
     @property
     def running(self) -> int:
@@ -95,6 +95,20 @@ def test_next_batch(group: Group) -> None:
     group.end()
 
     assert [[1], [2, 3, 4], [5]] == group.stored
+
+
+def test_urgent_first(group: Group) -> None:
+    """
+    Of those that wait, the most urgent go first (RFC 6710).
+    """
+    group.batches_pay = False
+    group.add(1, 2, 3, 4, 5)
+    group.add(6, priority=9)
+    group.add(7, priority=-1)
+    for _ in range(7):
+        group.end()
+
+    assert [[1], [2], [3], [6], [4], [5], [7]] == group.stored
 
 
 def test_no_more_than_most(group: Group) -> None:

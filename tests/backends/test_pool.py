@@ -282,3 +282,20 @@ async def test_many_at_once(
         found = [path.read_bytes() for path in (folder / "new").iterdir()]
         assert sorted(texts) == sorted(found)
         assert [] == list((folder / "tmp").iterdir())
+
+
+@in_reactor
+async def test_priority() -> None:
+    """
+    A job that waits for a thread is taken before those that are less urgent (RFC 6710).
+    """
+    pool = WorkerPool(IReactorFromThreads(reactor), 1, "test")
+    busy, done = threading.Event(), list[str]()
+    pool.run(busy.wait)
+    for name, priority in (("a", 0), ("b", -3), ("c", 4), ("d", 0), ("e", 4)):
+        pool.run(partial(done.append, name), priority)
+    busy.set()
+
+    await pool.stop()
+
+    assert list("ceadb") == done

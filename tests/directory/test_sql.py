@@ -262,7 +262,7 @@ class Spot:
         self.stopped = True
         return Deferred() if self.is_stuck else succeed(None)
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], priority: int = 0) -> None:
         raise NotImplementedError
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:

@@ -130,8 +130,9 @@ class SQLBackend(Service):
                 targets[name] = Target(name, quota, recipient)
             targets[name].waiting.append(result)
         source, waiting = Source(message), list(targets.values())
+        priority = message.envelope.sender.priority
         for start in range(0, len(waiting), AT_ONCE):
-            self._group.add(Posting(source, waiting[start : start + AT_ONCE]))
+            self._group.add(Posting(source, waiting[start : start + AT_ONCE]), priority)
         return results
 
     def _check_room(self, name: str, quota: Quota, size: int) -> None:

@@ -35,7 +35,7 @@ class HeldPool:
     def __init__(self) -> None:
         self.jobs: list[Callable[[], object]] = []
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], priority: int = 0) -> None:
         self.jobs.append(job)
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
