@@ -229,6 +229,10 @@ class LMTPProtocol(Protocol):
         if self._session.closed and not self._closing:
             self._closing = True
             connection.unregisterProducer()
+            if not self._reading:
+                # The last word of TLS is the other side's, and has to be read.
+                self._reading = True
+                connection.resumeProducing()
             connection.loseConnection()
         else:
             self._regulate()

@@ -15,7 +15,7 @@ import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from attrs import define
 from cryptography import x509
 from twisted.internet import reactor
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThread
@@ -249,6 +249,36 @@ class TestStartTLS:
         rest, said = await deferToThread(talk)
         assert not rest.startswith(b"250")
         assert b"250" == said[-1]
+
+    @in_reactor
+    async def test_quit_behind_the_text(self, listen: Listen, world: Any) -> None:
+        """
+        Nothing is read while a message is delivered; but what ends TLS is, when QUIT stood there.
+        """
+        listening = await listen()
+
+        def talk() -> bytes:
+            with secured(listening) as client:
+                client.say(b"LHLO x\r\n")
+                client.say(b"MAIL FROM:<>\r\n")
+                client.say(b"RCPT TO:<ann@example.org>\r\n")
+                client.say(b"DATA\r\n")
+                client.socket.sendall(b"Hi\r\n.\r\nQUIT\r\n")
+                said = client.rest()
+                cast("ssl.SSLSocket", client.socket).unwrap()
+                return said
+
+        talking = deferToThread(talk)
+        while "ann" not in world.held:
+            once: Deferred[None] = Deferred()
+            reactor.callLater(0, once.callback, None)
+            await once
+        world.held["ann"].callback(None)
+        said = await talking
+
+        assert [b"250", b"221"] == [line[:3] for line in said.splitlines()]
+        await listening.factory.stop()
+        assert not _sessions(listening)
 
     @in_reactor
     async def test_unix_socket(self, listen: Listen, tmp_path: Path, world: Any) -> None:
