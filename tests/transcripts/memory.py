@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from zope.interface import implementer
 
@@ -30,7 +31,9 @@ from lmtpsvc.networks import Networks
 from lmtpsvc.replies import MAILBOX_FULL, NO_SUCH_USER
 from lmtpsvc.server.factory import LMTPFactory
 from lmtpsvc.server.protocol import LMTPProtocol
+from lmtpsvc.session.auth import Auth
 from lmtpsvc.session.connection import Terms
+from lmtpsvc.session.extensions import Extensions
 from lmtpsvc.wiring.parts import Parts, make_parts
 
 from .holding import Heard, first_reply
@@ -166,6 +169,35 @@ class Encrypted:
         return 0
 
 
+class Clerk:
+    """
+    Who may log in: see `lmtpsvc.session.sasl.Authority`.  The checkers of twisted.cred, which the
+    service asks, want files and threads.
+    """
+
+    takes_passwords, has_keys, takes_proof = True, False, False
+
+    def __init__(self, user: str, password: str) -> None:
+        self._known = (user, password)
+
+    def check_password(self, user: str, password: str) -> str | None:
+        return user if (user, password) == self._known else None
+
+    def stored_keys(self, user: str) -> NoReturn:
+        raise AssertionError("there are none")
+
+    def check_proven(self, name: str) -> NoReturn:
+        raise AssertionError("nobody has shown a certificate")
+
+    def name_of(self, uid: int) -> NoReturn:
+        raise AssertionError("this is no UNIX socket")
+
+    def wait(self, clock: Clock, seconds: float) -> Deferred[None]:
+        return deferLater(clock, seconds, lambda: None)
+
+    def tell(self, host: str, mechanism: str, login: str | None) -> None: ...
+
+
 class Wire(StringTransport):
     """
     The transport of the connection; what is written is kept until it is heard.
@@ -276,7 +308,14 @@ def settings(options: tuple[tuple[str, str], ...]) -> tuple[Config, Terms, Parts
         elif name not in _TERMS and name != _OFFERS_TLS:
             said[name] = _VALUES.get(value, value)
     config = structure(said)
-    return config, terms, make_parts(config, Reactor())
+    parts = make_parts(config, Reactor())
+    if config.auth:
+        _, user, password = config.auth[0].split(":")
+        clerk = Auth(Clerk(user, password))
+        known = parts.extensions._extensions
+        extensions = [clerk if isinstance(each, Auth) else each for each in known]
+        parts = evolve(parts, extensions=Extensions(extensions))
+    return config, terms, parts
 
 
 _VALUES: Final[Mapping[str, object]] = {"true": True, "false": False}
