@@ -15,6 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import parseaddr
@@ -24,6 +25,7 @@ from typing import BinaryIO, Final
 from attrs import frozen
 from zope.interface import implementer
 
+from ..backends.mbox_locks import Busy, locked
 from ..backends.sql.reading import Store, StoreError
 from ..envelope import Address, Client, Envelope, Sender
 from ..headers import read_headers
@@ -91,9 +93,15 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     try:
         kind, path = place(options.source)
-        box = _maildir(path) if kind == "maildir" else _mbox(path)
-        with Store.at(options.url) as store:
-            said = _import(store, options.mailbox, box)
+        with ExitStack() as stack:
+            if kind == "mbox":
+                stack.enter_context(_locked(path))
+            box = _maildir(path) if kind == "maildir" else _mbox(path)
+            with Store.at(options.url) as store:
+                said = _import(store, options.mailbox, box)
+    except Busy:
+        sys.stderr.write(f"lmtpsvc import: {path} is locked by another program; try again\n")
+        return 1
     except (ValueError, StoreError, OSError, mailbox.Error) as error:
         sys.stderr.write(f"lmtpsvc import: {error}\n")
         return 1
@@ -156,13 +164,34 @@ def _file(name: str, path: str) -> Found:
     return Found(text, flags, datetime.fromtimestamp(seconds, UTC))
 
 
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """
+    Nobody changes the mbox meanwhile.  What a run that was killed has left behind is removed, which
+    Python's own locks do not do.
+
+    Raises:
+        Busy: Somebody else has it.
+    """
+    kinds: tuple[str, ...] = ("fcntl", "dotlock_try")
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except PermissionError:
+        # Who may only read it cannot lock the file itself.
+        descriptor, kinds = os.open(path, os.O_RDONLY), kinds[1:]
+    try:
+        with locked(descriptor, os.path.realpath(path), kinds, nullcontext):
+            yield
+    finally:
+        os.close(descriptor)
+
+
 def _mbox(path: str) -> tuple[int, Iterator[Found]]:
     box = mailbox.mbox(path, create=False)
     return len(box), _letters(box)
 
 
 def _letters(box: mailbox.mbox) -> Iterator[Found]:
-    box.lock()
     try:
         for key in box.keys():  # noqa: SIM118 - it iterates over messages
             # Without what Python makes of them: the headers stay as they are.
@@ -171,5 +200,4 @@ def _letters(box: mailbox.mbox) -> Iterator[Found]:
             flags = [flag for letter, flag in more.items() if letter in letters]
             yield Found(_quoted.sub(rb"\1", box.get_bytes(key)), flags, None)
     finally:
-        box.unlock()
         box.close()

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import mailbox
 import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,39 @@ class TestMbox:
         assert sorted(texts) == sorted(TEXTS)
         assert sorted(flags for _, flags in found) == sorted(flags for _, flags in EXPECTED)
         assert sorted(os.listdir(tmp_path))[:2] == ["ann.mbox", "bob.mbox"]
+
+    def test_left_locked(self, url: str, tmp_path: Path) -> None:
+        """
+        The lock of an import that was killed is no lock.
+        """
+        path = tmp_path / "mbox"
+        path.write_text("From x Sat Feb  3 04:05:06 2024\n\nHello\n\n")
+        program = (
+            "import os, signal; from lmtpsvc.commands import importing;"
+            "importing._import = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+            f"importing.main(['mbox:{path}', {url!r}, {CAT!r}])"
+        )
+        done = subprocess.run([sys.executable, "-c", program], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert (tmp_path / "mbox.lock").exists()
+
+        assert main(["import", f"mbox:{path}", url, CAT]) == 0
+
+        assert len(contents(url, CAT)) == 1
+        assert not (tmp_path / "mbox.lock").exists()
+
+    def test_locked(self, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """
+        A mailbox that another program is writing to has to wait.
+        """
+        path = tmp_path / "mbox"
+        path.touch()
+        (tmp_path / "mbox.lock").write_text("another\n")
+
+        assert main(["import", f"mbox:{path}", url, CAT]) == 1
+
+        said = capsys.readouterr().err
+        assert f"lmtpsvc import: {path} is locked by another program; try again\n" == said
 
     def test_not_over_another(self, url: str, tmp_path: Path) -> None:
         """
