@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import replies
@@ -99,6 +100,7 @@ class Extensions:
         self._verbs: Mapping[bytes, tuple[Extension, VerbAction]] = self._collect("verbs")
         #: Verbs that wait until every command before them has been answered.
         self.barriers = frozenset(verb for each in self._extensions for verb in each.barriers)
+        self._actions: tuple[Mapping[bytes, VerbAction], Mapping[bytes, VerbAction]] | None = None
         # The answer to LHLO is one of very few.
         self._hello = lru_cache(maxsize=64)(partial(MultilineReply, 250))
         keywords = [each.keyword for each in self._extensions]
@@ -128,10 +130,12 @@ class Extensions:
         """
         What carries out each verb: *own*, those of the session, and ours before them.
         """
-        return {
-            **own,
-            **{verb: self._guarded(*each, own.get(verb)) for verb, each in self._verbs.items()},
-        }
+        # Every session asks with the same.
+        known = self._actions
+        if known is None or known[0] is not own:
+            ours = {verb: self._guarded(*each, own.get(verb)) for verb, each in self._verbs.items()}
+            self._actions = known = (own, MappingProxyType({**own, **ours}))
+        return known[1]
 
     def _guarded(
         self, extension: Extension, action: VerbAction, otherwise: VerbAction | None
