@@ -42,17 +42,20 @@ backend out
 
 
 @pytest.fixture(scope="module")
-def proxied_port() -> int:
-    return free_port()
+def ports() -> dict[str, int]:
+    """
+    Of endpoints that are proxied: without TLS, and with it in both ways.
+    """
+    return {kind: free_port() for kind in ("tcp", "ssl", "tls")}
 
 
 @pytest.fixture(scope="module")
-def tls_port() -> int:
-    return free_port()
+def proxied_port(ports: dict[str, int]) -> int:
+    return ports["tcp"]
 
 
 @pytest.fixture(scope="module")
-def trusting(top: Path, proxied_port: int, tls_port: int) -> Iterator[Service]:
+def trusting(top: Path, ports: dict[str, int]) -> Iterator[Service]:
     """
     The service, which trusts proxies on 127.0.0.1 and UNIX sockets.
     """
@@ -60,8 +63,10 @@ def trusting(top: Path, proxied_port: int, tls_port: int) -> Iterator[Service]:
     files = f"privateKey={top}/proxied.pem:certKey={top}/proxied.pem"
     more = [
         *("--trusted", "127.0.0.1,local", "--json-log", "json"),
-        *("--listen", f"proxied:tcp:{proxied_port}:interface=127.0.0.1"),
-        *("--listen", f"proxied:ssl:{tls_port}:interface=127.0.0.1:{files}"),
+        *("--tls-certificate", f"{top}/proxied.pem"),
+        *("--listen", f"proxied:tcp:{ports['tcp']}:interface=127.0.0.1"),
+        *("--listen", f"proxied:ssl:{ports['ssl']}:interface=127.0.0.1:{files}"),
+        *("--listen", f"proxied:tls:tcp:{ports['tls']}:interface=127.0.0.1"),
     ]
     with running_service(top, more=more) as service:
         yield service
@@ -276,14 +281,13 @@ class TestHAProxy:
         ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options unique-id,ssl,authority"],
         ids=["1", "2", "options"],
     )
-    @pytest.mark.parametrize("tls", [False, True], ids=["clear", "tls"])
+    @pytest.mark.parametrize("kind", ["tcp", "ssl", "tls"])
     def test_header(
         self,
         options: str,
-        tls: bool,
+        kind: str,
         trusting: Service,
-        proxied_port: int,
-        tls_port: int,
+        ports: dict[str, int],
         top: Path,
         peer: Peer,
     ) -> None:
@@ -291,8 +295,8 @@ class TestHAProxy:
         The client is HAProxy's, and is not trusted for coming through it; with TLS to us, too.
         """
         text = body()
-        port = tls_port if tls else proxied_port
-        target = f"127.0.0.1:{port} {options}{' ssl verify none' if tls else ''}"
+        tls = kind != "tcp"
+        target = f"127.0.0.1:{ports[kind]} {options}{' ssl verify none' if tls else ''}"
         with haproxy(peer("haproxy"), top, target) as entrance, from_client(entrance) as client:
             replies = talk(
                 client,

@@ -13,7 +13,7 @@ from lmtpsvc import replies
 from lmtpsvc.envelope import Client, Origin, Recipient
 from lmtpsvc.limits import Limits
 from lmtpsvc.replies import Reply
-from lmtpsvc.session.connection import Connection
+from lmtpsvc.session.connection import Connection, Terms
 from lmtpsvc.session.events import RecipientOffered, TextBegun, TextReceived
 from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
@@ -230,6 +230,18 @@ class TestXClient:
         talk("RSET")
 
         assert [GREETING] == talk("XCLIENT ADDR=198.51.100.7")
+
+    def test_login_is_enough(self) -> None:
+        """
+        Where somebody has to have logged in, it is enough that a trusted proxy says who has.
+        """
+        talk = Talk(evolve(TRUSTED, terms=Terms(login_required=True)))
+        talk("LHLO x")
+        assert str(replies.LOGIN_REQUIRED) == replied(talk, "MAIL FROM:<>")
+
+        talk("XCLIENT LOGIN=ann", "LHLO x")
+
+        assert str(replies.SENDER_OK) == replied(talk, "MAIL FROM:<>")
 
     def test_forgotten_at_tls(self) -> None:
         """
