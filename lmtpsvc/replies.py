@@ -157,6 +157,13 @@ def greeting(hostname: str) -> Reply:
     return Reply(220, f"{hostname} LMTP lmtpsvc ready")
 
 
+def smtp_greeting(hostname: str) -> Reply:
+    """
+    The same in SMTP (RFC 5321 §4.2).
+    """
+    return Reply(220, f"{hostname} ESMTP lmtpsvc ready")
+
+
 def goodbye(hostname: str) -> Reply:
     """
     The answer to QUIT.
@@ -178,6 +185,7 @@ SENDER_OK = Reply(250, "Sender OK", (1, 0))
 RECIPIENT_OK = Reply(250, "Recipient OK", (1, 5))
 START_TEXT = Reply(354, "Start mail input; end with <CRLF>.<CRLF>")
 START_TLS = Reply(220, "Ready to start TLS", (0, 0))
+EACH_FOLLOWS = Reply(353, "A reply for each recipient follows, then one for the message")
 CANNOT_VERIFY = Reply(252, "Cannot VRFY, but try RCPT and see", (1, 5))
 NOTHING_MORE_TO_SAY = Reply(250, "Each reply says all that there is to say", (0, 0))
 AS_MANY_AS_YOU_LIKE = Reply(250, "OK, but more transactions are welcome", (0, 0))
@@ -192,6 +200,7 @@ NO_QUEUE = Reply(502, "There is no queue here, and mail goes one way", (5, 1))
 NO_SUCH_TOPIC = Reply(504, "No help on that", (5, 4))
 UNKNOWN_COMMAND = Reply(500, "Command unrecognized", (5, 2))
 SAY_LHLO = Reply(500, "This is LMTP (RFC 2033): say LHLO, not HELO or EHLO", (5, 1))
+SAY_EHLO = Reply(500, "This is SMTP (RFC 5321): say EHLO, not LHLO", (5, 1))
 LINE_TOO_LONG = Reply(500, "Line too long", (5, 2))
 LINE_ENDING = Reply(500, "A command line ends with CR LF and has no other CR, LF or NUL", (5, 2))
 NOT_ASCII = Reply(500, "Octets above 127 are not allowed here", (5, 2))
@@ -232,6 +241,7 @@ LOGIN_NEEDS_TLS = Reply(538, "Encryption required for this mechanism", (7, 11))
 LOGIN_UNCHECKED = Reply(454, "Authentication is not possible now, try again later", (7, 0))
 
 LHLO_FIRST = Reply(503, "LHLO first", (5, 1))
+EHLO_FIRST = Reply(503, "EHLO first", (5, 1))
 MAIL_FIRST = Reply(503, "MAIL first", (5, 1))
 NESTED_MAIL = Reply(503, "A transaction is open already; RSET ends it", (5, 1))
 IN_TRANSACTION = Reply(503, "Not within a transaction", (5, 1))
@@ -278,6 +288,13 @@ def chunk_received(octets: int) -> Reply:
 
 
 LOOP = Reply(554, "This message has come through too many servers, it is in a loop", (4, 6))
+
+
+def queued(transaction_id: str, _address: str = "", codes: tuple[ResponseCode, ...] = ()) -> Reply:
+    """
+    The 250 of a relay: it has the message on disk, and answers for it.
+    """
+    return Reply(250, f"{transaction_id} Queued", (0, 0), codes)
 
 
 def delivered(transaction_id: str, address: str, codes: tuple[ResponseCode, ...] = ()) -> Reply:

@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from .. import replies
 from ..envelope import Address, Envelope, Mailbox, Recipient, ValidSince
 from ..interfaces import IBackend
 from ..limits import Limits
@@ -19,7 +20,7 @@ from .reporting import Reporter
 from .routing import Routing
 from .spool import Spool, SpoolSettings
 from .trace import DeliveredTo, OriginalHeader, delivered_to_header, trace_headers
-from .transaction import Accepted, Transaction
+from .transaction import Accepted, Success, Transaction
 
 
 @frozen
@@ -38,6 +39,8 @@ class DeliveryAgent:
     original_recipient: OriginalHeader = "no"
     #: Who tells senders that their messages have been delivered, if anybody does (RFC 3461).
     reporter: Reporter | None = None
+    #: What a recipient is told who has the mail, see `lmtpsvc.replies.delivered`.
+    success: Success = replies.delivered
 
     def resolve(
         self,
@@ -94,6 +97,7 @@ class DeliveryAgent:
             heading=self._heading(envelope) if self.delivered_to == "always" else None,
             expires=self._expires(envelope, mail_seconds),
             report=None if self.reporter is None else self.reporter.about(transaction_id, envelope),
+            success=self.success,
         )
 
     def _heading(self, envelope: Envelope) -> Callable[[Recipient], bytes]:

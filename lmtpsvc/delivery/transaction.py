@@ -30,6 +30,10 @@ from .spool import Spool
 _log = Logger(namespace="lmtpsvc.spool")
 
 
+#: What somebody is told who has the mail: of a transaction id, an address and response codes.
+Success = Callable[[str, str, tuple[ResponseCode, ...]], Reply]
+
+
 @frozen
 class Accepted:
     """
@@ -95,11 +99,13 @@ class Transaction:
         heading: Callable[[Recipient], bytes] | None = None,
         expires: float | None = None,
         report: Pending | None = None,
+        success: Success = replies.delivered,
     ) -> None:
         self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
         self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
         self._head, self._is_for_all = head, is_for_all
         self._heading, self._expires, self._report = heading, expires, report
+        self._success = success
         # For the report.
         self._message: Message | None = None
         self._begun = clock.seconds()
@@ -244,7 +250,7 @@ class Transaction:
         each = self._accepted[position]
         if reply is replies.DELIVERED:
             codes = self._outcomes[position].codes
-            reply = replies.delivered(self._id, str(each.recipient), codes)
+            reply = self._success(self._id, str(each.recipient), codes)
         now = self._clock.seconds()
         mailboxes = ",".join(map(str, each.mailboxes))
         timing = Timing(each.lookup_seconds, now - self._received, now - self._begun)

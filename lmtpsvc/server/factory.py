@@ -21,6 +21,7 @@ from ..delivery.agent import DeliveryAgent
 from ..replies import Reply
 from ..session.connection import Terms
 from ..session.extensions import Extensions
+from ..session.server import ServerSession
 from .protocol import LMTPProtocol
 
 
@@ -44,6 +45,8 @@ class LMTPFactory(Factory):
         self.agent, self.extensions = agent, extensions
         #: What handshakes are made with, an `IOpenSSLServerConnectionCreator`; None: there are none.
         self.tls: Any = None
+        #: The conversations that it has.
+        self.speaks: type[ServerSession] = ServerSession
         #: Whether a host, an IP address or ``local``, may say who the client is.
         self.trusts: Callable[[str], bool] = trusts_nobody
         self._protocols: set[LMTPProtocol] = set()

@@ -107,7 +107,7 @@ class LMTPProtocol(Protocol):
         self._outlet = Outlet(transport)
         known = self._facts(transport)
         factory = self.factory
-        self._session = ServerSession(
+        self._session = factory.speaks(
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
         if ITCPTransport.providedBy(transport) and hasattr(transport.getPeer(), "port"):
@@ -120,7 +120,7 @@ class LMTPProtocol(Protocol):
         self._idle = IdleTimer(self._agent.clock, limits.idle_seconds, self._idle_too_long)
         refusal = factory.admit(self)
         if refusal is not None:
-            self._session = ServerSession.refusing(refusal)
+            self._session = factory.speaks.refusing(refusal)
         self._run()
 
     def handshakeCompleted(self) -> None:

@@ -24,17 +24,34 @@ SYNTAX: Final[Mapping[bytes, str]] = {
     b"QUIT": "",
 }
 
-_OF_REPLIES: Final = "After the text comes one reply for each accepted recipient, in their order"
+_ABOUT: Final = (
+    "LMTP, RFC 2033",
+    "After the text comes one reply for each accepted recipient, in their order",
+)
+
+#: The same in SMTP.
+SMTP_SYNTAX: Final[Mapping[bytes, str]] = {
+    b"EHLO": "domain",
+    b"HELO": "domain",
+    **{verb: words for verb, words in SYNTAX.items() if verb != b"LHLO"},
+}
+ABOUT_SMTP: Final = ("SMTP, RFC 5321", "After the text comes one reply for all recipients")
 
 
-def help_on(argument: bytes, more: Mapping[bytes, str]) -> MultilineReply:
+def help_on(
+    argument: bytes,
+    more: Mapping[bytes, str],
+    own: Mapping[bytes, str] = SYNTAX,
+    about: tuple[str, str] = _ABOUT,
+) -> MultilineReply:
     """
-    The answer to ``HELP``, or to ``HELP verb``, where extensions have *more* verbs.
+    The answer to ``HELP``, or to ``HELP verb``, where the session has its *own* verbs, and extensions
+    have *more*.
 
     Raises:
         CommandError: 504: no such verb.
     """
-    known = {**SYNTAX, **more}
+    known = {**own, **more}
     if argument:
         verb = argument.upper()
         if verb not in known:
@@ -42,4 +59,4 @@ def help_on(argument: bytes, more: Mapping[bytes, str]) -> MultilineReply:
         said = f"Syntax: {verb.decode('ascii')} {known[verb]}".rstrip()
         return MultilineReply(214, (said,), (0, 0))
     verbs = " ".join(verb.decode("ascii") for verb in known)
-    return MultilineReply(214, (f"LMTP, RFC 2033: {verbs}", _OF_REPLIES), (0, 0))
+    return MultilineReply(214, (f"{about[0]}: {verbs}", about[1]), (0, 0))

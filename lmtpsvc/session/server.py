@@ -110,10 +110,10 @@ class ServerSession:
         connection: Connection = LOCAL,
     ) -> None:
         self._hostname, self._limits, self._extensions = hostname, limits, extensions
-        self._actions = under_terms(extensions.actions(_ACTIONS), connection.terms)
+        self._actions = under_terms(extensions.actions(self._own_actions()), connection.terms)
         self._barriers = extensions.barriers
         self._replies = ReplyQueue()
-        self._replies.put(replies.greeting(hostname))
+        self._replies.put(self._greeting(hostname))
         self._state = State.NEW
         self.connection = connection
         #: Who is connected, as far as it has been said.
@@ -437,7 +437,20 @@ class ServerSession:
         """
         self.client = evolve(self.client, **told)
         self._told_name = self.client.name
-        self._replies.put(replies.greeting(self._hostname))
+        self._replies.put(self._greeting(self._hostname))
+
+    # ── what is another in SMTP ──────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def _greeting(hostname: str) -> Reply:
+        return replies.greeting(hostname)
+
+    @classmethod
+    def _own_actions(cls) -> Mapping[bytes, VerbAction]:
+        """
+        What carries out each verb that no extension has.
+        """
+        return _ACTIONS
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────
 
