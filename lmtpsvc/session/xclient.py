@@ -118,4 +118,5 @@ class XClient(Extension):
                 told[name] = read_value
         session.begin_anew()
         session.notes[_TOLD] = told
-        session.introduce(told)
+        # The port that we know is the proxy's.
+        session.introduce({"port": None, **told} if "host" in told else told)

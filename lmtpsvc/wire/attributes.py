@@ -108,7 +108,7 @@ def read_port(value: str) -> int:
 
 def read_text(value: str) -> str:
     """
-    What somebody is called: octets that are UTF-8, and printable.
+    What somebody is called: at most 255 octets that are UTF-8, and printable.
 
     Raises:
         CommandError: It is not.
@@ -117,19 +117,19 @@ def read_text(value: str) -> str:
         text = value.encode("latin-1").decode()
     except UnicodeDecodeError:
         raise CommandError(replies.BAD_ATTRIBUTE) from None
-    if not text.isprintable():
+    if not text.isprintable() or len(value) > MAX_VALUE:
         raise CommandError(replies.BAD_ATTRIBUTE)
     return text
 
 
 def read_token(value: str) -> str:
     """
-    A word by which something is known in logs: printable ASCII without spaces.
+    A word by which something is known in logs: at most 255 of printable ASCII, without spaces.
 
     Raises:
         CommandError: It is not.
     """
-    if not (value.isascii() and value.isprintable()) or " " in value:
+    if not (value.isascii() and value.isprintable()) or " " in value or len(value) > MAX_VALUE:
         raise CommandError(replies.BAD_ATTRIBUTE)
     return value
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -220,6 +221,48 @@ class TestDovecot:
         assert CLIENT == found["client"]
         assert found["session"]
         assert "Error" not in said
+
+
+# ── Cyrus ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class TestCyrus:
+    def test_ignorequota(
+        self, top: Path, peer: Peer, unavailable: Callable[[str], NoReturn]
+    ) -> None:
+        """
+        Cyrus' ``deliver`` is refused for a full mailbox, and with ``-q`` it is not.
+        """
+        deliver = peer("/usr/lib/cyrus/bin/deliver")
+        if os.geteuid() != 0:
+            unavailable("the root account, which becomes Cyrus'")
+        directory = top / "cyrus"
+        for name in ("db", "lock", "proc"):
+            (directory / "conf" / name).mkdir(parents=True)
+        backend = "maildir:mail/{domain}/{user}:quota=600"
+        with running_service(top, more=["--trusted", "local", "--backend", backend]) as service:
+            (directory / "imapd.conf").write_text(
+                f"configdirectory: {directory}/conf\n"
+                "defaultpartition: default\n"
+                f"partition-default: {directory}/mail\n"
+                f"lmtpsocket: {service.unix}\n"
+                "virtdomains: userid\n"
+            )
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, pwd.getpwnam("cyrus").pw_uid, -1)
+
+            def status(*options: str) -> int:
+                words = ["setpriv", "--reuid", "cyrus", "--clear-groups", str(deliver)]
+                words += ["-C", str(directory / "imapd.conf"), "-r", "me@example.net", *options]
+                return run([*words, ANN], stdin=b"Subject: x\n\n" + b"x" * 200 + b"\n").returncode
+
+            assert [0, os.EX_TEMPFAIL, 0, os.EX_TEMPFAIL] == [
+                status(),
+                status(),
+                status("-q"),
+                status(),
+            ]
+            assert 2 == len(service.store.mailbox(ANN))
 
 
 # ── HAProxy ──────────────────────────────────────────────────────────────────────────────────────

@@ -132,8 +132,8 @@ class TestValues:
             ),
             (read_number, ["", "-1", "+1", "1.0", "1 ", "٣", "1" * 10]),
             (read_port, ["0", "65536", "smtp"]),
-            (read_text, ["a\x00", "a\nb", "\xff", "a\xc2\x80", "\xe2\x80\xae"]),
-            (read_token, ["a b", "j\xf6rg", "a\n", "\x7f"]),
+            (read_text, ["x" * 256, "a\x00", "a\nb", "\xff", "a\xc2\x80", "\xe2\x80\xae"]),
+            (read_token, ["x" * 256, "a b", "j\xf6rg", "a\n", "\x7f"]),
             (decode_base64, ["YT1iCQ", "YT1iCQ==x", "Y T1", "=", "\xff"]),
         ],
     )
