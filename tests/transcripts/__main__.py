@@ -31,14 +31,20 @@ def main(words: list[str]) -> int:
     parser.add_argument("--target", required=True, help="tcp:HOST:PORT, tcp:[HOST]:PORT, unix:PATH")
     parser.add_argument("--domain", default="example.org", help="the domain of the recipients")
     parser.add_argument("--only", action="append", help="a file, without .txt; may be repeated")
-    parser.add_argument("--strict", action="store_true", help="another code is a failure, too")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="another code is a failure, too, and enhanced codes count",
+    )
     options = parser.parse_args(words)
     try:
         target = Target.parse(options.target, options.domain)
         conversations = read_folder(HERE)
         if options.only:
             conversations = [each for each in conversations if each.group in options.only]
-        outcomes = [_tell(outcome) for outcome in ask(target, conversations)]
+        outcomes = [
+            _tell(outcome) for outcome in ask(target, conversations, enhanced=options.strict)
+        ]
     except (BadReply, BrokenTranscript, OSError, ValueError) as error:
         print(f"{parser.prog}: {options.target}: {error}", file=sys.stderr)
         return 2

@@ -151,9 +151,12 @@ def announced(target: Target) -> frozenset[str]:
     return frozenset(line.split()[0].upper() for line in answer.texts()[1:] if line)
 
 
-def ask(target: Target, conversations: Iterable[Conversation]) -> Iterator[Outcome]:
+def ask(
+    target: Target, conversations: Iterable[Conversation], *, enhanced: bool = False
+) -> Iterator[Outcome]:
     """
-    Hold with the server all conversations that do not rest on choices of ours.
+    Hold with the server all conversations that do not rest on choices of ours.  *enhanced* codes
+    are compared only if that is asked for.
     """
     keywords = announced(target)
     asked = [
@@ -166,7 +169,7 @@ def ask(target: Target, conversations: Iterable[Conversation]) -> Iterator[Outco
         if not set(conversation.needs) <= keywords:
             return Outcome(conversation, None, [])
         with SocketClient(target) as client:
-            differences = hold(_for(conversation, target), client)
+            differences = hold(_for(conversation, target, enhanced), client)
         verdicts = [each.verdict for each in differences]
         worst = max(verdicts, key=list(Verdict).index, default=Verdict.SAME)
         return Outcome(conversation, worst, differences)
@@ -176,7 +179,7 @@ def ask(target: Target, conversations: Iterable[Conversation]) -> Iterator[Outco
         yield from threads.map(outcome, asked)
 
 
-def _for(conversation: Conversation, target: Target) -> Conversation:
+def _for(conversation: Conversation, target: Target, enhanced: bool) -> Conversation:
     """
     *conversation* as it is to be held with somebody else: codes count, and no words.
     """
@@ -193,7 +196,8 @@ def _for(conversation: Conversation, target: Target) -> Conversation:
             case Reply():
                 # What another server calls itself, and its limits, are its own.
                 has = tuple(each for each in step.has if "*" not in each)
-                return evolve(step, text="*", has=has, any_status=True)
+                any_status = step.any_status or not enhanced
+                return evolve(step, text="*", has=has, any_status=any_status)
         return step
 
     steps = tuple((number, adapted(step)) for number, step in conversation.steps)
