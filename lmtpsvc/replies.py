@@ -192,6 +192,8 @@ AS_MANY_AS_YOU_LIKE = Reply(250, "OK, but more transactions are welcome", (0, 0)
 # RFC 6531 §3.7.4.2, for VRFY and EXPN.
 CANNOT_SAY_IN_ASCII = Reply(252, "The answer needs the SMTPUTF8 parameter", (6, 8))
 CANNOT_LIST_IN_ASCII = Reply(550, "The list needs the SMTPUTF8 parameter", (6, 8))
+# RFC 5321 §3.5.1
+WHICH_DOMAIN = Reply(553, "Nobody of that name in this domain; say which you mean", (1, 4))
 NO_LIST = Reply(550, "That is a user, and no list", (1, 0))
 
 NOT_IMPLEMENTED = Reply(502, "Command not implemented", (5, 1))

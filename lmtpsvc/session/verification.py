@@ -46,7 +46,7 @@ class Verification(Extension):
         address, utf8 = parse_asked(argument, replies.BAD_VRFY)
 
         def then(found: tuple[Mailbox, Sequence[Mailbox]]) -> None:
-            asked, mailboxes = found
+            asked, mailboxes = _known(found)
             # What a list leads to is EXPN's to say.
             said = mailboxes[0] if len(mailboxes) == 1 else asked
             session.reply(_listed([said], utf8, replies.CANNOT_SAY_IN_ASCII))
@@ -57,7 +57,7 @@ class Verification(Extension):
         address, utf8 = parse_asked(argument, replies.BAD_EXPN)
 
         def then(found: tuple[Mailbox, Sequence[Mailbox]]) -> None:
-            asked, mailboxes = found
+            asked, mailboxes = _known(found)
             if [(asked.user, asked.domain)] == [(each.user, each.domain) for each in mailboxes]:
                 raise CommandError(replies.NO_LIST)
             session.reply(_listed(mailboxes, utf8, replies.CANNOT_LIST_IN_ASCII))
@@ -72,9 +72,29 @@ def _resolve(address: Address) -> Callable[[Any], Any]:
 
     def find(agent: Any) -> Any:
         asked = agent.routing.rules.mailbox(address)
-        return agent.resolve(address).addCallback(lambda found: (asked, found))
+        found = agent.resolve(address).addCallback(lambda found: (asked, found))
+        # A name on its own is looked for in our own domain, where it may be nobody's.
+        return found if address.domain else found.addErrback(_elsewhere, asked)
 
     return find
+
+
+def _known(found: tuple[Mailbox, Sequence[Mailbox]]) -> tuple[Mailbox, Sequence[Mailbox]]:
+    """
+    *found*, unless it is nothing.
+
+    Raises:
+        CommandError: 553: the name may be known in another domain.
+    """
+    if not found[1]:
+        raise CommandError(replies.WHICH_DOMAIN)
+    return found
+
+
+def _elsewhere(failure: Any, asked: Mailbox) -> Any:
+    if getattr(failure.value, "reply", None) == replies.NO_SUCH_USER:
+        return asked, ()
+    return failure
 
 
 def _listed(mailboxes: Sequence[Mailbox], utf8: bool, otherwise: Reply) -> AddressReply:

@@ -21,7 +21,7 @@ from lmtpsvc.directory.file import FileDirectory, FileFactory
 from lmtpsvc.directory.reading import look, read
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import PermanentFailure
-from lmtpsvc.interfaces import IDirectory, IDirectoryFactory
+from lmtpsvc.interfaces import IDirectory, IDirectoryFactory, ITellsSince
 from lmtpsvc.specs import directory_from_string
 
 ANN = Mailbox("ann", "example.org")
@@ -133,6 +133,23 @@ def test_from_memory(service: Service) -> None:
         assert not service.knows(BOB)
 
     assert 0 == service.threads.calls
+
+
+def test_tells_since(service: Service) -> None:
+    """
+    RRVS is announced as long as the file says since when somebody has had a mailbox.
+    """
+    told = ITellsSince(service.directory)
+    assert not told.tells_since
+
+    for text, tells in (
+        ("ann@example.org since=2024-05-01\n", True),
+        ("ann@example.org quota=1G\n", False),
+        ("@example.org domain_since=2024-05-01\n", True),
+    ):
+        service.write(text)
+        service.knows(ANN, after=1.0)
+        assert tells == told.tells_since
 
 
 def test_once_a_second(service: Service) -> None:

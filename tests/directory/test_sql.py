@@ -27,7 +27,7 @@ from lmtpsvc.directory.rows import NoAnswer
 from lmtpsvc.directory.sql import MOST_WAITING, SqlDirectory, SqlUsersFactory
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import DeliveryError
-from lmtpsvc.interfaces import IDirectory, IDirectoryFactory
+from lmtpsvc.interfaces import IDirectory, IDirectoryFactory, ITellsSince
 from lmtpsvc.quota import Quota, quota_of
 from lmtpsvc.replies import CANNOT_LOOK_UP, NO_SUCH_USER
 from lmtpsvc.specs import directory_from_string
@@ -571,6 +571,19 @@ class TestFactory:
 
         assert isinstance(made, SqlDirectory)
         assert [{"user": "ann"}] == made._query.rows(ANN)
+        made._query.close()
+
+    @pytest.mark.parametrize(
+        ("columns", "tells"),
+        [("user", False), ("user AS since", True), ("user AS Domain_Since", True)],
+    )
+    def test_tells_since(self, path: Path, columns: str, tells: bool) -> None:
+        """
+        RRVS is announced where the query asks for what it needs.
+        """
+        made = self.build(f"sql:sqlite:///{path}:query=SELECT {columns} FROM users")
+
+        assert tells == ITellsSince(made).tells_since
         made._query.close()
 
     def test_files(self, path: Path, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.python.failure import Failure
 
 from lmtpsvc import replies
 from lmtpsvc.delivery.routing import AddressRules
 from lmtpsvc.envelope import Address, Mailbox
+from lmtpsvc.errors import refusal
 from lmtpsvc.limits import Limits
 from lmtpsvc.session.connection import Connection
 from lmtpsvc.session.events import Asked
@@ -40,7 +42,10 @@ class _Now:
         self.value = value
 
     def addCallback(self, call: Any) -> _Now:
-        return _Now(call(self.value))
+        return self if isinstance(self.value, Failure) else _Now(call(self.value))
+
+    def addErrback(self, call: Any, *words: Any) -> _Now:
+        return _Now(call(self.value, *words)) if isinstance(self.value, Failure) else self
 
 
 class Agent:
@@ -55,7 +60,7 @@ class Agent:
     def resolve(self, address: Address) -> Any:
         asked = self.rules.mailbox(address)
         if asked.user.startswith("no"):
-            raise LookupError
+            return _Now(Failure(refusal(replies.NO_SUCH_USER)))
         users = ALIASES.get(asked.user, [asked.user])
         return _Now(tuple(Mailbox(user, asked.domain) for user in users))
 
@@ -73,10 +78,11 @@ def talk(
         session.receive(packet)
         while (event := session.next_event()) is not None:
             assert isinstance(event, Asked)
-            try:
-                session.answer_asked(event, event.find(Agent()).value)
-            except LookupError:
+            found = event.find(Agent()).value
+            if isinstance(found, Failure):
                 session.refuse_asked(event, replies.NO_SUCH_USER)
+            else:
+                session.answer_asked(event, found)
     return session.data_to_send().splitlines()
 
 
@@ -88,7 +94,8 @@ ASKED = {
     "VRFY staff": "250 2.1.5 <staff@example.org>",
     "VRFY boss": "250 2.1.5 <ann@example.org>",
     'VRFY "a b"@example.org': '250 2.1.5 <"a b"@example.org>',
-    "VRFY nobody": "550 5.1.1 No such user",
+    "VRFY nobody@example.org": "550 5.1.1 No such user",
+    "VRFY nobody": "553 5.1.4 Nobody of that name in this domain; say which you mean",
     "VRFY jörg": "252 2.6.8 The answer needs the SMTPUTF8 parameter",
     "VRFY jörg SMTPUTF8": "250 2.1.5 <jörg@example.org>",
     "VRFY ann smtputf8": "250 2.1.5 <ann@example.org>",
@@ -99,7 +106,8 @@ ASKED = {
     "EXPN boss": "250 2.1.5 <ann@example.org>",
     "EXPN ann": "550 5.1.0 That is a user, and no list",
     "EXPN Ann+x": "550 5.1.0 That is a user, and no list",
-    "EXPN nobody": "550 5.1.1 No such user",
+    "EXPN <nobody@example.org>": "550 5.1.1 No such user",
+    "EXPN nobody": "553 5.1.4 Nobody of that name in this domain; say which you mean",
     "EXPN liste": "550 5.6.8 The list needs the SMTPUTF8 parameter",
     "EXPN liste SMTPUTF8": "250-2.1.5 <ann@example.org>|250 2.1.5 <jörg@example.org>",
     "EXPN": "501 5.5.4 Syntax: EXPN alias [SMTPUTF8]",
@@ -137,7 +145,7 @@ def test_pipelined() -> None:
     """
     Answers keep the order of the questions.
     """
-    heard = talk([b"VRFY ann\r\nNOOP\r\nVRFY nobody\r\nEXPN staff\r\nNOOP\r\n"], TRUSTED)
+    heard = talk([b"VRFY ann\r\nNOOP\r\nVRFY no@x\r\nEXPN staff\r\nNOOP\r\n"], TRUSTED)
 
     assert [b"250", b"250", b"550", b"250", b"250", b"250"] == [line[:3] for line in heard]
     assert b"250 2.0.0 OK" == heard[-1]
