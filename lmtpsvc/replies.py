@@ -256,6 +256,7 @@ TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", (5, 3))
 TOO_EARLY = Reply(554, "Something was sent before it could be answered, closing connection", (5, 0))
 TLS_REQUIRED = Reply(530, "Encryption required: STARTTLS first", (7, 0))
 LOGIN_REQUIRED = Reply(530, "Authentication required", (7, 0))
+NO_RELAYING = Reply(554, "Relaying denied: log in, or send from a network of ours", (7, 1))
 TOO_LARGE = Reply(552, "Message larger than the limit", (3, 4))
 # RFC 3463 §3.7: the recipient's side does not support the media.
 BINARY_NOT_STORED = Reply(554, "Binary content is not kept unchanged here; send it encoded", (6, 1))

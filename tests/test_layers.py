@@ -98,6 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "outgoing": {"envelope", "replies", "session", "specs", "wire"},
     "client": {"envelope", "outgoing", "replies", "session", "wire"},
+    "relay": {"envelope", "networks", "replies", "session", "wire"},
     "server": {
         "delivery",
         "envelope",

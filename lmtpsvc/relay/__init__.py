@@ -1,0 +1,3 @@
+"""
+The relay: SMTP in, a durable queue, and LMTP or SMTP out.
+"""
