@@ -5,7 +5,7 @@ Write docs/conformance.md anew: ``python -m tests.conformance``.
 from __future__ import annotations
 
 from ..transcripts.__main__ import HERE as TRANSCRIPTS
-from ..transcripts.notation import read_folder as read_transcripts
+from ..transcripts.reading import read_folder as read_transcripts
 from .requirements import ROOT, page, read_folder
 
 PAGE = ROOT / "docs" / "conformance.md"

@@ -29,7 +29,8 @@ from attrs import frozen
 from ..interop.running import Daemon, accepts, free_port
 from ..transcripts.__main__ import HERE as TRANSCRIPTS
 from ..transcripts.holding import Verdict
-from ..transcripts.notation import Conversation, read_folder
+from ..transcripts.notation import Conversation
+from ..transcripts.reading import read_folder
 from ..transcripts.target import Outcome, SocketClient, Target, ask
 from .__main__ import PAGE
 

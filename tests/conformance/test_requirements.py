@@ -10,8 +10,8 @@ import pytest
 
 from ..transcripts.__main__ import HERE as TRANSCRIPTS
 from ..transcripts.memory import MemoryClient, whole
-from ..transcripts.notation import read as read_text
-from ..transcripts.notation import read_folder as read_transcripts
+from ..transcripts.reading import read as read_text
+from ..transcripts.reading import read_folder as read_transcripts
 from .__main__ import PAGE, written
 from .requirements import BrokenRequirements, Requirement, exists, read, read_folder
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..transcripts.notation import read_folder
+from ..transcripts.reading import read_folder
 from .running import run
 from .service import Service
 

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from .holding import BadReply, Verdict
-from .notation import BrokenTranscript, read_folder
+from .reading import BrokenTranscript, read_folder
 from .target import Outcome, Target, ask
 
 HERE = Path(__file__).parent

@@ -9,18 +9,8 @@ from typing import ClassVar
 import pytest
 
 from .holding import BadReply, Heard, Verdict, first_reply, hold, judge
-from .notation import (
-    BrokenTranscript,
-    Closed,
-    Handshake,
-    Reply,
-    Send,
-    Silence,
-    Stored,
-    Wait,
-    octets,
-    read,
-)
+from .notation import Closed, Handshake, Reply, Send, Silence, Stored, Wait
+from .reading import BrokenTranscript, octets, read
 from .target import Target
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from .holding import hold
 from .memory import Cut, MemoryClient, at_random, by_octet, whole
-from .notation import Conversation, read_folder
+from .notation import Conversation
+from .reading import read_folder
 
 CONVERSATIONS = read_folder(Path(__file__).parent)
 CUTS = {"whole": whole, "octets": by_octet}
