@@ -138,6 +138,26 @@ class TestDelivery:
             client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 24\r\n")
             assert client.recv(1000).startswith(b"220 ")
 
+    @pytest.mark.parametrize("where", ["tcp", "unix"])
+    def test_proxied(self, directory: Path, port: int, where: str) -> None:
+        """
+        Each worker knows the terms of its endpoints, and reads the header first.
+        """
+        path = directory / "s"
+        words = {"tcp": f"proxied:{tcp(port)}", "unix": f"proxied:unix:{path}"}[where]
+        with (
+            running(directory, "-l", words, "--trusted", "127.0.0.1,local") as workers,
+            ExitStack() as stack,
+        ):
+            for _ in range(4):
+                client = socket.socket(socket.AF_INET if where == "tcp" else socket.AF_UNIX)
+                stack.enter_context(client)
+                client.settimeout(SECONDS)
+                client.connect(("127.0.0.1", port) if where == "tcp" else str(path))
+                client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 24\r\n")
+                assert client.recv(1000).startswith(b"220 ")
+            assert [2, 2] == workers.connections()
+
     def test_systemd(self, directory: Path) -> None:
         """
         Sockets that systemd has opened are handed on, and stay systemd's.
