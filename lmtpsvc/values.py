@@ -12,6 +12,9 @@ import os
 from collections.abc import Callable
 from typing import Final, TypeVar, get_args
 
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
+
 from .delivery.patterns import fold
 from .delivery.trace import DeliveredTo, OriginalHeader
 from .networks import Networks
@@ -69,10 +72,19 @@ def split_terms(words: str) -> tuple[frozenset[str], str]:
     terms: set[str] = set()
     while True:
         first, _, rest = words.partition(":")
-        if first not in TERMS:
+        # Twisted has endpoints of that name, with a directory or file behind it.
+        if first not in TERMS or (first == "tls" and not _is_endpoint(rest)):
             return frozenset(terms), words
         terms.add(first)
         words = rest
+
+
+def _is_endpoint(words: str) -> bool:
+    name = words.partition(":")[0]
+    # Those that Twisted does not have as plugins.
+    if name in {*TERMS, "tcp", "unix", "ssl"}:
+        return True
+    return any(name == parser.prefix for parser in getPlugins(IStreamServerEndpointStringParser))
 
 
 def networks(value: object, _: object = None) -> tuple[str, ...]:

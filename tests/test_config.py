@@ -20,6 +20,7 @@ from lmtpsvc.options import Options
 from lmtpsvc.session.auth import Auth
 from lmtpsvc.session.connection import Terms
 from lmtpsvc.tap import makeService
+from lmtpsvc.values import split_terms
 
 from .certificates import Authority
 
@@ -336,6 +337,28 @@ class TestListeners:
         assert options("", *words, "proxied:tcp:0:interface=127.0.0.1").parts.users == "any"
         with pytest.raises(SystemExit, match="can be reached from elsewhere"):
             options("", *words, "proxied:tcp:0")
+
+    @pytest.mark.parametrize(
+        ("words", "terms", "endpoint"),
+        [
+            ("tcp:24", set(), "tcp:24"),
+            ("tls:tcp:24", {"tls"}, "tcp:24"),
+            ("tls:tcp6:24", {"tls"}, "tcp6:24"),
+            ("tls:proxied:tls-required:unix:x", {"tls", "proxied", "tls-required"}, "unix:x"),
+            ("tls:/etc/keys:port=24", set(), "tls:/etc/keys:port=24"),
+            ("tls:keys:port=24", set(), "tls:keys:port=24"),
+            ("proxied:tls:certs=keys:port=24", {"proxied"}, "tls:certs=keys:port=24"),
+            ("login-required:tls", {"login-required"}, "tls"),
+            ("unix:proxied:x", set(), "unix:proxied:x"),
+        ],
+    )
+    def test_split(self, words: str, terms: set[str], endpoint: str) -> None:
+        """
+        Terms stand in front; ``tls:`` is one only if an endpoint is behind it.
+        """
+        said, rest = split_terms(words)
+
+        assert (terms, endpoint) == (set(said), rest)
 
     def test_place(self) -> None:
         """
