@@ -493,6 +493,35 @@ class TestAuth:
         assert line == mistake(text)
 
 
+class TestAskedFor:
+    """
+    The extensions that are there because somebody asks for them.
+    """
+
+    @pytest.mark.parametrize(
+        ("text", "keywords"),
+        [
+            ("", set()),
+            ('dsn = "relayed"', {"DSN"}),
+            ('dsn = "smtp:127.0.0.1:25"', {"DSN"}),
+            ('vrfy = "trusted"', {"EXPN"}),
+            ('vrfy = "yes"', {"EXPN"}),
+            ('users = "file:users"', {"RRVS"}),
+        ],
+    )
+    def test_registered(
+        self, text: str, keywords: set[str], options: Callable[..., Options], tmp_path: Path
+    ) -> None:
+        """
+        DSN, EXPN, and where the directory may know it, RRVS.
+        """
+        (tmp_path / "users").write_text("ann@example.org since=2024-05-01\n")
+
+        made = options(text).parts.extensions._extensions
+
+        assert keywords == {each.keyword for each in made} & {"DSN", "EXPN", "RRVS"}
+
+
 TOP = (
     "listen, listeners, trusted, backend, users, hostname, recipient-delimiter, keep-case, delivered-to,"
     " original-recipient, dsn, vrfy, spool, json-log, workers, extension, auth, tls-certificate, tls-key,"
