@@ -30,29 +30,33 @@ def under_terms(actions: Mapping[bytes, VerbAction], terms: Terms) -> Mapping[by
     """
     if terms.login_required:
         actions = {
-            verb: _if_known(action) if verb in _FOR_KNOWN else action
+            verb: _if_known(verb, action) if verb in _FOR_KNOWN else action
             for verb, action in actions.items()
         }
     if terms.tls_required:
         actions = {
-            verb: action if verb in _IN_CLEAR else _if_encrypted(action)
+            verb: action if verb in _IN_CLEAR else _if_encrypted(verb, action)
             for verb, action in actions.items()
         }
     return actions
 
 
-def _if_known(action: VerbAction) -> VerbAction:
+def _if_known(verb: bytes, action: VerbAction) -> VerbAction:
     def known(session: ServerSession, argument: bytes) -> None:
         if not session.client.login:
+            if verb == b"MAIL":
+                session.expect_text()
             raise CommandError(replies.LOGIN_REQUIRED)
         action(session, argument)
 
     return known
 
 
-def _if_encrypted(action: VerbAction) -> VerbAction:
+def _if_encrypted(verb: bytes, action: VerbAction) -> VerbAction:
     def encrypted(session: ServerSession, argument: bytes) -> None:
         if not session.connection.tls:
+            if verb == b"MAIL":
+                session.expect_text()
             raise CommandError(replies.TLS_REQUIRED)
         action(session, argument)
 

@@ -393,6 +393,13 @@ class ServerSession:
         self._expected, self._then, self._telling = count, then, as_text
         self._state_behind, self._state = self._state, State.TEXT
 
+    def expect_text(self) -> None:
+        """
+        MAIL was said in its place: whether or not it is accepted, the text may be on its way behind
+        it, and a client of LMTP then expects no reply to its last BDAT (RFC 2033 §4.3).
+        """
+        self._mail_said = self._state is not State.NEW
+
     def refuse(self, reply: Reply) -> None:
         """
         Answer the present command with *reply*.  What is no more than a CommandError is counted as
@@ -555,7 +562,7 @@ class ServerSession:
 
     def _mail(self, argument: bytes) -> None:
         after = advance(self._state, Verb.MAIL)
-        self._mail_said = True
+        self.expect_text()
         address, parameters = parse_mail(argument)
         self._sender = self._extensions.sender(self, address, parameters)
         self._state = after

@@ -16,6 +16,9 @@ from hypothesis.strategies import binary, builds, integers, lists, one_of, sampl
 from lmtpsvc import replies
 from lmtpsvc.limits import Limits
 from lmtpsvc.replies import MultilineReply, Reply
+from lmtpsvc.session.connection import Connection, Terms
+from lmtpsvc.session.server import ServerSession
+from lmtpsvc.session.standard import standard_extensions
 from lmtpsvc.session.states import State
 
 SMALL = Limits(message_size=1000, recipients=3, errors=5, command_line=100)
@@ -605,6 +608,45 @@ class TestState:
 
         assert [replies.LHLO_FIRST.wire] * 3 == split_replies(played.sent)[1:]
         assert State.NEW is played.session.state
+
+
+class TestTerms:
+    @pytest.mark.parametrize("terms", [Terms(tls_required=True), Terms(login_required=True)])
+    def test_in_step(self, terms: Terms) -> None:
+        """
+        Where MAIL is refused because of what the listener wants, the octets behind it are taken, too,
+        and as nobody was accepted LAST has no reply.
+        """
+        connection = Connection("192.0.2.1", terms=terms, offers_tls=True)
+        session = ServerSession("mx", Limits(), standard_extensions(Limits()), connection)
+        session.receive(b"LHLO a\r\n")
+        assert session.next_event() is None
+        session.data_to_send()
+
+        session.receive(MAIL + to("pat") + chunk(EVIL) + last(EVIL) + b"NOOP\r\n" + last(EVIL))
+
+        assert session.next_event() is None
+        codes = [reply[:3] for reply in split_replies(session.data_to_send())]
+        assert [b"530", b"503"] == [codes[0], codes[2]]
+        # MAIL, RCPT, the first chunk, NOOP; and a LAST that belongs to nothing.
+        assert 5 == len(codes)
+        assert b"250" == codes[3]
+
+    def test_before_lhlo(self) -> None:
+        """
+        MAIL before LHLO is no transaction either.
+        """
+        terms = Terms(tls_required=True)
+        session = ServerSession(
+            "mx", Limits(), standard_extensions(Limits()), Connection("192.0.2.1", terms=terms)
+        )
+        session.data_to_send()
+
+        session.receive(MAIL + last(EVIL))
+
+        assert session.next_event() is None
+        assert 2 == len(split_replies(session.data_to_send()))
+        assert State.NEW is session.state
 
 
 BINARY = b"MAIL FROM:<> BODY=BINARYMIME\r\n"
