@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .. import replies
 from ..delivery.awaiting import as_deferred
@@ -109,12 +110,20 @@ class CheckerAuthority:
 
     async def _request(self, checker: Any, credentials: object) -> object:
         if type(checker).__module__ in _BLOCKING:
-            # What it returns has fired already.
-            result = await self._in_thread(
-                lambda: maybeDeferred(checker.requestAvatarId, credentials)
-            )
-            return await result
+            [outcome] = await self._in_thread(lambda: _outcome(checker, credentials))
+            if isinstance(outcome, Failure):
+                outcome.raiseException()
+            return outcome
         return await maybeDeferred(checker.requestAvatarId, credentials)
+
+
+def _outcome(checker: Any, credentials: object) -> list[object]:
+    """
+    What *checker*, which does not wait for anything, says: one result, or Failure.
+    """
+    outcome: list[object] = []
+    maybeDeferred(checker.requestAvatarId, credentials).addBoth(outcome.append)
+    return outcome
 
 
 def _those_for(interface: Any, checkers: Sequence[Any]) -> list[Any]:

@@ -26,6 +26,8 @@ from lmtpsvc.envelope import Mailbox
 from lmtpsvc.interfaces import IDirectory
 from lmtpsvc.wiring.parts import Parts, make_parts
 
+from ..certificates import DAY, NOW, Authority
+
 
 class Terminal:
     """
@@ -121,6 +123,31 @@ class TestProblems:
         assert "[[routes]] 2: backend: no backend is called 'archive'" in said[12]
         assert "[[routes]] 3: users: no directory is called 'nobody'" in said[13]
         assert 14 == len(said)
+
+    def test_certificate(self, terminal: Terminal) -> None:
+        """
+        A certificate that has expired, and a key that everybody may read, are problems; the service
+        would start.
+        """
+        (terminal.directory / "authority").mkdir()
+        pair = Authority(terminal.directory / "authority").sign(end=NOW - DAY)
+        pair.certificate.rename(terminal.directory / "own.pem")
+        pair.key.rename(terminal.directory / "own.key")
+        (terminal.directory / "own.key").chmod(0o604)
+
+        said = terminal.check(
+            'listen = "unix:sock"\ntls-certificate = "own.pem"\ntls-key = "own.key"'
+        )
+
+        assert 1 == terminal.status
+        ended = f"{NOW - DAY:%Y-%m-%d}"
+        assert [
+            f"lmtp.toml: tls-certificate: own.pem: the certificate has expired on {ended}",
+            (
+                "lmtp.toml: tls-key: own.key: everybody may read or change the private key"
+                " (mode 604)"
+            ),
+        ] == said
 
     def test_no_toml(self, terminal: Terminal) -> None:
         """

@@ -5,7 +5,7 @@ A reload: what is started, what is stopped and when, and what stays if something
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.limits import Limits
 from lmtpsvc.server.plan import CannotReload, CurrentPlan, Plan
+from lmtpsvc.server.tls import ServerTLS
 from lmtpsvc.session.standard import standard_extensions
 
 
@@ -128,6 +129,29 @@ class TestReload:
         after = house.server.connect()
         assert not before.protocol._session.connection.is_trusted
         assert after.protocol._session.connection.is_trusted
+
+    def test_tls(self, house: House, logged: list[LogEvent]) -> None:
+        """
+        Handshakes are made with the new certificate, and what is wrong with it is told.
+        """
+        tls = cast("ServerTLS", object())
+        house.next = house.plan(tls=tls, worries=["chain.pem: the certificate has expired"])
+
+        house.current.reload()
+
+        assert tls is house.server.factory.tls
+        assert "chain.pem: the certificate has expired" in said(logged)
+
+    def test_tls_of_a_broken_file(self, house: House) -> None:
+        """
+        What was there before stays.
+        """
+        house.server.factory.tls = tls = object()
+        house.next = CannotReload("tls-key: no")
+
+        house.current.reload()
+
+        assert tls is house.server.factory.tls
 
     def test_broken(self, house: House, logged: list[LogEvent]) -> None:
         """
