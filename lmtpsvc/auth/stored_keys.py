@@ -22,6 +22,8 @@ from ..session.sasl import StoredKeys
 
 #: For new passwords; RFC 7677 §4 asks for 4096 at least.
 ITERATIONS: Final = 15_000
+SALT_OCTETS: Final = 16
+MAX_SALT_OCTETS: Final = 56
 MIN_ITERATIONS: Final = 4096
 #: Half a second of a processor, which each attempt costs both sides.
 MAX_ITERATIONS: Final = 500_000
@@ -40,7 +42,7 @@ def make_keys(password: str, iterations: int = ITERATIONS, salt: bytes | None = 
         ValueError: It cannot be one (RFC 4013): a control character is in it, for example.
     """
     try:
-        made = _mechanism.make_auth_info(password, iterations, salt)
+        made = _mechanism.make_auth_info(password, iterations, salt or os.urandom(SALT_OCTETS))
     except ScramException as error:
         raise ValueError(f"not a password: {error}") from error
     return StoredKeys(*made)
@@ -82,7 +84,7 @@ class KeysFile:
         self._seen: tuple[int, ...] = ()
         self._users: Mapping[str, StoredKeys] = {}
         self._secret = b""
-        self._most = ITERATIONS
+        self._looks: list[tuple[int, int]] = []
         self._read()
 
     def find(self, user: str) -> StoredKeys:
@@ -97,9 +99,10 @@ class KeysFile:
         keys = self._users.get(user)
         if keys is not None:
             return keys
-        # Who does not know the file cannot tell these from others.
-        made = digest(self._secret, user.encode(), "sha256")
-        return StoredKeys(made[:16], made, made, self._most, is_known=False)
+        # Who does not know the file cannot tell these from others: they look like somebody's.
+        made = digest(self._secret, user.encode(), "sha512")
+        salt_octets, iterations = self._looks[int.from_bytes(made[-4:]) % len(self._looks)]
+        return StoredKeys(made[:salt_octets], made[:32], made[:32], iterations, is_known=False)
 
     def _read(self) -> None:
         found = os.stat(self._path)
@@ -110,7 +113,8 @@ class KeysFile:
             octets = file.read()
         users = dict(parse(octets.decode("utf-8", "replace")))
         self._users, self._secret, self._seen = users, sha256(octets).digest(), seen
-        self._most = max((each.iterations for each in users.values()), default=ITERATIONS)
+        looks = [(len(each.salt), each.iterations) for each in users.values()]
+        self._looks = looks or [(SALT_OCTETS, ITERATIONS)]
 
 
 def parse(text: str) -> Iterator[tuple[str, StoredKeys]]:
@@ -142,7 +146,7 @@ def _parse_line(line: str, number: int) -> tuple[str, StoredKeys]:
         salt, stored, server = (a2b_base64(match[each], strict_mode=True) for each in (3, 4, 5))
     except (Error, ValueError):
         raise ValueError(wrong) from None
-    if len(stored) != len(server) or len(stored) != sha256().digest_size:
+    if not len(stored) == len(server) == sha256().digest_size or len(salt) > MAX_SALT_OCTETS:
         raise ValueError(wrong)
     if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
         raise ValueError(

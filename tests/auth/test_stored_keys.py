@@ -106,6 +106,25 @@ class TestFile:
         assert bob.salt != eve.salt
         assert (len(KEYS.salt), KEYS.iterations) == (len(bob.salt), bob.iterations)
 
+    def test_unknown_among_many(self, tmp_path: Path) -> None:
+        """
+        Nothing about made up keys is as nobody else's are: neither their salt nor their iterations.
+        """
+        path = tmp_path / "logins"
+        looks = [(16, 4096), (32, 15_000), (24, 5000)]
+        made = (make_keys("x", iterations, b"s" * octets) for octets, iterations in looks)
+        path.write_text("".join(f"{format_line(str(at), keys)}\n" for at, keys in enumerate(made)))
+        file = KeysFile(str(path))
+
+        found = [file.find(f"nobody{each}") for each in range(100)]
+
+        assert set(looks) == {(len(each.salt), each.iterations) for each in found}
+
+    def test_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "logins").touch()
+
+        assert not KeysFile(str(tmp_path / "logins")).find("ann").is_known
+
     def test_changed(self, tmp_path: Path) -> None:
         """
         It is read again.
