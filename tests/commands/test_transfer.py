@@ -345,6 +345,12 @@ class TestMistakes:
         with pytest.raises(ValueError):
             path_for("/srv/{domain}/{user}", name)
 
+    def test_internationalised(self) -> None:
+        """
+        The domain is that of the mailbox, however it is written.
+        """
+        assert path_for("/{domain}/{user}", "ann@bücher.example") == "/xn--bcher-kva.example/ann"
+
     def test_braces(self) -> None:
         """
         What stands in a name is no field.

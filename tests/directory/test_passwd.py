@@ -135,12 +135,17 @@ def test_domains(system: System, ask: Callable[..., Any]) -> None:
     The same users may live in several domains, and in no others.
     """
     directory = PasswdDirectory(
-        Clock(), execute, domains=["example.org", "Example.NET"], look_up=system.look_up
+        Clock(),
+        execute,
+        domains=["example.org", "Example.NET", "bücher.example"],
+        look_up=system.look_up,
     )
 
     assert "ann" == ask(directory, "ann", "example.net").user
     assert "example.org" == ask(directory, "ann", "example.org").domain
     assert NO_SUCH_USER == ask(directory, "ann", "example.com")
+    for form in ("bücher.example", "xn--bcher-kva.example"):
+        assert "ann" == ask(directory, "ann", form).user
 
 
 @pytest.mark.parametrize("name", ["ann", "cid", "root"])

@@ -195,6 +195,11 @@ class TestRows:
             (("bob@x.org", "Ann+a@x.org"), Mailbox("ann", "x.org", "a"), "Ann+a@x.org"),
             (("bob@x.org", "ANN@x.org"), Mailbox("ann", "x.org"), "ANN@x.org"),
             (("bob@x.org", "list@x.org"), Mailbox("ann", "x.org"), None),
+            (
+                ("bob@bücher.example", "ann@bücher.example"),
+                Mailbox("ann", "xn--bcher-kva.example"),
+                "ann@bücher.example",
+            ),
         ],
     )
     def test_original_recipient(
