@@ -290,6 +290,8 @@ def chunk_received(octets: int) -> Reply:
     return Reply(250, f"{octets} octets received", (0, 0))
 
 
+# RFC 8689 §4.2.1
+NEEDS_TLS = Reply(550, "This message must be passed on over TLS, which is not set up", (7, 10))
 LOOP = Reply(554, "This message has come through too many servers, it is in a loop", (4, 6))
 
 

@@ -29,6 +29,7 @@ from ..replies import (
     BAD_MAILBOX,
     CANNOT_LOOK_UP,
     LOOP,
+    NEEDS_TLS,
     OUT_OF_TIME,
     STORE_UNREACHABLE,
     Reply,
@@ -38,6 +39,7 @@ from .forward_breaker import Breaker
 from .forward_referral import Referral, referral_in
 from .forward_settings import SYNOPSIS, ForwardSettings, field_in, from_words
 from .forward_text import passed_on
+from .forward_wishes import may_be_passed_on, wishes_for_all, wishes_for_recipient
 
 _log = Logger()
 
@@ -134,14 +136,18 @@ class ForwardBackend(Service):
         passengers: list[_Passenger] = []
         going: dict[str, list[_Passenger]] = {}
         loops = _is_in_a_loop(message)
+        wishes = wishes_for_recipient(message.envelope)
         for mailbox in mailboxes:
             passenger = _Passenger(mailbox, Recipient(_UNKNOWN))
             passengers.append(passenger)
             try:
                 if loops:
                     raise refusal(LOOP)
-                passenger.recipient = _recipient(mailbox)
-                going.setdefault(self._destination(mailbox), []).append(passenger)
+                passenger.recipient = evolve(_recipient(mailbox), parameters=wishes)
+                where = self._destination(mailbox)
+                if not may_be_passed_on(message.envelope, self._settings.tls, where):
+                    raise refusal(NEEDS_TLS)
+                going.setdefault(where, []).append(passenger)
             except DeliveryError as error:
                 passenger.errback(error)
         dialect = self._settings.dialect
@@ -166,7 +172,8 @@ class ForwardBackend(Service):
             for to, group in left.pop() if left else []:
                 if token is not None:
                     for each in group:
-                        each.recipient = evolve(each.recipient, parameters={MAILDATA: token})
+                        wishes = {**each.recipient.parameters, MAILDATA: token}
+                        each.recipient = evolve(each.recipient, parameters=wishes)
                 self._send(message, to, group)
 
         def heard(outcome: Outcome) -> Outcome:
@@ -330,7 +337,7 @@ class ForwardBackend(Service):
         Who sends it, with what we want to know of a server that trusts us.
         """
         settings = self._settings
-        parameters: dict[str, Any] = {}
+        parameters = wishes_for_all(message.envelope)
         if settings.maildata and message.is_for_all:
             parameters["XRESPCODES"] = MAILDATA
         elif settings.referrals:

@@ -22,7 +22,7 @@ from lmtpsvc.backends.forward_referral import Referral, referral_in
 from lmtpsvc.backends.forward_settings import from_words
 from lmtpsvc.backends.forward_text import passed_on
 from lmtpsvc.client import TLS, Delivery, Dialect, Outcome, Stage
-from lmtpsvc.envelope import Client, Mailbox
+from lmtpsvc.envelope import Client, Mailbox, OriginalRecipient
 from lmtpsvc.errors import DeliveryError
 from lmtpsvc.interfaces import IBackend, IBackendFactory
 from lmtpsvc.outgoing.text import Text
@@ -254,6 +254,80 @@ class TestMessage:
 
         assert [[replies.LOOP]] == forward.give(ANN, message=message)
         assert [] == forward.sent
+
+
+def wishing(sender: dict[str, Any], *recipients: dict[str, Any]) -> MemoryMessage:
+    """
+    A message whose sender has asked for something.
+    """
+    plain = envelope(*(f"r{n}@example.org" for n in range(len(recipients))))
+    to = tuple(
+        evolve(each, parameters=asked)
+        for each, asked in zip(plain.recipients, recipients, strict=True)
+    )
+    asked = evolve(plain, sender=evolve(plain.sender, parameters=sender), recipients=to)
+    return evolve(MESSAGE, envelope=asked)
+
+
+class TestWishes:
+    """
+    What the sender has asked for (RFC 3461, RFC 8689).
+    """
+
+    STAFF = OriginalRecipient("rfc822", "staff@example.org")
+
+    @pytest.mark.parametrize(
+        ("notify", "handed_on"),
+        [
+            ({"SUCCESS", "FAILURE"}, {"FAILURE"}),
+            ({"SUCCESS"}, {"NEVER"}),
+            ({"NEVER"}, {"NEVER"}),
+            ({"DELAY"}, {"DELAY"}),
+        ],
+    )
+    def test_handed_on(self, notify: set[str], handed_on: set[str]) -> None:
+        """
+        All but success, which is reported here.
+        """
+        forward = Forward()
+        asked = {"NOTIFY": frozenset(notify), "ORCPT": self.STAFF, "RRVS": "x"}
+        forward.give(
+            ANN, message=wishing({"ENVID": "QQ", "RET": "FULL", "BODY": "8BITMIME"}, asked)
+        )
+
+        [sent] = forward.sent
+        [recipient] = sent.recipients
+        assert {"NOTIFY": handed_on, "ORCPT": self.STAFF} == recipient.parameters
+        assert {"ENVID": "QQ", "RET": "FULL"}.items() <= sent.sender.parameters.items()
+        assert "BODY" not in sent.sender.parameters
+
+    def test_of_several(self) -> None:
+        """
+        Nobody knows which of several recipients a mailbox comes of.
+        """
+        forward = Forward()
+        forward.give(ANN, message=wishing({}, {"ORCPT": self.STAFF}, {}))
+
+        assert {} == forward.sent[0].recipients[0].parameters
+
+    @pytest.mark.parametrize(
+        ("words", "options", "sent"),
+        [
+            (("node:24",), {}, 0),
+            (("node:24",), {"tls": "may"}, 0),
+            (("node:24",), {"tls": "encrypt"}, 1),
+            (("/run/lmtp.sock",), {}, 1),
+        ],
+    )
+    def test_requiring_tls(self, words: tuple[str, ...], options: Any, sent: int) -> None:
+        """
+        What must not travel in the clear does not.
+        """
+        forward = Forward(*words, **options)
+        [told] = forward.give(ANN, message=wishing({"REQUIRETLS": True}, {}))
+
+        assert sent == len(forward.sent)
+        assert ([] if sent else [replies.NEEDS_TLS]) == told
 
 
 class TestCancelling:
