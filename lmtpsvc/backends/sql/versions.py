@@ -13,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from attrs import frozen
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,7 +22,24 @@ from .engine import OLDEST_MARIADB, SMALLEST_PACKET, writes
 #: Not Alembic's own name, so that a database can be shared with something else that uses it.
 VERSION_TABLE: Final = "lmtpsvc_version"
 
-_HINT: Final = "run lmtpsvc sql upgrade URL, or say create=yes"
+
+@frozen
+class Tables:
+    """
+    Tables that go together.  The *package* has their folder ``migrations``, *version_table* remembers
+    the version, *what* says what they are for, and *hint* how they are made.
+    """
+
+    package: str
+    version_table: str
+    what: str
+    hint: str
+
+
+#: Those of the backend sql.
+MAIL: Final = Tables(
+    "lmtpsvc.backends.sql", VERSION_TABLE, "mail", "run lmtpsvc sql upgrade URL, or say create=yes"
+)
 
 # How everybody takes the same lock, and gives it back.
 _POSTGRESQL: Final = (
@@ -44,7 +62,7 @@ class SchemaError(ValueError):
         self.can_upgrade = can_upgrade
 
 
-def check(connection: Connection) -> None:
+def check(connection: Connection, tables: Tables = MAIL) -> None:
     """
     Make sure that the tables are those of this version.
 
@@ -52,13 +70,15 @@ def check(connection: Connection) -> None:
         SchemaError: They are not.
     """
     _check_server(connection)
-    found = _revision(connection)
-    script = ScriptDirectory.from_config(_config())
+    found = _revision(connection, tables)
+    script = ScriptDirectory.from_config(_config(tables))
     head = script.get_current_head()
     if found == head:
         return
     if found is None:
-        raise SchemaError(f"the database has no tables for mail yet: {_HINT}", can_upgrade=True)
+        raise SchemaError(
+            f"the database has no tables for {tables.what} yet: {tables.hint}", can_upgrade=True
+        )
     if found not in {each.revision for each in script.walk_revisions()}:
         raise SchemaError(
             f"the tables are of version {found}, this lmtpsvc knows {head} and older:"
@@ -66,11 +86,12 @@ def check(connection: Connection) -> None:
             can_upgrade=False,
         )
     raise SchemaError(
-        f"the tables are of version {found}, this lmtpsvc needs {head}: {_HINT}", can_upgrade=True
+        f"the tables are of version {found}, this lmtpsvc needs {head}: {tables.hint}",
+        can_upgrade=True,
     )
 
 
-def upgrade(engine: Engine) -> bool:
+def upgrade(engine: Engine, tables: Tables = MAIL) -> bool:
     """
     Make the tables, or bring them up to date; False if they were.  Processes that do it at the same
     time wait for each other.
@@ -80,26 +101,26 @@ def upgrade(engine: Engine) -> bool:
     """
     with writes(engine.connect()) as connection, _locked(connection), connection.begin():
         try:
-            check(connection)
+            check(connection, tables)
         except SchemaError as error:
             if not error.can_upgrade:
                 raise
         else:
             return False
-        config = _config()
+        config = _config(tables)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return True
 
 
-def _config() -> Config:
+def _config(tables: Tables = MAIL) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(files(__package__) / "migrations"))
+    config.set_main_option("script_location", str(files(tables.package) / "migrations"))
     return config
 
 
-def _revision(connection: Connection) -> str | None:
-    options = {"version_table": VERSION_TABLE}
+def _revision(connection: Connection, tables: Tables) -> str | None:
+    options = {"version_table": tables.version_table}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
