@@ -55,6 +55,12 @@ def destination(reactor: Any, words: str) -> Destination:
         raise ValueError(f"{words}: not a destination ({error})") from error
     if spec.name == "unix" and not (spec.options.get("path") or any(spec.words)):
         raise ValueError(f"{words}: not a destination; write unix:PATH")
+    if spec.name == "ssl" and not spec.options.get("hostname"):
+        # Twisted would take any certificate of an authority that it knows, whoever shows it.
+        raise ValueError(
+            f"{words}: not a destination; write tls:HOST:PORT, or say with hostname= in whose name"
+            " the certificate must be"
+        )
     host = ""
     if spec.name in {"tcp", "ssl", "tls"}:
         host = spec.options.get("host") or (spec.words[0] if spec.words else "")

@@ -103,6 +103,9 @@ def _authorities(path: str) -> Any:
 
 def _own(path: str) -> PrivateCertificate:
     octets = _read(path)
+    if b"ENCRYPTED" in octets:
+        # OpenSSL would ask for it on the terminal, and wait.
+        raise ValueError(f"{path}: the key needs a passphrase, and nobody is there to type it")
     try:
         own: PrivateCertificate = PrivateCertificate.loadPEM(octets)
     except (crypto.Error, ValueError) as error:

@@ -24,6 +24,7 @@ class TestDestination:
             ("/run/lmtp.sock", UNIXClientEndpoint, ""),
             ("unix:/run/lmtp.sock", UNIXClientEndpoint, ""),
             ("tls:mail.example.org:24", IStreamClientEndpoint, "mail.example.org"),
+            ("ssl:192.0.2.7:24:hostname=mail.example.org", IStreamClientEndpoint, "192.0.2.7"),
         ],
     )
     def test_valid(self, words: str, kind: type, host: str) -> None:
@@ -43,6 +44,7 @@ class TestDestination:
         [
             *("", "mail.example.org", "mail.example.org:", "host:0", "host:99999", ":24", "a b:24"),
             *("tcp:", "tcp:host", "nothing:here", "2001:db8::1:24", "unix:", "ann@example.org:24"),
+            "ssl:mail.example.org:24",
         ],
     )
     def test_invalid(self, words: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.error import ConnectionLost
@@ -15,6 +16,8 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.outgoing.encryption import Encryption, handshake_failure
 from lmtpsvc.session.terms import TLS
+
+from ..certificates import Authority, private_key
 
 JUNK = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
@@ -32,6 +35,18 @@ class TestFiles:
 
         with pytest.raises(ValueError, match=r"/file\.pem: "):
             Encryption("mx.example.org", **{which: str(path)})
+
+    def test_passphrase(self, tmp_path: Path) -> None:
+        """
+        Nobody is asked for one: there may be no terminal.
+        """
+        pair = Authority(tmp_path).sign()
+        key = ec.generate_private_key(ec.SECP256R1())
+        path = private_key(tmp_path / "locked.pem", key, b"secret")
+        path.write_bytes(path.read_bytes() + pair.certificate.read_bytes())
+
+        with pytest.raises(ValueError, match="needs a passphrase"):
+            Encryption("mx.example.org", certificate=str(path))
 
 
 class TestPolicies:
