@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -51,6 +51,8 @@ class _Waiting:
     utf8: bool
     boundary: str
     attempts: int = 0
+    #: It is being made or sent, or else there is a *next* time.
+    is_on_its_way: bool = True
     next: IDelayedCall | None = None
 
 
@@ -72,6 +74,9 @@ class Reporter(Service):
         self._send, self._close, self._hostname = send, close, hostname
         self._clock, self._in_thread, self._wall_seconds = clock, in_thread, wall_seconds
         self._waiting: set[_Waiting] = set()
+        # While it stops: who waits for that, and until when.
+        self._stopped: Deferred[None] | None = None
+        self._last: IDelayedCall | None = None
 
     def about(self, transaction_id: str, envelope: Envelope) -> Pending | None:
         """
@@ -85,19 +90,34 @@ class Reporter(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Fires when what waited has been tried once more.
+        Fires when what waited has been tried once more, and what is on its way has arrived, within
+        bounds.
         """
         super().stopService()
-        attempts = [self._attempt(each) for each in tuple(self._waiting)]
-        done: Deferred[Any] = gatherResults(attempts)
-        done.addTimeout(LAST_SECONDS, self._clock).addErrback(lambda _: None)
+        stopped: Deferred[None] = Deferred()
+        self._stopped = stopped
+        self._last = self._clock.callLater(LAST_SECONDS, self._stop)
+        for each in tuple(self._waiting):
+            if each.next is not None:
+                self._attempt(each)
+        self._stop_if_done()
+        return stopped
 
-        def left(_: object) -> Deferred[None]:
-            for each in tuple(self._waiting):
-                self._give_up(each, "the service stops")
-            return self._close()
+    def _stop_if_done(self) -> None:
+        if self._stopped is not None and not any(each.is_on_its_way for each in self._waiting):
+            self._stop()
 
-        return done.addCallback(left)
+    def _stop(self) -> None:
+        stopped, self._stopped = self._stopped, None
+        if stopped is None:
+            return
+        if self._last is not None and self._last.active():
+            self._last.cancel()
+        for each in tuple(self._waiting):
+            self._give_up(each, "the service stops")
+        closed = self._close().addTimeout(LAST_SECONDS, self._clock)
+        closed.addErrback(lambda failure: failure.trap(TimeoutError, CancelledError))
+        closed.addCallback(lambda _: stopped.callback(None))
 
     def take(self, occasion: Occasion, envelope: Envelope, message: IMessage | None) -> None:
         """
@@ -127,10 +147,10 @@ class Reporter(Service):
         reading = maybeDeferred(self._in_thread, lambda: _first_octets(message))
         reading.addCallbacks(found, not_found).addCallback(lambda _: self._attempt(waiting))
 
-    def _attempt(self, waiting: _Waiting) -> Deferred[None]:
+    def _attempt(self, waiting: _Waiting) -> None:
         if waiting.next is not None and waiting.next.active():
             waiting.next.cancel()
-        waiting.next = None
+        waiting.next, waiting.is_on_its_way = None, True
         waiting.attempts += 1
         occasion = waiting.occasion
         utf8 = waiting.utf8 and needs_utf8(occasion)
@@ -138,17 +158,18 @@ class Reporter(Service):
             occasion, self._hostname, self._wall_seconds(), waiting.boundary, utf8=utf8
         )
         sent = maybeDeferred(self._send, occasion.sender, octets, utf8)
-        return sent.addCallbacks(
+        sent.addCallbacks(
             self._answered, self._failed, callbackArgs=(waiting,), errbackArgs=(waiting,)
         )
 
-    def _answered(self, reply: Reply | None, waiting: _Waiting) -> Deferred[None] | None:
+    def _answered(self, reply: Reply | None, waiting: _Waiting) -> None:
         occasion = waiting.occasion
         if reply is None:
             if waiting.utf8 and str(occasion.sender).isascii():
                 # RFC 6533 §3: there is a way to say it in ASCII.
                 waiting.utf8 = False
-                return self._attempt(waiting)
+                self._attempt(waiting)
+                return
             self._give_up(waiting, "the submission host does not know SMTPUTF8")
         elif reply.is_success:
             self._waiting.discard(waiting)
@@ -162,20 +183,24 @@ class Reporter(Service):
             self._give_up(waiting, str(reply))
         else:
             self._later(waiting, str(reply))
-        return None
+        self._stop_if_done()
 
     def _failed(self, failure: Failure, waiting: _Waiting) -> None:
         _log.failure(
             "{id}: a report could not be sent", failure, id=waiting.occasion.transaction_id
         )
         self._later(waiting, "a defect, see above")
+        self._stop_if_done()
 
     def _later(self, waiting: _Waiting, reason: str) -> None:
+        waiting.is_on_its_way = False
         if waiting.attempts > len(PAUSES):
             self._give_up(waiting, reason)
             return
         if not self.running:
-            # It stops, and says so of all that are left.
+            if self._stopped is None:
+                self._give_up(waiting, "the service has stopped")
+            # Otherwise it stops, and says so of all that are left.
             return
         pause = PAUSES[waiting.attempts - 1]
         waiting.next = self._clock.callLater(pause, self._attempt, waiting)

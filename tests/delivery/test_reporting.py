@@ -308,6 +308,36 @@ class TestStop:
         assert (2, 1, 1) == (len(one.post.sent), one.post.closed, len(stopped))
         assert [] == one.clock.getDelayedCalls()
 
+    def test_on_its_way(self, desk: Callable[..., Desk]) -> None:
+        """
+        What is being sent is waited for, and not sent twice.
+        """
+        sending: Deferred[Any] = Deferred()
+        one = desk(sending)
+        one.deliver(("ann", ON_SUCCESS))
+        one.store("ann")
+
+        stopped: list[None] = []
+        one.reporter.stopService().addCallback(stopped.append)
+        assert ([], 0) == (stopped, one.post.closed)
+        sending.callback(SENT)
+
+        assert ([None], 1, 1) == (stopped, one.post.closed, len(one.post.sent))
+        assert [] == one.clock.getDelayedCalls()
+
+    def test_never_closed(self, desk: Callable[..., Desk]) -> None:
+        """
+        A server that does not let go does not keep the service from stopping.
+        """
+        one = desk()
+        one.reporter._close = Deferred
+
+        stopped: list[None] = []
+        one.reporter.stopService().addCallback(stopped.append)
+        one.clock.advance(LAST_SECONDS)
+
+        assert [None] == stopped
+
     @pytest.mark.parametrize("answer", [LATER, Deferred])
     def test_lost(self, desk: Callable[..., Desk], logged: Any, answer: Any) -> None:
         """
