@@ -56,7 +56,7 @@ def log_delivery(
     if client.login or client.session or client.origin is not None:
         more, shown = _told(client)
         info = partial(info, **more)
-    if recipient.parameters:
+    if recipient.parameters or "ENVID" in envelope.sender.parameters:
         asked, original = _asked(envelope, recipient)
         info, shown = partial(info, **asked), shown + original
     info(
@@ -90,8 +90,12 @@ def _asked(envelope: Envelope, recipient: Recipient) -> tuple[Mapping[str, str],
         asked["original_recipient"] = str(recipient.original)
     if envelope.sender.envelope_id is not None:
         asked["envelope_id"] = envelope.sender.envelope_id
-    shown = "" if recipient.original is None else f" original=<{recipient.original.address}>"
-    return asked, shown
+    if recipient.original is None:
+        return asked, ""
+    # It need not be an address, and must not look like another field.
+    address = recipient.original.address
+    is_plain = _is_word(address) and "<" not in address and ">" not in address
+    return asked, f" original=<{address}>" if is_plain else f" original={json.dumps(address)}"
 
 
 def log_refusal(envelope_sender: str, client: Client, recipient: Recipient, reply: Reply) -> None:

@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from twisted.logger import Logger, formatEvent
 from lmtpsvc import replies
 from lmtpsvc.delivery.json_log import JSONLog
 from lmtpsvc.delivery.log import Timing, log_delivery, log_refusal
-from lmtpsvc.envelope import Address, Client, Envelope, Origin, Recipient, Sender
+from lmtpsvc.envelope import (
+    NO_PARAMETERS,
+    Address,
+    Client,
+    Envelope,
+    Origin,
+    OriginalRecipient,
+    Recipient,
+    Sender,
+)
 
 BOB = Recipient(Address("bob", "example.org"))
 ODD = Recipient(Address('jö"rg {x} %s', "bücher.example"))
@@ -34,8 +43,12 @@ TOLD = evolve(
 )
 
 
-def deliver(recipient: Recipient = BOB, client: Client = CLIENT) -> None:
-    envelope = Envelope(Sender(Address("ann", "example.net")), (recipient,), client)
+def deliver(
+    recipient: Recipient = BOB,
+    client: Client = CLIENT,
+    asked: Mapping[str, Any] = NO_PARAMETERS,
+) -> None:
+    envelope = Envelope(Sender(Address("ann", "example.net"), asked), (recipient,), client)
     log_delivery(
         "t1",
         envelope,
@@ -96,6 +109,25 @@ class TestLines:
             " origin_client=198.51.100.7 origin_protocol=ESMTP "
         )
         assert [1, 1] == [formatEvent(event).count(told) for event in logged.events]
+
+    @pytest.mark.parametrize(
+        ("original", "shown"),
+        [
+            ("staff@example.org", " client=2001:db8::1 original=<staff@example.org> size=1234 "),
+            ("x> reply=250", ' client=2001:db8::1 original="x> reply=250" size=1234 '),
+            ("a>b", ' client=2001:db8::1 original="a>b" size=1234 '),
+            ("", ' client=2001:db8::1 original="" size=1234 '),
+        ],
+    )
+    def test_original(self, original: str, shown: str, logged: Any) -> None:
+        """
+        Whom the sender wrote to, if that was told; it cannot be taken for another field.
+        """
+        deliver(evolve(BOB, parameters={"ORCPT": OriginalRecipient("rfc822", original)}))
+
+        [event] = logged.events
+        assert shown in formatEvent(event)
+        assert f"rfc822;{original}" == event["original_recipient"]
 
     def test_refusal(self, logged: Any) -> None:
         """
@@ -180,6 +212,17 @@ class TestJSON:
             "origin_client",
             "origin_protocol",
         }
+
+    def test_asked(self, log: JSONLog, path: Path) -> None:
+        """
+        What reports would be recognized by has fields of its own.
+        """
+        deliver(asked={"ENVID": "QQ 1"})
+        deliver(evolve(BOB, parameters={"ORCPT": OriginalRecipient("utf-8", "jörg@x")}))
+
+        first, second = map(json.loads, path.read_text("utf-8").splitlines())
+        assert ("QQ 1", None) == (first["envelope_id"], first.get("original_recipient"))
+        assert "utf-8;jörg@x" == second["original_recipient"]
 
     def test_nothing_else(self, log: JSONLog, path: Path) -> None:
         """
