@@ -1,5 +1,6 @@
 """
-What a plugin author needs to test a backend: messages without a server, and the contract.
+What tests are written with: of a backend, messages without a server, and the contract; of an
+application that sends mail, a server that keeps it.
 
 `BackendContract` and `CrashContract` are tests to be inherited.
 """
@@ -7,5 +8,15 @@ What a plugin author needs to test a backend: messages without a server, and the
 from .contract import BackendContract
 from .crash import CrashContract
 from .message import MemoryMessage, envelope
+from .postbox import BlockingPostbox, Hold, Mail, Postbox
 
-__all__ = ["BackendContract", "CrashContract", "MemoryMessage", "envelope"]
+__all__ = [
+    "BackendContract",
+    "BlockingPostbox",
+    "CrashContract",
+    "Hold",
+    "Mail",
+    "MemoryMessage",
+    "Postbox",
+    "envelope",
+]

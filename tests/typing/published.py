@@ -29,7 +29,7 @@ from lmtpsvc.interfaces import (
 from lmtpsvc.per_recipient import BlockingBackend, PerRecipientBackend, to_the_end
 from lmtpsvc.plugins import BackendPlugin, DirectoryPlugin
 from lmtpsvc.specs import backend_from_string
-from lmtpsvc.testing import BackendContract, MemoryMessage
+from lmtpsvc.testing import BackendContract, BlockingPostbox, Mail, MemoryMessage, Postbox
 
 
 @implementer(IBackend)
@@ -142,3 +142,14 @@ class Contract(BackendContract):
 
     async def stored(self, directory: object, mailbox: Mailbox) -> Sequence[bytes]:
         return []
+
+
+async def receive() -> str:
+    async with Postbox() as postbox:
+        postbox.fail("ann@example.org", times=1)
+        postbox.hold().release("550 5.7.1 No")
+        first: Mail = await postbox.next()
+    with BlockingPostbox("unix:/tmp/x") as blocking:
+        second: Mail = blocking.next(seconds=3)
+    subject: str = first.parsed["Subject"]
+    return subject + second.sender
