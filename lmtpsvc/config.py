@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar, cast
 
 from attrs import Attribute, evolve, field, fields, frozen
 from cattrs import Converter
@@ -34,6 +35,7 @@ DEFAULT_LISTEN: Final = "tcp:8024:interface=127.0.0.1"
 DEFAULT_BACKEND: Final = "maildir:mail/{domain}/{user}"
 
 T = TypeVar("T")
+C = TypeVar("C", bound="ListeningConfig")
 
 
 @frozen
@@ -76,7 +78,10 @@ class BrokenConfig(ValueError):
 # ── the value ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _key(default: Any, read: Callable[..., Any]) -> Any:
+def key(default: Any, read: Callable[..., Any]) -> Any:
+    """
+    An attribute that is a key of the file: *read* makes its value from what stands there.
+    """
     return field(default=default, metadata={"read": read})
 
 
@@ -87,8 +92,8 @@ class Route:
     """
 
     to: tuple[str, ...] = field(metadata={"read": values.patterns})
-    backend: str | None = _key(None, values.text)
-    users: str | None = _key(None, values.text)
+    backend: str | None = key(None, values.text)
+    users: str | None = key(None, values.text)
 
     @backend.validator
     def _says_something(self, _: object, __: object) -> None:
@@ -103,10 +108,10 @@ class ListenerTable:
     """
 
     listen: tuple[str, ...] = field(metadata={"read": values.endpoints})
-    proxied: bool = _key(False, values.flag)
-    tls: bool = _key(False, values.flag)
-    tls_required: bool = _key(False, values.flag)
-    login_required: bool = _key(False, values.flag)
+    proxied: bool = key(False, values.flag)
+    tls: bool = key(False, values.flag)
+    tls_required: bool = key(False, values.flag)
+    login_required: bool = key(False, values.flag)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -119,48 +124,33 @@ class ListenerTable:
 
 
 @frozen
-class Config:
+class ListeningConfig:
     """
-    All that the operator has said, with the defaults for the rest.
+    What may be said about a service that listens, with the defaults for the rest.
 
     *listen* has the words of *listeners* too, behind its own.
     """
 
-    listen: tuple[str, ...] = _key((DEFAULT_LISTEN,), values.endpoints)
+    listen: tuple[str, ...] = key((DEFAULT_LISTEN,), values.endpoints)
     listeners: tuple[ListenerTable, ...] = field(
-        default=(), metadata={"read": lambda value, _: _tables(value, "listeners", ListenerTable)}
+        default=(), metadata={"read": lambda value, _: tables(value, "listeners", ListenerTable)}
     )
-    trusted: tuple[str, ...] = _key((), values.networks)
-    backend: str = _key(DEFAULT_BACKEND, values.text)
-    users: str | None = _key(None, values.text)
-    hostname: str | None = _key(None, values.hostname)
-    recipient_delimiter: str = _key("+", values.delimiter)
-    keep_case: bool = _key(False, values.flag)
-    delivered_to: DeliveredTo = field(default="single", metadata={"read": values.delivered_to})
-    original_recipient: OriginalHeader = field(
-        default="no", metadata={"read": values.original_recipient}
-    )
-    dsn: str = _key("no", values.dsn)
-    vrfy: Askers = field(default="no", metadata={"read": values.vrfy})
-    spool: str | None = _key(None, values.text)
-    json_log: str | None = _key(None, values.text)
-    workers: int = _key(1, values.workers)
-    extension: tuple[str, ...] = _key((), values.texts)
-    auth: tuple[str, ...] = _key((), values.texts)
-    tls_certificate: str | None = _key(None, values.text)
-    tls_key: str | None = _key(None, values.text)
-    tls_client_ca: str | None = _key(None, values.text)
+    trusted: tuple[str, ...] = key((), values.networks)
+    users: str | None = key(None, values.text)
+    hostname: str | None = key(None, values.hostname)
+    recipient_delimiter: str = key("+", values.delimiter)
+    keep_case: bool = key(False, values.flag)
+    spool: str | None = key(None, values.text)
+    json_log: str | None = key(None, values.text)
+    extension: tuple[str, ...] = key((), values.texts)
+    auth: tuple[str, ...] = key((), values.texts)
+    tls_certificate: str | None = key(None, values.text)
+    tls_key: str | None = key(None, values.text)
+    tls_client_ca: str | None = key(None, values.text)
     tls_client: ClientCertificates | None = field(
         default=None, metadata={"read": values.tls_client}
     )
     limits: Limits = field(factory=Limits)
-    #: What --backend, routes and directories may name.
-    backends: Mapping[str, str] = field(
-        factory=dict, metadata={"read": lambda value, _: _named(value)}
-    )
-    routes: tuple[Route, ...] = field(
-        default=(), metadata={"read": lambda value, _: _tables(value, "routes", Route)}
-    )
 
     def place_of(self, position: int) -> tuple[str | int, ...]:
         """
@@ -173,6 +163,29 @@ class Config:
         ]
         position -= len(self.listen) - len(tables)
         return ("listen",) if position < 0 else tables[position]
+
+
+@frozen
+class Config(ListeningConfig):
+    """
+    All that the operator of ``twistd lmtp`` has said.
+    """
+
+    backend: str = key(DEFAULT_BACKEND, values.text)
+    delivered_to: DeliveredTo = field(default="single", metadata={"read": values.delivered_to})
+    original_recipient: OriginalHeader = field(
+        default="no", metadata={"read": values.original_recipient}
+    )
+    dsn: str = key("no", values.dsn)
+    vrfy: Askers = field(default="no", metadata={"read": values.vrfy})
+    workers: int = key(1, values.workers)
+    #: What --backend, routes and directories may name.
+    backends: Mapping[str, str] = field(
+        factory=dict, metadata={"read": lambda value, _: _named(value)}
+    )
+    routes: tuple[Route, ...] = field(
+        default=(), metadata={"read": lambda value, _: tables(value, "routes", Route)}
+    )
 
 
 #: Names of keys that set a limit.
@@ -218,7 +231,7 @@ def _named(value: object) -> Mapping[str, str]:
     return _converter.structure(value, dict[str, str])
 
 
-def _tables(value: object, name: str, cls: type[T]) -> tuple[T, ...]:
+def tables(value: object, name: str, cls: type[T]) -> tuple[T, ...]:
     if not isinstance(value, list):
         raise values.unexpected(value, f"tables, each under [[{name}]]")
     return _converter.structure(value, tuple[cls, ...])  # type: ignore[valid-type]  # a variable
@@ -229,7 +242,11 @@ _converter.register_structure_hook(str, values.text)
 _converter.register_structure_hook(Route, _table(Route))
 _converter.register_structure_hook(ListenerTable, _table(ListenerTable))
 _converter.register_structure_hook(Limits, _table(Limits))
-_structure = _table(Config)
+
+
+@cache
+def _reader(cls: Hashable) -> Callable[[object, object], Any]:
+    return _table(cls)  # type: ignore[arg-type]  # a class is one
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
@@ -266,16 +283,23 @@ def structure(said: Mapping[str, Any]) -> Config:
     Raises:
         BrokenConfig: With all problems.
     """
+    return structure_as(Config, said)
+
+
+def structure_as(cls: type[C], said: Mapping[str, Any]) -> C:
+    """
+    The same for any service that listens.
+    """
     try:
-        config = _structure(said, Config)
+        config: C = _reader(cast("Hashable", cls))(said, None)
     except (BaseValidationError, ValueError) as error:
-        raise BrokenConfig(list(_problems(error, ()))) from error
+        raise BrokenConfig(list(_problems(error, (), cls))) from error
     of_tables = tuple(words for table in config.listeners for words in table.words)
     listen = config.listen if "listen" in said or not of_tables else ()
     return evolve(config, listen=listen + of_tables)
 
 
-def misbeliefs(config: Config) -> Iterator[Problem]:
+def misbeliefs(config: ListeningConfig) -> Iterator[Problem]:
     """
     The endpoints that could believe nobody, or would believe everybody.
     """
@@ -296,29 +320,31 @@ def misbeliefs(config: Config) -> Iterator[Problem]:
             )
 
 
-def _problems(error: BaseException, path: tuple[str | int, ...]) -> Iterator[Problem]:
+def _problems(
+    error: BaseException, path: tuple[str | int, ...], top: type[ListeningConfig]
+) -> Iterator[Problem]:
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
-            path = (*path, _key_names.get(note.name, note.name))
+            path = (*path, _key_names.get(note.name, note.name.replace("_", "-")))
         elif isinstance(note, IterableValidationNote):
             path = (*path, note.index + 1 if isinstance(note.index, int) else note.index)
     if isinstance(error, BaseValidationError):
         for each in error.exceptions:
-            yield from _problems(each, path)
+            yield from _problems(each, path, top)
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields):
-            yield Problem((*path, key), _unknown(key, error.cl, is_top=not path))
+            yield Problem((*path, key), _unknown(key, error.cl, top))
     elif isinstance(error, KeyError):
         yield Problem(path, "is missing")
     else:
         yield Problem(path, " ".join(str(error).split()))
 
 
-def _unknown(key: str, cls: type, *, is_top: bool) -> str:
+def _unknown(key: str, cls: type, top: type[ListeningConfig]) -> str:
     names = [_name(each) for each in fields(cls)]
-    if is_top and key in LIMITS:
+    if cls is top and key in LIMITS:
         return "unknown key here; it belongs under [limits]"
-    if not is_top and key in _top and key not in names:
+    if cls is not top and key in map(_name, fields(top)):
         return "unknown key here; it belongs at the top, before the first [table]"
     close = get_close_matches(key, names, 1)
     if close:
@@ -326,7 +352,4 @@ def _unknown(key: str, cls: type, *, is_top: bool) -> str:
     return f"unknown key; expected one of {', '.join(names)}"
 
 
-_top: Final = frozenset(_name(each) for each in fields(Config))
-_key_names: Final[Mapping[str, str]] = {
-    each.name: _name(each) for cls in (Config, Route, ListenerTable, Limits) for each in fields(cls)
-}
+_key_names: Final[Mapping[str, str]] = {each.name: _name(each) for each in fields(Limits)}

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
+from attrs import fields
 from twisted.python import usage
 
 from .auth.specs import describe_checkers
 from .config import (
     DEFAULT_BACKEND,
     DEFAULT_LISTEN,
+    LIMITS,
     BrokenConfig,
     Config,
+    ListeningConfig,
     Problem,
 )
 from .delivery.json_log import JSONLog
+from .interfaces import IBackend
 from .limits import limit_options
 from .server.command import Command
 from .server.counts import Counts
@@ -33,40 +38,34 @@ from .wiring.parts import Parts, make_parts
 from .wiring.sources import Sources
 
 
-class Options(usage.Options):
+class ListeningOptions(usage.Options):
     """
-    What ``twistd lmtp`` understands.
+    What every service understands that listens.
 
-    Afterwards, *config* is what these *sources* say, and *parts* what that asks for.
+    Afterwards, *config* is what these *sources* say.
     """
-
-    longdesc = (
-        "Receives mail over LMTP (RFC 2033) from an MTA that keeps the queue, and answers each"
-        " recipient as soon as that recipient's mail is safe on disk.  With no options: any"
-        f" recipient, Maildirs under ./mail, {DEFAULT_LISTEN}."
-    )
 
     #: Who speaks, in front of a mistake.
-    program: ClassVar[str] = "twistd lmtp"
+    program: ClassVar[str]
+
+    #: What it is all about; its keys are options too.
+    of: ClassVar[type[ListeningConfig]]
+
+    #: It may be on the port of SMTP.
+    is_for_smtp: ClassVar[bool] = False
+
+    #: The keys of it that are options which may be repeated.
+    lists: ClassVar[tuple[str, ...]] = ("listen", "trusted", "extension", "auth")
 
     optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None,
          "TOML file with these options as keys, and routes; options given here count more"],
-        ["backend", "b", DEFAULT_BACKEND, "Where mail goes; see --help-backends"],
         ["users", "u", None,
          "Who lives here; see --help-users.  Default: any, when listening on this machine only"],
         ["hostname", None, None, "Name of this service, in greetings and headers"],
         ["recipient-delimiter", None, "+", "What splits user+detail; empty for nothing"],
-        ["delivered-to", None, "single",
-         "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
-        ["original-recipient", None, "no",
-         "Header for the recipient that the sender named (ORCPT): X-Original-To, Original-Recipient"],
-        ["dsn", None, "no",
-         "Who makes delivery reports: no (no DSN), relayed (the client), or smtp:HOST:PORT to send ours"],
-        ["vrfy", None, "no", "Who is told by VRFY and EXPN who lives here: no (nobody), trusted or yes"],
         ["spool", None, None, "Directory for large messages on their way in"],
         ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
-        ["workers", None, "1", "Processes that share the connections; auto is one per processor"],
         ["tls-certificate", None, None,
          "PEM file: the certificate for STARTTLS and lmtps:, and those that lead to its authority"],
         ["tls-key", None, None, "PEM file: its private key, if it is not in the same file"],
@@ -80,18 +79,20 @@ class Options(usage.Options):
         ["keep-case", None, "Look up local parts as they are written, not in lower case"],
     ]
 
-    sources: Sources
-    config: Config
-    parts: Parts
+    sources: Sources[Any]
+    config: ListeningConfig
     reactor: Any
 
     def __init__(self) -> None:
         super().__init__()
+        keys = {each.name.replace("_", "-") for each in fields(self.of)} | LIMITS
+        #: The options that are keys of the file too.
+        self._keys = tuple(name for name in self.defaults if name in keys)
         # What is not given is left to the file, and to the defaults behind it; those shown by
         # --help are the same.
-        for name in _KEYS:
+        for name in self._keys:
             self[name] = None
-        for name in _LISTS:
+        for name in self.lists:
             self[name] = []
 
     def opt_listen(self, words: str) -> None:
@@ -134,13 +135,6 @@ class Options(usage.Options):
         sys.stdout.write(f"lmtpsvc {ours}, Twisted {version('Twisted')}\n")
         sys.exit(0)
 
-    def opt_help_backends(self) -> None:
-        """
-        Show the installed backends, and leave.
-        """
-        sys.stdout.write(describe(backend_factories()))
-        sys.exit(0)
-
     def opt_help_auth(self) -> None:
         """
         Show the installed checkers of logins, and leave.
@@ -181,6 +175,104 @@ class Options(usage.Options):
         if words:
             raise usage.UsageError(f"{words[0]!r} is no option")
 
+    def take_words(self) -> None:
+        """
+        The first step: what was said, before anything is looked at.
+        """
+        # Imported here: a plugin that imports it at the top would choose everybody's reactor.
+        from twisted.internet import reactor
+
+        self.reactor = reactor
+        if self["config"] is not None:
+            self["config"] = os.path.abspath(self["config"])
+        given = {name: self[name] for name in self._keys if self[name] is not None}
+        if "keep-case" in given:
+            given["keep-case"] = True
+        given.update({name: self[name] for name in self.lists if self[name]})
+        self.sources = Sources(self["config"], given, self.program, os.getcwd(), self.of)
+
+    def json_log(self) -> JSONLog | None:
+        """
+        The log that the configuration asks for, open.
+
+        Raises:
+            BrokenConfig: It cannot be opened.
+        """
+        path = self.config.json_log
+        if path is None:
+            return None
+        try:
+            return JSONLog.to(path)
+        except OSError as error:
+            problem = Problem(("json-log",), f"{path}: {error.strerror}")
+            raise BrokenConfig([problem]) from error
+
+    def listeners(self, reactors: Sequence[Any]) -> list[Listener]:
+        """
+        The endpoints that the configuration asks for; each listens with the one of *reactors* at
+        its place.
+
+        Raises:
+            BrokenConfig: One of them is none.
+        """
+        made = []
+        for position, (words, reactor) in enumerate(zip(self.config.listen, reactors, strict=True)):
+            try:
+                made.append(listener(words, reactor, for_smtp=self.is_for_smtp))
+            except ValueError as error:
+                raise BrokenConfig([Problem(self.config.place_of(position), str(error))]) from error
+        return made
+
+    def changed(self, config: ListeningConfig, names: Iterable[str]) -> list[str]:
+        """
+        Those keys of *names* that *config* has changed.
+        """
+        return [
+            name.replace("_", "-")
+            for name in names
+            if getattr(config, name) != getattr(self.config, name)
+        ]
+
+
+class Options(ListeningOptions):
+    """
+    What ``twistd lmtp`` understands.
+
+    Afterwards, *parts* are what its *config* asks for.
+    """
+
+    longdesc = (
+        "Receives mail over LMTP (RFC 2033) from an MTA that keeps the queue, and answers each"
+        " recipient as soon as that recipient's mail is safe on disk.  With no options: any"
+        f" recipient, Maildirs under ./mail, {DEFAULT_LISTEN}."
+    )
+
+    program = "twistd lmtp"
+    of = Config
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["backend", "b", DEFAULT_BACKEND, "Where mail goes; see --help-backends"],
+        ["delivered-to", None, "single",
+         "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
+        ["original-recipient", None, "no",
+         "Header for the recipient that the sender named (ORCPT): X-Original-To, Original-Recipient"],
+        ["dsn", None, "no",
+         "Who makes delivery reports: no (no DSN), relayed (the client), or smtp:HOST:PORT to send ours"],
+        ["vrfy", None, "no", "Who is told by VRFY and EXPN who lives here: no (nobody), trusted or yes"],
+        ["workers", None, "1", "Processes that share the connections; auto is one per processor"],
+    ]  # fmt: skip
+
+    sources: Sources[Config]
+    config: Config
+    parts: Parts
+
+    def opt_help_backends(self) -> None:
+        """
+        Show the installed backends, and leave.
+        """
+        sys.stdout.write(describe(backend_factories()))
+        sys.exit(0)
+
     def postOptions(self) -> None:
         """
         Turn words into objects here, where a mistake is still a usage error.
@@ -193,33 +285,23 @@ class Options(usage.Options):
         self.parts = make_parts(config, self.reactor)
         self["command"] = Command.of(getattr(self, "parent", None), self._words_of_worker(config))
         self["files"] = self._files(config)
-        self["json-log"] = self._json_log(config.json_log)
+        self["json-log"] = self.json_log()
 
-    def take_words(self) -> None:
+    def parts_again(self, kept: Mapping[str, IBackend]) -> Parts:
         """
-        The first step: what was said, before anything is looked at.
-        """
-        # Imported here: a plugin that imports it at the top would choose everybody's reactor.
-        from twisted.internet import reactor
+        The parts that file and command line ask for now.  Backends that are *kept*, by their words,
+        are used again.
 
-        self.reactor = reactor
-        if self["config"] is not None:
-            self["config"] = os.path.abspath(self["config"])
-        given = {name: self[name] for name in _KEYS if self[name] is not None}
-        if "keep-case" in given:
-            given["keep-case"] = True
-        given.update({name: self[name] for name in _LISTS if self[name]})
-        self.sources = Sources(self["config"], given, self.program, os.getcwd())
+        Raises:
+            BrokenConfig: With all problems.
+        """
+        return self.sources.again(lambda config: make_parts(config, self.reactor, kept))
 
     def fixed(self, config: Config) -> list[str]:
         """
         The keys that *config* would change, but for which it is too late while the service runs.
         """
-        return [
-            name.replace("_", "-")
-            for name in ("listen", "listeners", "json_log", "workers")
-            if getattr(config, name) != getattr(self.config, name)
-        ]
+        return self.changed(config, ("listen", "listeners", "json_log", "workers"))
 
     def _workers(self, config: Config) -> int:
         """
@@ -263,26 +345,4 @@ class Options(usage.Options):
                 InheritedSocketReactor(self.reactor, socket, counts, given.number)
                 for socket in given.sockets
             ]
-        made = []
-        for position, (words, reactor) in enumerate(zip(config.listen, reactors, strict=True)):
-            try:
-                made.append(listener(words, reactor))
-            except ValueError as error:
-                raise BrokenConfig([Problem(config.place_of(position), str(error))]) from error
-        return made
-
-    def _json_log(self, path: str | None) -> JSONLog | None:
-        if path is None:
-            return None
-        try:
-            return JSONLog.to(path)
-        except OSError as error:
-            problem = Problem(("json-log",), f"{path}: {error.strerror}")
-            raise BrokenConfig([problem]) from error
-
-
-#: The keys of the file that are options which may be repeated.
-_LISTS = ("listen", "trusted", "extension", "auth")
-
-#: The options that are keys of the file too, but for those.
-_KEYS = tuple(name for name, *_ in (*Options.optParameters, *Options.optFlags) if name != "config")
+        return self.listeners(reactors)

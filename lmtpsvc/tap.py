@@ -146,7 +146,7 @@ def _parts_again(options: Options, kept: Mapping[str, IBackend]) -> Parts:
         CannotReload: There is something wrong with them.
     """
     try:
-        return options.sources.parts_again(options.reactor, kept)
+        return options.parts_again(kept)
     except BrokenConfig as error:
         raise CannotReload(options.sources.told(error)) from error
 

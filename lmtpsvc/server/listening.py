@@ -51,6 +51,11 @@ class Listening(Service):
     Listens where it was told to, as long as it runs; connections are *factory*'s.
     """
 
+    #: Who speaks, on the terminal.
+    program = "twistd lmtp"
+    #: What it speaks must not be on the port of SMTP (RFC 2033 §5).
+    shuns_smtp_port = True
+
     _log = Logger(namespace="lmtpsvc.server")
 
     def __init__(self, listeners: Sequence[Listener], factory: Factory) -> None:
@@ -127,7 +132,7 @@ class Listening(Service):
         self._ports.append(port)
         if "backlog=" not in listener.words:
             _deepen(port)
-        if getattr(port.getHost(), "port", None) == SMTP_PORT:
+        if self.shuns_smtp_port and getattr(port.getHost(), "port", None) == SMTP_PORT:
             self._refuse(f"{listener.words} is port 25, where LMTP must not be (RFC 2033)")
 
     def _refuse(self, reason: str) -> NoReturn:
@@ -142,7 +147,7 @@ class Listening(Service):
         if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
             self._log.critical("cannot start: {reason}", reason=reason)
             raise CannotStart(reason)
-        raise SystemExit(f"twistd lmtp: {reason}")
+        raise SystemExit(f"{self.program}: {reason}")
 
 
 def _deepen(port: IListeningPort) -> None:

@@ -18,9 +18,10 @@ from ..values import split_terms
 _loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
 
 
-def listener(words: str, reactor: Any) -> Listener:
+def listener(words: str, reactor: Any, *, for_smtp: bool = False) -> Listener:
     """
-    The endpoint that *words* ask for, and on what terms: ``proxied:tcp:24``.
+    The endpoint that *words* ask for, and on what terms: ``proxied:tcp:24``.  It is one for LMTP,
+    unless *for_smtp*.
 
     Raises:
         ValueError: There is none, or LMTP must not be there.
@@ -34,7 +35,7 @@ def listener(words: str, reactor: Any) -> Listener:
     if terms.proxied:
         reactor = ProxiedReactor(reactor)
     # Said before anything is touched; what other endpoints turn out to be is looked at later.
-    if re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", endpoint):
+    if not for_smtp and re.match(rf"(tcp6?|ssl|tls):(.*:)?(port=)?{SMTP_PORT}(:|$)", endpoint):
         raise ValueError(
             f"{words}: LMTP must not be on port 25 (RFC 2033); take 24, or a UNIX socket"
         )

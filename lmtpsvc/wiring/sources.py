@@ -5,37 +5,47 @@ Where the configuration is said, file and command line, and how a mistake in it 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from ..config import LIMITS, BrokenConfig, Config, Problem, misbeliefs, read_file, structure
-from ..interfaces import IBackend
-from .parts import Parts, make_parts
+from ..config import (
+    LIMITS,
+    BrokenConfig,
+    ListeningConfig,
+    Problem,
+    misbeliefs,
+    read_file,
+    structure_as,
+)
+
+C = TypeVar("C", bound=ListeningConfig)
+T = TypeVar("T")
 
 
 @frozen
-class Sources:
+class Sources(Generic[C]):
     """
     The *file*, if there is one, and what is *given* by the command line of *program*, by key, which
-    counts more.  Relative paths count from *directory*.
+    counts more; both are *of* this kind.  Relative paths count from *directory*.
     """
 
     file: str | None
     given: Mapping[str, Any]
     program: str
     directory: str
+    of: type[C]
 
-    def read(self) -> Config:
+    def read(self) -> C:
         """
         What file and command line say now.
 
         Raises:
             BrokenConfig: With all problems.
         """
-        config = structure(self.said())
+        config = structure_as(self.of, self.said())
         if problems := list(misbeliefs(config)):
             raise BrokenConfig(problems)
         return config
@@ -58,16 +68,15 @@ class Sources:
             others["limits"] = {**of_file, **limits}
         return {**said, **others}
 
-    def parts_again(self, reactor: object, kept: Mapping[str, IBackend]) -> Parts:
+    def again(self, make: Callable[[C], T]) -> T:
         """
-        The parts that file and command line ask for now.  Backends that are *kept*, by their words,
-        are used again.
+        What *make* makes of what file and command line say now.
 
         Raises:
             BrokenConfig: With all problems.
         """
         with _working_in(self.directory):
-            return make_parts(self.read(), reactor, kept)
+            return make(self.read())
 
     def told(self, error: BrokenConfig) -> str:
         """
