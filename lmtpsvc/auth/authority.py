@@ -62,7 +62,7 @@ class CheckerAuthority:
                 if found.is_known:
                     break
         except Exception as error:
-            _log.failure("the keys of {user!r} cannot be found", user=user)
+            _complain("the keys for a login cannot be found", error)
             raise refusal(replies.LOGIN_UNCHECKED) from error
         return found
 
@@ -102,7 +102,7 @@ class CheckerAuthority:
                 # The time is up, or the client has gone.
                 raise refusal(replies.LOGIN_UNCHECKED) from error
             except Exception as error:
-                _log.failure("a login cannot be checked")
+                _complain("a login cannot be checked", error)
                 unknown = error
         if unknown is not None:
             raise refusal(replies.LOGIN_UNCHECKED) from unknown
@@ -115,6 +115,16 @@ class CheckerAuthority:
                 outcome.raiseException()
             return outcome
         return await maybeDeferred(checker.requestAvatarId, credentials)
+
+
+def _complain(what: str, error: Exception) -> None:
+    """
+    Log *error*: in one line if it is about a file of the operator's, else as a defect.
+    """
+    if isinstance(error, (OSError, ValueError)):
+        _log.error("{what}: {error}", what=what, error=error)
+    else:
+        _log.failure("{what}", what=what)
 
 
 def _outcome(checker: Any, credentials: object) -> list[object]:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from textwrap import fill, indent
 from typing import Any
 
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import findCheckerFactories
 
@@ -53,11 +54,24 @@ def checker_from_string(words: str) -> Any:
         # Twisted's own would start all the same, and then nobody could log in.
         raise ValueError(f"file: {argument or 'PATH'} cannot be read")
     try:
-        return factory.generateChecker(argument)
+        return _with_octets(factory.generateChecker(argument))
     except Exception as error:
         # What a plugin raises is not documented, and a mistake of the operator's.
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(said if said.startswith(f"{name}:") else f"{name}: {said}") from error
+
+
+def _with_octets(checker: Any) -> Any:
+    """
+    *checker*; Twisted's ``memory:`` has its users as text, and compares them with octets.
+    """
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        checker.users = {_octets(user): _octets(word) for user, word in checker.users.items()}
+    return checker
+
+
+def _octets(word: Any) -> bytes:
+    return word.encode() if isinstance(word, str) else bytes(word)
 
 
 def describe_checkers() -> str:

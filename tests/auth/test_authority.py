@@ -15,6 +15,7 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import Interface
 
 from lmtpsvc import replies
@@ -181,9 +182,14 @@ class TestKeys:
         said = authority(checker_from_string(f"scram:{tmp_path}/logins"))
         (tmp_path / "logins").write_text("ann")
 
-        failure = failure_of(said.stored_keys("ann"), TemporaryFailure)
+        with capturedLogs() as events:
+            failure = failure_of(said.stored_keys("ann"), TemporaryFailure)
 
         assert FAILED_TO_CHECK == failure.value.reply
+        # In one line: it is a mistake of the operator's, and no defect.
+        (event,) = events
+        assert "log_failure" not in event
+        assert "line 1: expected user:SCRAM" in (formatEvent(event) or "")
 
 
 class TestNames:
@@ -261,6 +267,16 @@ class TestWords:
 
         with pytest.raises(ValueError, match=r"^scram: .*/logins: line 1: expected user:SCRAM"):
             checker_from_string(f"scram:{tmp_path}/logins")
+
+    def test_memory(self, success_of: Success) -> None:
+        """
+        Twisted's own for trying out lets in whom it should, and nobody else.
+        """
+        said = authority(checker_from_string("memory:ann:secret:bob:word"))
+
+        assert "ann" == success_of(said.check_password("ann", "secret"))
+        assert success_of(said.check_password("ann", "word")) is None
+        assert success_of(said.check_password("eve", "secret")) is None
 
     def test_help(self) -> None:
         """
