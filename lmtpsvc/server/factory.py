@@ -169,6 +169,12 @@ class _OnTerms(Factory):
     def __init__(self, factory: LMTPFactory, terms: Terms) -> None:
         self._factory, self._terms = factory, terms
 
+    def logPrefix(self) -> str:
+        """
+        What starts and stops where, in Twisted's own lines of the log.
+        """
+        return type(self._factory).__name__
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return LMTPProtocol(self._factory, self._terms)
 

@@ -9,10 +9,10 @@ A command is taken in four steps, always in this order: may it come (`states`), 
 (`wire`), is there room (`limits`), then act.  What goes wrong is raised as CommandError and answered
 in one place.
 
-Commands are read ahead of slow answers (RFC 2920) with three exceptions.  DATA and BDAT wait until
+Commands are read ahead of slow answers (RFC 2920) with these exceptions.  DATA and BDAT wait until
 every RCPT before them is answered, because only then is it known whether there is somebody to
-deliver to.
-Nothing is read while a message is being delivered.  And nothing is read while very many replies are
+deliver to; and some verbs of extensions wait for all that is before them.  Nothing is read while a
+message is being delivered, while an extension waits for an answer, and while very many replies are
 outstanding: `is_blocked` then tells the application to stop reading.
 """
 
