@@ -102,7 +102,8 @@ class Client:
         terms = Terms(
             hostname or own_name(),
             dialect,
-            tls,
+            # There is nothing left to encrypt then.
+            TLS.MUST if found.is_verified else tls,
             login,
             xclient,
             pipelining,

@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
-from .envelope import Envelope, Mailbox
+from .envelope import Envelope, Mailbox, Recipient
 from .response_codes import Codes
 
 #: How lines end: ``"\r\n"`` as on the wire, ``"\n"`` as in files.
@@ -75,6 +75,7 @@ class IMessage(Interface):
     deadline: float = Attribute(
         "When the recipients still open will be answered 451, in seconds of reactor.seconds()."
     )
+    begun: float = Attribute("When the client said MAIL, in seconds of reactor.seconds().")
     path: str | None = Attribute(
         "A file that holds exactly what open() yields with the line ending of the backend's"
         " capabilities, or None for a message in memory.  Link it, following symbolic links, or"
@@ -99,6 +100,12 @@ class IMessage(Interface):
     def sizes(line_ending: LineEnding = "\r\n") -> Sizes:
         """
         Return how many octets `open` yields.
+        """
+
+    def recipients_of(mailbox: Mailbox) -> Sequence[Recipient]:
+        """
+        Return the accepted recipients whose mail goes to *mailbox*, one of those that
+        `IBackend.deliver` has got: what they have asked for is in their parameters.
         """
 
     def headers() -> EmailMessage:

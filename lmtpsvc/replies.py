@@ -292,6 +292,8 @@ def chunk_received(octets: int) -> Reply:
 
 # RFC 8689 §4.2.1
 NEEDS_TLS = Reply(550, "This message must be passed on over TLS, which is not set up", (7, 10))
+# RFC 8689 §8: the next server does not promise to do so itself.
+TLS_SUPPORT_REQUIRED = Reply(550, "REQUIRETLS support required", (7, 30))
 LOOP = Reply(554, "This message has come through too many servers, it is in a loop", (4, 6))
 
 

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from ..client import Client, Delivery, Dialect, Outcome, PoolLimits, Stage, address
+from ..client import TLS, Client, Delivery, Dialect, Outcome, PoolLimits, Stage, address
 from ..envelope import Address, Mailbox, Recipient, Sender
 from ..errors import DeliveryError, refusal
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
@@ -39,7 +39,7 @@ from .forward_breaker import Breaker
 from .forward_referral import Referral, referral_in
 from .forward_settings import SYNOPSIS, ForwardSettings, field_in, from_words
 from .forward_text import passed_on
-from .forward_wishes import may_be_passed_on, wishes_for_all, wishes_for_recipient
+from .forward_wishes import policy, wishes_for_all, wishes_for_recipient
 
 _log = Logger()
 
@@ -101,12 +101,11 @@ class ForwardBackend(Service):
     Gives mail to other servers.
     """
 
-    capabilities = Capabilities()
-
     def __init__(self, settings: ForwardSettings, reactor: Any) -> None:
         self._settings, self._reactor = settings, reactor
+        self.capabilities = Capabilities(binary=settings.binary)
         self._seconds = IReactorTime(reactor).seconds
-        self._clients: dict[tuple[str, Dialect], Client] = {}
+        self._clients: dict[tuple[str, Dialect, TLS], Client] = {}
         self._breakers: dict[str, Breaker] = {}
 
     def stopService(self) -> Deferred[Any]:
@@ -136,18 +135,16 @@ class ForwardBackend(Service):
         passengers: list[_Passenger] = []
         going: dict[str, list[_Passenger]] = {}
         loops = _is_in_a_loop(message)
-        wishes = wishes_for_recipient(message.envelope)
         for mailbox in mailboxes:
             passenger = _Passenger(mailbox, Recipient(_UNKNOWN))
             passengers.append(passenger)
             try:
                 if loops:
                     raise refusal(LOOP)
-                passenger.recipient = evolve(_recipient(mailbox), parameters=wishes)
-                where = self._destination(mailbox)
-                if not may_be_passed_on(message.envelope, self._settings.tls, where):
-                    raise refusal(NEEDS_TLS)
-                going.setdefault(where, []).append(passenger)
+                passenger.recipient = _recipient(mailbox)
+                if wishes := wishes_for_recipient(message, mailbox):
+                    passenger.recipient = evolve(passenger.recipient, parameters=wishes)
+                going.setdefault(self._destination(mailbox), []).append(passenger)
             except DeliveryError as error:
                 passenger.errback(error)
         dialect = self._settings.dialect
@@ -217,7 +214,7 @@ class ForwardBackend(Service):
             return None
         errand = _Errand(passengers)
         try:
-            delivery = self._client(to).send(
+            delivery = self._client(to, policy(message, to.destination, self._settings.tls)).send(
                 self._sender(message),
                 [each.recipient for each in passengers],
                 text,
@@ -254,6 +251,9 @@ class ForwardBackend(Service):
         """
         if outcome.is_success:
             passenger.callback(list(outcome.codes) or None)
+            return outcome
+        if outcome.stage is Stage.STARTTLS and message.envelope.sender.requires_tls:
+            passenger.errback(refusal(NEEDS_TLS))
             return outcome
         there = referral_in(outcome) if self._settings.referrals else None
         if there is None:
@@ -307,11 +307,11 @@ class ForwardBackend(Service):
         if breaker.reached():
             _log.info("{where} is up again", where=where)
 
-    def _client(self, to: Referral) -> Client:
+    def _client(self, to: Referral, tls: TLS) -> Client:
         """
-        The connections to one destination.
+        The connections to one destination, encrypted as *tls* says.
         """
-        key = to.destination, to.dialect
+        key = to.destination, to.dialect, tls
         client = self._clients.get(key)
         if client is None:
             settings = self._settings
@@ -319,7 +319,7 @@ class ForwardBackend(Service):
                 self._reactor,
                 to.destination,
                 dialect=to.dialect,
-                tls=settings.tls,
+                tls=tls,
                 encryption=settings.encryption,
                 login=settings.login,
                 limits=PoolLimits(connections=settings.connections),
@@ -337,7 +337,7 @@ class ForwardBackend(Service):
         Who sends it, with what we want to know of a server that trusts us.
         """
         settings = self._settings
-        parameters = wishes_for_all(message.envelope)
+        parameters = wishes_for_all(message, self._seconds())
         if settings.maildata and message.is_for_all:
             parameters["XRESPCODES"] = MAILDATA
         elif settings.referrals:
@@ -468,6 +468,7 @@ connections  to one destination, at most.
 retry     how often a server is tried that could not be reached; mail for it is refused meanwhile (451).
 referrals go where a node says that the mailbox is: [REFERRAL lmtp://HOST/], or Dovecot's way.
 xclient   tell a server that lets us who our client is, and how long it waits.
+binary    all these servers take BINARYMIME, so that clients may send it.
 maildata  ask the first node where its copy lies, and tell the others, which may link it.
 """
 

@@ -20,6 +20,7 @@ SYNOPSIS: Final = (
     "forward:DESTINATION[:protocol=lmtp|smtp][:tls=none|may|encrypt|must][:name=HOST][:ca=FILE]"
     "[:certificate=FILE][:login=USER][:password_file=FILE][:connections=10][:retry=10s]"
     "[:referrals=yes|no][:xclient=yes|no][:maildata=no|yes]"
+    "[:binary=no|yes]"
 )
 
 #: What may stand in a destination: what the directory says, and the domain of the recipient.
@@ -54,6 +55,8 @@ class ForwardSettings:
     xclient: bool = True
     #: Let nodes that share their storage share one copy.
     maildata: bool = False
+    #: All nodes take BINARYMIME (RFC 3030), so that clients may send it here.
+    binary: bool = False
 
     @property
     def has_fields(self) -> bool:
@@ -87,6 +90,7 @@ def from_words(
         _choice(left, "referrals", "yes", _SWITCH),
         _choice(left, "xclient", "yes", _SWITCH),
         _choice(left, "maildata", "no", _SWITCH),
+        _choice(left, "binary", "no", _SWITCH),
     )
     if left:
         raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")

@@ -1,51 +1,67 @@
 """
 What the sender of a forwarded message has asked for, as far as the next server has to know it.
+
+Whether that server knows of such things is for the client to see.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from attrs import evolve
 
 from ..client import TLS
-from ..envelope import NO_PARAMETERS, Envelope
+from ..envelope import NO_PARAMETERS, Mailbox
+from ..interfaces import IMessage
+
+_FOR_ALL: Final = ("ENVID", "RET", "MT-PRIORITY", "REQUIRETLS")
 
 
-def wishes_for_all(envelope: Envelope) -> dict[str, Any]:
+def wishes_for_all(message: IMessage, now: float) -> dict[str, Any]:
     """
-    Parameters of MAIL: what the sender calls the message (RFC 3461 §5.2.1).
+    Parameters of MAIL at *now*, in seconds of the reactor: what the sender calls the message (RFC
+    3461 §5.2.1), how urgent it is (RFC 6710 §4.4), when it has to be there (RFC 2852), and that it
+    must not travel in the clear (RFC 8689).
     """
-    return {
-        name: value
-        for name, value in envelope.sender.parameters.items()
-        if name in {"ENVID", "RET"}
-    }
+    sender = message.envelope.sender
+    given = sender.parameters
+    wishes: dict[str, Any] = {name: given[name] for name in _FOR_ALL if name in given}
+    by = sender.deliver_by
+    if by is not None:
+        # RFC 2852 §4.1.4: less what is over.  To return it after no time at all is not for MAIL to
+        # say; whoever is late is told so here.
+        left = by.seconds - math.ceil(now - message.begun)
+        wishes["BY"] = evolve(by, seconds=max(left, 1) if by.is_returned else left)
+    return wishes
 
 
-def wishes_for_recipient(envelope: Envelope) -> Mapping[str, Any]:
+def wishes_for_recipient(message: IMessage, mailbox: Mailbox) -> Mapping[str, Any]:
     """
-    Parameters of RCPT, if the message came for a single one: of several, nobody knows which of
-    them a mailbox comes of.
+    Parameters of RCPT for *mailbox*: those of the recipient that leads there, the first if there are
+    several.
 
     Success is reported here, once the next server has said yes: it gets NOTIFY without it, as the
     targets of an alias do (RFC 3461 §5.2.7.3).
     """
-    if len(envelope.recipients) != 1:
-        return NO_PARAMETERS
-    [recipient] = envelope.recipients
-    wishes: dict[str, Any] = {}
-    if recipient.original is not None:
-        wishes["ORCPT"] = recipient.original
-    if recipient.notify is not None:
-        wishes["NOTIFY"] = (recipient.notify - {"SUCCESS"}) or frozenset({"NEVER"})
-    return wishes
+    for recipient in message.recipients_of(mailbox):
+        if not recipient.parameters:
+            return NO_PARAMETERS
+        wishes: dict[str, Any] = {}
+        if recipient.original is not None:
+            wishes["ORCPT"] = recipient.original
+        if recipient.notify is not None:
+            wishes["NOTIFY"] = (recipient.notify - {"SUCCESS"}) or frozenset({"NEVER"})
+        return wishes
+    return NO_PARAMETERS
 
 
-def may_be_passed_on(envelope: Envelope, tls: TLS, destination: str) -> bool:
+def policy(message: IMessage, destination: str, tls: TLS) -> TLS:
     """
-    Whether a message that must not be sent in the clear (RFC 8689) may go to *destination*: over
-    TLS, or a UNIX socket.
+    How *message* is encrypted on its way to *destination*, where the operator wants *tls*: its sender
+    may ask for more (RFC 8689 §4.2.1).  A UNIX socket needs none.
     """
-    if not envelope.sender.requires_tls:
-        return True
-    return tls in {TLS.ENCRYPT, TLS.MUST} or destination.startswith(("unix:", "/"))
+    if not message.envelope.sender.requires_tls or destination.startswith(("unix:", "/")):
+        return tls
+    return TLS.MUST

@@ -15,6 +15,7 @@ import os
 import stat
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from contextlib import closing
 from email.message import EmailMessage
 from typing import BinaryIO, Final
@@ -23,7 +24,7 @@ from attrs import frozen
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..envelope import Envelope
+from ..envelope import Envelope, Mailbox, Recipient
 from ..interfaces import IMessage, LineEnding, Sizes
 from ..response_codes import MAILDATA, ResponseCode
 from .files import CHUNK, remove
@@ -173,6 +174,7 @@ class Shared:
         self.digest: str = message.digest
         self.trace: bytes = message.trace
         self.is_for_all: bool = message.is_for_all
+        self.begun: float = message.begun
 
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
         # Only ever asked for in the form that the backend stores.
@@ -180,6 +182,9 @@ class Shared:
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return self._sizes
+
+    def recipients_of(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        return self._message.recipients_of(mailbox)
 
     def headers(self) -> EmailMessage:
         return self._message.headers()

@@ -5,6 +5,7 @@ From one SQL store into another, as when a site has outgrown SQLite.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from email.message import EmailMessage
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ from attrs import frozen
 from zope.interface import implementer
 
 from ..backends.sql.reading import NoSuchMessageError, Store, StoredMailbox, StoredMessage
-from ..envelope import Address, Client, Envelope, Recipient, Sender
+from ..envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
 from ..wire.commands import CommandError
@@ -81,12 +82,16 @@ class StoredAsMessage:
     deadline: float = 0.0
     path: str | None = None
     is_for_all: bool = False
+    begun: float = 0.0
 
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
         return self.store.open(self.mailbox, self.stored.uid)
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return Sizes(self.stored.size, self.stored.size)
+
+    def recipients_of(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        return self.envelope.recipients
 
     def headers(self) -> EmailMessage:
         with self.open() as source:

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from ..backends.mbox_locks import Busy, locked
 from ..backends.sql.reading import Store, StoreError
-from ..envelope import Address, Client, Envelope, Sender
+from ..envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
 from .transfer import LETTERS, Progress, place
@@ -56,12 +56,16 @@ class Imported:
     deadline: float = 0.0
     path: str | None = None
     is_for_all: bool = False
+    begun: float = 0.0
 
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
         return BytesIO(self.text)
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return Sizes(len(self.text), len(self.text))
+
+    def recipients_of(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        return self.envelope.recipients
 
     def headers(self) -> EmailMessage:
         return read_headers(self.open())

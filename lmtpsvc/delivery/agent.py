@@ -96,6 +96,7 @@ class DeliveryAgent:
             is_for_all=is_for_all,
             heading=self._heading(envelope) if self.delivered_to == "always" else None,
             expires=self._expires(envelope, mail_seconds),
+            begun=mail_seconds,
             report=None if self.reporter is None else self.reporter.about(transaction_id, envelope),
             success=self.success,
         )

@@ -4,13 +4,14 @@ Message: what backends get.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from typing import BinaryIO
 
 from attrs import evolve, field, frozen
 from zope.interface import implementer
 
-from ..envelope import Envelope
+from ..envelope import Envelope, Mailbox, Recipient
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
 from .content import Content, PrefixedContent
@@ -29,6 +30,9 @@ class Message:
     content: Content
     trace: bytes = b""
     is_for_all: bool = True
+    begun: float = 0.0
+    # Which recipients, by position, each mailbox is for.
+    _positions: Mapping[Mailbox, Sequence[int]] = field(factory=dict, repr=False)
     # Those of all recipients, once somebody has asked for them.
     _headers: list[EmailMessage] = field(factory=list, init=False, repr=False)
 
@@ -45,6 +49,10 @@ class Message:
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return self.content.sizes(line_ending)
+
+    def recipients_of(self, mailbox: Mailbox) -> list[Recipient]:
+        recipients = self.envelope.recipients
+        return [recipients[position] for position in self._positions.get(mailbox, ())]
 
     def headers(self) -> EmailMessage:
         # Two threads that ask at the same time both read them, which is harmless.

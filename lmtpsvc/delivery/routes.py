@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..envelope import Envelope, Mailbox
+from ..envelope import Envelope, Mailbox, Recipient
 from ..errors import DeliveryError, refusal
 from ..interfaces import Capabilities, IBackend, IDirectory, IMessage, LineEnding, Sizes
 from ..replies import CANNOT_LOOK_UP, NO_SUCH_USER
@@ -170,6 +170,7 @@ class _WithoutFile:
         self.deadline: float = message.deadline
         self.trace: bytes = message.trace
         self.is_for_all: bool = message.is_for_all
+        self.begun: float = message.begun
 
     @property
     def digest(self) -> str:
@@ -180,6 +181,9 @@ class _WithoutFile:
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return self._message.sizes(line_ending)
+
+    def recipients_of(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        return self._message.recipients_of(mailbox)
 
     def headers(self) -> EmailMessage:
         return self._message.headers()

@@ -80,7 +80,8 @@ class Transaction:
     is open, then waiting a little for what can not be cancelled any more.
 
     *heading* makes what each recipient's own copy gets on top; None lets them share one.  From
-    *expires* on, in seconds of *clock*, the message is not wanted any more (RFC 2852).  *report* is
+    *expires* on, in seconds of *clock*, the message is not wanted any more (RFC 2852); *begun* is when
+    MAIL came.  *report* is
     told what became of each recipient.
     """
 
@@ -98,6 +99,7 @@ class Transaction:
         is_for_all: bool,
         heading: Callable[[Recipient], bytes] | None = None,
         expires: float | None = None,
+        begun: float | None = None,
         report: Pending | None = None,
         success: Success = replies.delivered,
     ) -> None:
@@ -106,6 +108,7 @@ class Transaction:
         self._head, self._is_for_all = head, is_for_all
         self._heading, self._expires, self._report = heading, expires, report
         self._success = success
+        self._mailed = clock.seconds() if begun is None else begun
         # For the report.
         self._message: Message | None = None
         self._begun = clock.seconds()
@@ -178,15 +181,22 @@ class Transaction:
         if self._answer is _nobody:
             return
         self._dispatched = True
-        message = Message(
-            self._id, self._envelope, self._deadline(), content, self._head, self._is_for_all
-        )
-        if self._report is not None:
-            self._message = message
         recipients_of: dict[Mailbox, list[int]] = {}
         for position, each in enumerate(self._accepted):
             for mailbox in each.mailboxes:
                 recipients_of.setdefault(mailbox, []).append(position)
+        message = Message(
+            self._id,
+            self._envelope,
+            self._deadline(),
+            content,
+            self._head,
+            self._is_for_all,
+            self._mailed,
+            recipients_of,
+        )
+        if self._report is not None:
+            self._message = message
         mailboxes = list(recipients_of)
         if self._heading is not None:
             for mailbox in mailboxes:

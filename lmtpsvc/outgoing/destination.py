@@ -24,11 +24,13 @@ _endpoint: Final = re.compile(r"[a-z][a-z0-9]*:").match
 @frozen
 class Destination:
     """
-    An endpoint, and the *host* that it leads to; empty if that cannot be told.
+    An endpoint, and the *host* that it leads to; empty if that cannot be told.  *is_verified* says
+    that there is TLS from the first octet on, with a certificate in the name of the host.
     """
 
     endpoint: IStreamClientEndpoint
     host: str
+    is_verified: bool = False
 
 
 def destination(reactor: Any, words: str) -> Destination:
@@ -64,4 +66,4 @@ def destination(reactor: Any, words: str) -> Destination:
     host = ""
     if spec.name in {"tcp", "ssl", "tls"}:
         host = spec.options.get("host") or (spec.words[0] if spec.words else "")
-    return Destination(endpoint, host)
+    return Destination(endpoint, host, spec.name in {"ssl", "tls"})

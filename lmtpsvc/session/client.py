@@ -24,7 +24,7 @@ from .client_transaction import ClientTransaction
 from .introduction import Introduction
 from .outcomes import Stage
 from .pipeline import Pipeline
-from .terms import Mailing, Terms
+from .terms import TLS, Mailing, Terms
 
 
 class ClientSession:
@@ -44,12 +44,12 @@ class ClientSession:
         "_is_introduced",
         "_leaving",
         "_overhear",
-        "_private",
         "_reader",
         "_transaction",
         "capabilities",
         "heard",
         "is_encrypted",
+        "is_private",
         "pipeline",
         "terms",
     )
@@ -69,7 +69,8 @@ class ClientSession:
         self.is_encrypted = is_encrypted
         #: How many replies have come.
         self.heard = 0
-        self._private = is_private
+        #: Nobody can listen although there is no TLS.
+        self.is_private = is_private
         self._overhear = overhear
         self._reader = ReplyReader()
         #: For the parts of the session.
@@ -89,7 +90,14 @@ class ClientSession:
         """
         Nobody else reads what is said.
         """
-        return self.is_encrypted or self._private
+        return self.is_encrypted or self.is_private
+
+    @property
+    def is_verified(self) -> bool:
+        """
+        The server has shown with its certificate that it is who it should be.
+        """
+        return self.is_encrypted and self.terms.tls is TLS.MUST
 
     @property
     def is_closed(self) -> bool:

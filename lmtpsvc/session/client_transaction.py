@@ -9,7 +9,8 @@ from collections.abc import Container
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..replies import Reply
+from ..envelope import Sender
+from ..replies import TLS_SUPPORT_REQUIRED, Reply
 from ..wire.command_lines import (
     attribute_lines,
     mail_line,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _TOO_LARGE = Reply(552, "Message larger than the next server takes", (3, 4))
 _NO_8BITMIME = Reply(554, "The next server does not take 8-bit text", (6, 3))
 _NO_BINARYMIME = Reply(554, "The next server does not take binary text", (6, 3))
+_NO_DELIVERBY = Reply(550, "The next server does not know DELIVERBY", (3, 3))
 _NO_SMTPUTF8 = Reply(553, "The next server does not take addresses in UTF-8", (6, 7))
 
 
@@ -57,7 +59,6 @@ def envelope_lines(mailing: Mailing, known: Container[str]) -> tuple[bytes, list
         ValueError: An address or a parameter cannot be said.
     """
     dsn = "DSN" in known
-    given = mailing.sender.parameters
     parameters: dict[str, Any] = {}
     if mailing.size is not None and "SIZE" in known:
         parameters["SIZE"] = mailing.size
@@ -65,14 +66,9 @@ def envelope_lines(mailing: Mailing, known: Container[str]) -> tuple[bytes, list
         parameters["BODY"] = mailing.body
     if mailing.needs_utf8():
         parameters["SMTPUTF8"] = True
-    if dsn and given:
-        if "RET" in given:
-            parameters["RET"] = given["RET"]
-        if "ENVID" in given:
-            parameters["ENVID"] = xtext(str(given["ENVID"]))
+    if mailing.sender.parameters:
+        parameters.update(_of_sender(mailing.sender, known))
     codes = "XRESPCODES" in known
-    if codes and mailing.sender.wants_codes:
-        parameters["XRESPCODES"] = given["XRESPCODES"]
     mail = mail_line(mailing.sender.address, parameters)
     rcpts = []
     for recipient in mailing.recipients:
@@ -153,7 +149,19 @@ class ClientTransaction:
         """
         Why this cannot be sent here, and for lack of which extension.
         """
-        mailing, capabilities = self._mailing, self._session.capabilities
+        session, mailing = self._session, self._mailing
+        capabilities = session.capabilities
+        if mailing.sender.requires_tls and not (
+            session.is_private or (session.is_verified and "REQUIRETLS" in capabilities)
+        ):
+            # RFC 8689 §4.2.1: whoever does not promise it for the rest of the way does not get it.
+            return TLS_SUPPORT_REQUIRED, "REQUIRETLS"
+        by = mailing.sender.deliver_by
+        if by is not None and by.is_returned and "DELIVERBY" not in capabilities:
+            # RFC 2852 §4.1.4: a relay that knows nothing of it may keep the message for days.  A
+            # reply in LMTP means that it is delivered.
+            if session.terms.dialect is Dialect.SMTP:
+                return _NO_DELIVERBY, "DELIVERBY"
         if mailing.needs_utf8() and "SMTPUTF8" not in capabilities:
             return _NO_SMTPUTF8, "SMTPUTF8"
         if mailing.body == "BINARYMIME":
@@ -378,6 +386,30 @@ def _ignored(_reply: HeardReply) -> None:
 def _passed_on(heard: HeardReply) -> Reply:
     # 421 is about the connection to the server, not about that of whoever reads the reply.
     return heard.as_reply(451 if heard.code == 421 else None)
+
+
+def _of_sender(sender: Sender, known: Container[str]) -> dict[str, Any]:
+    """
+    The parameters of MAIL, besides those that the message itself asks for.
+    """
+    given = sender.parameters
+    parameters: dict[str, Any] = {}
+    if "DSN" in known:
+        if "RET" in given:
+            parameters["RET"] = given["RET"]
+        if "ENVID" in given:
+            parameters["ENVID"] = xtext(str(given["ENVID"]))
+    if sender.requires_tls and "REQUIRETLS" in known:
+        parameters["REQUIRETLS"] = True
+    if sender.priority and "MT-PRIORITY" in known:
+        parameters["MT-PRIORITY"] = sender.priority
+    by = sender.deliver_by
+    if by is not None and "DELIVERBY" in known:
+        trace = "T" if by.is_traced else ""
+        parameters["BY"] = f"{by.seconds};{'R' if by.is_returned else 'N'}{trace}"
+    if sender.wants_codes and "XRESPCODES" in known:
+        parameters["XRESPCODES"] = given["XRESPCODES"]
+    return parameters
 
 
 def _dsn(said: Any) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class Outcome:
     it said nothing, because it could not be reached, was lost, or never was asked.
 
     *server* is what the server calls itself, if it did.  *lacking* names an extension without which
-    the message cannot be sent there (``8BITMIME``, ``BINARYMIME``, ``SMTPUTF8``): nothing was sent,
-    and who converts the message may try again.  *dsn* tells that the server knows RFC 3461, and so
+    the message cannot be sent there (``8BITMIME``, ``BINARYMIME``, ``SMTPUTF8``, ``REQUIRETLS``,
+    ``DELIVERBY``): nothing was sent, and who converts the message may try again.  *dsn* tells that the server knows RFC 3461, and so
     has got NOTIFY, RET, ENVID and ORCPT.  *unheard* tells that the connection was lost before the
     server had answered anything of this transaction.  *detail* is what only our own log should tell:
     which host, which error.

@@ -78,7 +78,11 @@ class Mailing:
     The parameters of *sender* may have ``ENVID`` (a text, not xtext), ``RET`` and ``SMTPUTF8``; those
     of a recipient ``NOTIFY`` (a text or several) and ``ORCPT`` (``"rfc822;ann@example.org"``, the
     address not in xtext).  They are said where the server has announced DSN (RFC 3461) and left out
-    where it has not.  So it is with ``XRESPCODES`` and ``MAILDATA`` (`lmtpsvc.response_codes`).  *body* is what the text is made of, *size* its octets with CRLF at the end of
+    where it has not.  So it is with ``XRESPCODES`` and ``MAILDATA`` (`lmtpsvc.response_codes`), with
+    ``MT-PRIORITY`` (a number, RFC 6710), and with ``BY`` (a `lmtpsvc.envelope.DeliverBy`, RFC 2852), except that
+    a message that is to be returned in time goes to no SMTP server without DELIVERBY.  One with
+    ``REQUIRETLS`` (True, RFC 8689) goes only to a server whose certificate was looked at, and that
+    announces REQUIRETLS itself, or over a UNIX socket.  *body* is what the text is made of, *size* its octets with CRLF at the end of
     lines, None if that is not known.  *xforward* are the attributes of XFORWARD, and *xclient* those
     of XCLIENT instead of the ones in `Terms`.  *is_ascii* is asked where the server does not take
     8BITMIME, and *body* says so only because nobody has looked.

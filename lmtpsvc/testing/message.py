@@ -13,7 +13,7 @@ from typing import BinaryIO
 from attrs import evolve, field, frozen
 from zope.interface import implementer
 
-from ..envelope import Address, Client, Envelope, Recipient, Sender
+from ..envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
 
@@ -48,6 +48,7 @@ class MemoryMessage:
     path: str | None = None
     trace: bytes = b""
     is_for_all: bool = True
+    begun: float = 0.0
 
     @property
     def digest(self) -> str:
@@ -60,6 +61,13 @@ class MemoryMessage:
         stored = self._as(line_ending)
         bare = stored.count(b"\n") - stored.count(b"\r\n")
         return Sizes(len(stored), len(stored) + bare)
+
+    def recipients_of(self, mailbox: Mailbox) -> list[Recipient]:
+        """
+        Those of the envelope that are called like *mailbox*.
+        """
+        name = str(mailbox).lower()
+        return [each for each in self.envelope.recipients if str(each).lower() == name]
 
     def headers(self) -> EmailMessage:
         return read_headers(self.open())

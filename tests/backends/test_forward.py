@@ -22,7 +22,7 @@ from lmtpsvc.backends.forward_referral import Referral, referral_in
 from lmtpsvc.backends.forward_settings import from_words
 from lmtpsvc.backends.forward_text import passed_on
 from lmtpsvc.client import TLS, Delivery, Dialect, Outcome, Stage
-from lmtpsvc.envelope import Client, Mailbox, OriginalRecipient
+from lmtpsvc.envelope import Client, DeliverBy, Mailbox, OriginalRecipient
 from lmtpsvc.errors import DeliveryError
 from lmtpsvc.interfaces import IBackend, IBackendFactory
 from lmtpsvc.outgoing.text import Text
@@ -51,9 +51,11 @@ class Sent:
     One message that was sent somewhere.
     """
 
-    def __init__(self, to: Referral, words: tuple[Any, ...], more: dict[str, Any]) -> None:
+    def __init__(
+        self, to: Referral, tls: TLS, words: tuple[Any, ...], more: dict[str, Any]
+    ) -> None:
         sender, recipients, self.text = words
-        self.to, self.more, self.sender = to, more, sender
+        self.to, self.tls, self.more, self.sender = to, tls, more, sender
         self.recipients = recipients
         self.delivery = Delivery(Mailing(sender, tuple(recipients)), Text(b""))
 
@@ -78,12 +80,12 @@ class Forward(ForwardBackend):
         super().__init__(from_words(self.reactor, words or ("{node}:24",), options), self.reactor)
         self.sent: list[Sent] = []
 
-    def _client(self, to: Referral) -> Any:
+    def _client(self, to: Referral, tls: TLS) -> Any:
         forward = self
 
         class Sending:
             def send(self, *words: Any, **more: Any) -> Delivery:
-                forward.sent.append(Sent(to, words, more))
+                forward.sent.append(Sent(to, tls, words, more))
                 return forward.sent[-1].delivery
 
         return Sending()
@@ -260,7 +262,8 @@ def wishing(sender: dict[str, Any], *recipients: dict[str, Any]) -> MemoryMessag
     """
     A message whose sender has asked for something.
     """
-    plain = envelope(*(f"r{n}@example.org" for n in range(len(recipients))))
+    names = ("ann@example.org", "bob+lists@example.org")
+    plain = envelope(*names[: len(recipients)])
     to = tuple(
         evolve(each, parameters=asked)
         for each, asked in zip(plain.recipients, recipients, strict=True)
@@ -303,31 +306,79 @@ class TestWishes:
 
     def test_of_several(self) -> None:
         """
-        Nobody knows which of several recipients a mailbox comes of.
+        Each mailbox goes with the wishes of the recipient that leads there.
         """
         forward = Forward()
-        forward.give(ANN, message=wishing({}, {"ORCPT": self.STAFF}, {}))
+        never = {"NOTIFY": frozenset({"NEVER"})}
+        forward.give(BOB, ANN, message=wishing({}, {"ORCPT": self.STAFF}, never))
 
-        assert {} == forward.sent[0].recipients[0].parameters
+        assert [never, {"ORCPT": self.STAFF}] == [
+            sent.recipients[0].parameters for sent in forward.sent
+        ]
 
     @pytest.mark.parametrize(
-        ("words", "options", "sent"),
+        ("by", "handed_on"),
         [
-            (("node:24",), {}, 0),
-            (("node:24",), {"tls": "may"}, 0),
-            (("node:24",), {"tls": "encrypt"}, 1),
-            (("/run/lmtp.sock",), {}, 1),
+            (
+                DeliverBy(60, is_returned=True, is_traced=True),
+                DeliverBy(39, is_returned=True, is_traced=True),
+            ),
+            (DeliverBy(60, is_returned=False), DeliverBy(39, is_returned=False)),
+            (DeliverBy(20, is_returned=False), DeliverBy(-1, is_returned=False)),
+            (DeliverBy(20, is_returned=True), DeliverBy(1, is_returned=True)),
         ],
     )
-    def test_requiring_tls(self, words: tuple[str, ...], options: Any, sent: int) -> None:
+    def test_time(self, by: DeliverBy, handed_on: DeliverBy) -> None:
         """
-        What must not travel in the clear does not.
+        The time since MAIL is over, and what is to be returned is never asked for in none.
+        """
+        forward = Forward()
+        forward.reactor.advance(30.5)
+        forward.give(ANN, message=evolve(wishing({"BY": by, "MT-PRIORITY": 4}, {}), begun=10.0))
+
+        [sent] = forward.sent
+        assert (handed_on, 4) == (sent.sender.deliver_by, sent.sender.priority)
+
+    @pytest.mark.parametrize(
+        ("words", "options", "policy"),
+        [
+            (("node:24",), {}, TLS.MUST),
+            (("node:24",), {"tls": "may"}, TLS.MUST),
+            (("node:24",), {"tls": "encrypt"}, TLS.MUST),
+            (("/run/lmtp.sock",), {}, TLS.NONE),
+            (("unix:/run/lmtp.sock",), {}, TLS.NONE),
+        ],
+    )
+    def test_requiring_tls(self, words: tuple[str, ...], options: Any, policy: TLS) -> None:
+        """
+        What must not travel in the clear goes with TLS and a look at the certificate, whatever others
+        go with.
         """
         forward = Forward(*words, **options)
-        [told] = forward.give(ANN, message=wishing({"REQUIRETLS": True}, {}))
+        forward.give(ANN, message=wishing({"REQUIRETLS": True}, {}))
 
-        assert sent == len(forward.sent)
-        assert ([] if sent else [replies.NEEDS_TLS]) == told
+        [sent] = forward.sent
+        assert policy is sent.tls
+        assert sent.sender.requires_tls
+
+    @pytest.mark.parametrize(("required", "heard"), [(True, replies.NEEDS_TLS), (False, NOBODY)])
+    def test_no_starttls(self, *, required: bool, heard: Reply) -> None:
+        """
+        A server that cannot encrypt is no place for it, tomorrow neither.
+        """
+        forward = Forward()
+        wishes = {"REQUIRETLS": True} if required else {"MT-PRIORITY": 1}
+        [told] = forward.give(ANN, message=wishing(wishes, {}))
+        forward.sent[0].answer(0, NOBODY, Stage.STARTTLS)
+
+        assert [heard] == told
+
+    def test_binary(self) -> None:
+        """
+        Clients may send binary content where the operator says that all nodes take it.
+        """
+        assert not Forward().capabilities.binary
+        assert Forward(binary="yes").capabilities.binary
 
 
 class TestCancelling:

@@ -141,6 +141,36 @@ def deliver(backend: Any, tmp_path: Path) -> Iterator[Callable[..., Delivery]]:
         assert [] == delivery.clock.getDelayedCalls()
 
 
+class TestRecipientsOf:
+    """
+    What a backend learns of the transaction.
+    """
+
+    def test_recipients_of(self, deliver: Callable[..., Delivery]) -> None:
+        """
+        Who leads to a mailbox, through an alias too; nobody leads to others.
+        """
+        seen: list[IMessage] = []
+
+        class Looking(Given):
+            def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> Sequence[Any]:
+                seen.append(message)
+                return super().deliver(message, mailboxes)
+
+        store = Looking([succeed(None), succeed(None)])
+        delivery = deliver("ann", "staff:ann,bob", store=store)
+        delivery.deliver()
+
+        def names(user: str) -> list[str]:
+            found = seen[0].recipients_of(Mailbox(user, "example.org"))
+            return [each.address.local for each in found]
+
+        assert ["ann", "staff"] == names("ann")
+        assert ["staff"] == names("bob")
+        assert [] == names("staff")
+        assert 0.0 == seen[0].begun
+
+
 class TestAnswers:
     """
     Each recipient's reply, as soon as it is known.

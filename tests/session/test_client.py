@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis.strategies import integers, sampled_from, sets
 
-from lmtpsvc.envelope import Address, OriginalRecipient, Recipient, Sender
+from lmtpsvc.envelope import Address, DeliverBy, OriginalRecipient, Recipient, Sender
 from lmtpsvc.session.client import ClientSession
 from lmtpsvc.session.client_events import (
     Ended,
@@ -25,8 +25,10 @@ from lmtpsvc.session.client_events import (
     TransactionOver,
 )
 from lmtpsvc.session.client_transaction import envelope_lines
+from lmtpsvc.session.deliver_by import deliver_by
 from lmtpsvc.session.dsn import DSN
 from lmtpsvc.session.outcomes import Outcome, Stage
+from lmtpsvc.session.priority import priority
 from lmtpsvc.session.terms import TLS, Dialect, Mailing, Terms
 from lmtpsvc.wire.paths import parse_mail, parse_rcpt
 
@@ -522,6 +524,110 @@ class TestTalks:
                 for code, full in zip(client.codes, talk.codes, strict=True):
                     assert code == full or code // 100 == 4
             assert client.over == (1 if client.outcomes else 0)
+
+
+class TestWishes:
+    """
+    What MAIL says of the rest of the way, to a server that has announced it.
+    """
+
+    @pytest.mark.parametrize(
+        ("parameters", "known", "said"),
+        [
+            ({"MT-PRIORITY": -3}, {"MT-PRIORITY"}, b" MT-PRIORITY=-3"),
+            ({"MT-PRIORITY": 0}, {"MT-PRIORITY"}, b""),
+            ({"MT-PRIORITY": 3}, {"DSN"}, b""),
+            ({"BY": DeliverBy(120, is_returned=True)}, {"DELIVERBY"}, b" BY=120;R"),
+            (
+                {"BY": DeliverBy(-5, is_returned=False, is_traced=True)},
+                {"DELIVERBY"},
+                b" BY=-5;NT",
+            ),
+            ({"BY": DeliverBy(120, is_returned=False)}, set(), b""),
+            ({"REQUIRETLS": True}, {"REQUIRETLS"}, b" REQUIRETLS"),
+            ({"REQUIRETLS": True}, set(), b""),
+            ({"RET": "FULL", "ENVID": "a b"}, {"DSN"}, b" RET=FULL ENVID=a+20b"),
+            ({"X-OTHER": "1", "AUTH": "<>"}, {"DSN", "AUTH", "X-OTHER"}, b""),
+        ],
+    )
+    def test_said(self, parameters: dict[str, Any], known: set[str], said: bytes) -> None:
+        """
+        Our own server reads the same.
+        """
+        sender = Sender(None, parameters)
+        mail, _ = envelope_lines(evolve(mailing("pat"), sender=sender), known)
+
+        assert b"MAIL FROM:<>" + said + b"\r\n" == mail
+        _, words = parse_mail(mail[len("MAIL ") : -2])
+        if "BY" in words:
+            assert deliver_by(words["BY"]) == sender.deliver_by
+        if "MT-PRIORITY" in words:
+            assert priority(words["MT-PRIORITY"]) == sender.priority
+
+    @pytest.mark.parametrize(
+        ("parameters", "terms", "options", "extensions", "lacking"),
+        [
+            ({"REQUIRETLS": True}, LMTP, {}, ["REQUIRETLS"], "REQUIRETLS"),
+            (
+                {"REQUIRETLS": True},
+                evolve(LMTP, tls=TLS.ENCRYPT),
+                {"is_encrypted": True},
+                ["REQUIRETLS"],
+                "REQUIRETLS",
+            ),
+            (
+                {"REQUIRETLS": True},
+                evolve(LMTP, tls=TLS.MUST),
+                {"is_encrypted": True},
+                ["8BITMIME"],
+                "REQUIRETLS",
+            ),
+            (
+                {"REQUIRETLS": True},
+                evolve(LMTP, tls=TLS.MUST),
+                {"is_encrypted": True},
+                ["REQUIRETLS"],
+                None,
+            ),
+            ({"REQUIRETLS": True}, LMTP, {"is_private": True}, ["8BITMIME"], None),
+            ({"BY": DeliverBy(9, is_returned=True)}, SMTP, {}, ["SIZE"], "DELIVERBY"),
+            ({"BY": DeliverBy(9, is_returned=True)}, SMTP, {}, ["DELIVERBY"], None),
+            ({"BY": DeliverBy(9, is_returned=True)}, LMTP, {}, ["SIZE"], None),
+            ({"BY": DeliverBy(9, is_returned=False)}, SMTP, {}, ["SIZE"], None),
+        ],
+    )
+    def test_where_it_goes(
+        self,
+        parameters: dict[str, Any],
+        terms: Terms,
+        options: dict[str, Any],
+        extensions: list[str],
+        lacking: str | None,
+    ) -> None:
+        """
+        What must stay secret goes to no server that was not looked at, or promises nothing; what must
+        be in time, to no relay that knows nothing of time.
+        """
+        session = ClientSession(terms, **options)
+        verb = "EHLO" if terms.dialect is Dialect.SMTP else "LHLO"
+        session.receive(GREETING[1])
+        session.data_to_send()
+        session.receive(hello(*extensions, verb=verb)[1])
+        session.begin(evolve(mailing("pat", "green"), sender=Sender(None, parameters)))
+
+        said = session.data_to_send()
+        settled = []
+        while (event := session.next_event()) is not None:
+            if isinstance(event, RecipientSettled):
+                settled.append(event.outcome)
+        if lacking is None:
+            assert said.startswith(b"MAIL FROM:<>")
+            assert [] == settled
+        else:
+            assert b"" == said
+            assert [lacking] * 2 == [each.lacking for each in settled]
+            assert all(each.is_permanent for each in settled)
+            assert session.is_ready
 
 
 class TestPassingOn:
