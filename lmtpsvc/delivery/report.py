@@ -1,5 +1,5 @@
 """
-A delivery report: the message that tells a sender that a message has been delivered (RFC 3464).
+A delivery report: the message that tells a sender what has become of a message (RFC 3464).
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from email.utils import formatdate
+from enum import StrEnum
 from typing import Final
 
 from attrs import frozen
@@ -21,18 +22,36 @@ MAX_HEADERS: Final = 64 * 1024
 MAX_LINE: Final = 998
 
 _end_of_headers = re.compile(rb"\r\n\r\n").search
-_not_text = re.compile(rb"[\x00\r\n]")
+_not_text = re.compile(rb"[\x00\r\n]").search
+_to_blank = re.compile(rb"[\x00\r\n]")
 _not_ascii = re.compile(rb"[\x80-\xff]+")
 
 
-@frozen
-class Delivered:
+class Action(StrEnum):
     """
-    A recipient that was delivered to, and with which reply.
+    What a report tells (RFC 3464 §2.3.3).
+    """
+
+    #: It is in the mailbox.
+    DELIVERED = "delivered"
+    #: It is with a server that does not report.
+    RELAYED = "relayed"
+    #: It waits.
+    DELAYED = "delayed"
+    #: It has come to its end.
+    FAILED = "failed"
+
+
+@frozen
+class Fate:
+    """
+    What became of a recipient: the last *reply*, and the name of the *server* that gave it, if that
+    was another one.
     """
 
     recipient: Recipient
     reply: Reply
+    server: str = ""
 
 
 @frozen
@@ -41,14 +60,21 @@ class Occasion:
     What a report is about: a message that *sender* sent, with the id that it had here, *arrived* in
     seconds since the epoch.  *envelope_id* is what the sender called it, if anything.  *headers*
     are the first octets of the message, with CRLF; empty, if nothing of it is to be told.
+
+    *action* is what became of it for those whose *fates* are told.  *retry_until* says, in seconds
+    since the epoch, how long a message that waits is tried.  *content* is all of the message, if it
+    is to be given back and not only its headers.
     """
 
     transaction_id: str
     sender: Address
     envelope_id: str | None
     arrived: float
-    delivered: Sequence[Delivered]
+    fates: Sequence[Fate]
     headers: bytes = b""
+    action: Action = Action.DELIVERED
+    retry_until: float | None = None
+    content: bytes = b""
 
 
 def needs_utf8(occasion: Occasion) -> bool:
@@ -57,9 +83,9 @@ def needs_utf8(occasion: Occasion) -> bool:
     """
     addresses: list[object] = [
         occasion.sender,
-        *(each.recipient.address for each in occasion.delivered),
+        *(each.recipient.address for each in occasion.fates),
     ]
-    originals = [each.recipient.original for each in occasion.delivered]
+    originals = [each.recipient.original for each in occasion.fates]
     return not (occasion.headers.isascii() and "".join(map(str, addresses + originals)).isascii())
 
 
@@ -74,17 +100,20 @@ def delivery_report(
     with SMTPUTF8.  Otherwise all of it is ASCII.
     """
     date = formatdate(seconds, localtime=True)
-    kind, returned = _KINDS[utf8]
+    kind, returned, whole = _KINDS[utf8]
+    content = occasion.content if _is_fit(occasion.content) else b""
+    words = _WORDS[occasion.action]
     charset = "utf-8" if utf8 else "us-ascii"
     lines = [
         f'From: "Mail delivery" <postmaster@{hostname}>',
         f"To: <{occasion.sender}>",
-        "Subject: Your message has been delivered",
+        f"Subject: {words.subject}",
         f"Date: {date}",
         f"Message-ID: <{occasion.transaction_id}.{boundary}@{hostname}>",
         # RFC 3834 §3.1.7: nobody should answer.
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
+        *_encoding(utf8 or not content.isascii()),
         "Content-Type: multipart/report; report-type=delivery-status;",
         f'\tboundary="{boundary}"',
         "",
@@ -94,11 +123,11 @@ def delivery_report(
         "",
         f"This is the mail system at {hostname}.",
         "",
-        "Your message has been put into the mailbox of",
+        *words.before,
         "",
-        *(f"    {_address(each.recipient.address, utf8)[1]}" for each in occasion.delivered),
+        *(line for each in occasion.fates for line in _shown(each, occasion.action, utf8)),
         "",
-        "as you have asked to be told. Nobody may have read it yet.",
+        *words.after,
         "",
         f"--{boundary}",
         f"Content-Type: {kind}",
@@ -109,11 +138,23 @@ def delivery_report(
     if occasion.envelope_id is not None:
         lines.append(f"Original-Envelope-Id: {occasion.envelope_id}")
     lines += [f"Arrival-Date: {formatdate(occasion.arrived, localtime=True)}", ""]
-    for each in occasion.delivered:
-        lines += [*_about(each, utf8), f"Last-Attempt-Date: {date}", ""]
+    for each in occasion.fates:
+        lines += [*_about(each, occasion.action, utf8), f"Last-Attempt-Date: {date}"]
+        if occasion.retry_until is not None:
+            lines.append(f"Will-Retry-Until: {formatdate(occasion.retry_until, localtime=True)}")
+        lines.append("")
     report = "\r\n".join(lines).encode() + b"\r\n"
     headers = _headers(occasion.headers)
-    if headers:
+    if content:
+        head = [
+            f"--{boundary}",
+            f"Content-Type: {whole}",
+            *_encoding(not content.isascii()),
+            "",
+            "",
+        ]
+        report += "\r\n".join(head).encode() + content + b"\r\n"
+    elif headers:
         if utf8:
             headers = headers.decode("utf-8", "replace").encode()
         else:
@@ -123,10 +164,46 @@ def delivery_report(
     return report + f"--{boundary}--\r\n".encode()
 
 
-#: The types of the second and the third part, without and with UTF-8.
+#: The types of the second and the third part, and of the third if it has all of the message; without
+#: and with UTF-8.
 _KINDS: Final = {
-    False: ("message/delivery-status", "text/rfc822-headers"),
-    True: ("message/global-delivery-status", "message/global-headers"),
+    False: ("message/delivery-status", "text/rfc822-headers", "message/rfc822"),
+    True: ("message/global-delivery-status", "message/global-headers", "message/global"),
+}
+
+
+@frozen
+class _Words:
+    """
+    What people read; the addresses stand between *before* and *after*.
+    """
+
+    subject: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+_WORDS: Final = {
+    Action.DELIVERED: _Words(
+        "Your message has been delivered",
+        ("Your message has been put into the mailbox of",),
+        ("as you have asked to be told. Nobody may have read it yet.",),
+    ),
+    Action.RELAYED: _Words(
+        "Your message has been passed on",
+        ("Your message has been passed on to other mail servers for",),
+        ("They have taken it, but do not report whether it arrives.",),
+    ),
+    Action.DELAYED: _Words(
+        "Your message has not been delivered yet",
+        ("Your message is still waiting to be delivered to",),
+        ("You need not send it again: it is tried on. You are told if it fails.",),
+    ),
+    Action.FAILED: _Words(
+        "Your message could not be delivered",
+        ("Your message could not be delivered to",),
+        ("It is not tried again. To any other recipients it goes on its way.",),
+    ),
 }
 
 
@@ -134,21 +211,56 @@ def _encoding(utf8: bool) -> list[str]:
     return ["Content-Transfer-Encoding: 8bit"] if utf8 else []
 
 
-def _about(each: Delivered, utf8: bool) -> list[str]:
+def _shown(each: Fate, action: Action, utf8: bool) -> list[str]:
+    """
+    A recipient for people to read, with the reason if one is due.
+    """
+    lines = [f"    {_address(each.recipient.address, utf8)[1]}"]
+    if action in _WITH_REASON:
+        who = f"{each.server} said: " if each.server else ""
+        lines.append(f"        {who}{each.reply}")
+    return lines
+
+
+_WITH_REASON: Final = frozenset({Action.DELAYED, Action.FAILED})
+
+
+def _about(each: Fate, action: Action, utf8: bool) -> list[str]:
     """
     The fields about one recipient (RFC 3464 §2.3).
     """
-    subject, detail = each.reply.status or (0, 0)
     kind, address = _address(each.recipient.address, utf8)
     lines = []
     if each.recipient.original is not None:
         lines.append(f"Original-Recipient: {_typed(each.recipient.original, utf8)}")
-    return [
-        *lines,
+    lines += [
         f"Final-Recipient: {kind}; {address}",
-        "Action: delivered",
-        f"Status: 2.{subject}.{detail}",
+        f"Action: {action}",
+        f"Status: {_status(each.reply, action)}",
     ]
+    if each.server:
+        lines.append(f"Remote-MTA: dns; {each.server}")
+    if action in _WITH_REASON:
+        lines.append(f"Diagnostic-Code: smtp; {each.reply}")
+    return lines
+
+
+def _status(reply: Reply, action: Action) -> str:
+    """
+    What RFC 3463 has for it.  Who has failed because nothing helped for days is 4.4.7.
+    """
+    if action is Action.FAILED and reply.code < 500:
+        return "4.4.7"
+    subject, detail = reply.status or (0, 0)
+    return f"{reply.code // 100}.{subject}.{detail}"
+
+
+def _is_fit(content: bytes) -> bool:
+    """
+    Whether it may stand in a report as it is: lines of text (RFC 5322 §2.1.1, RFC 2045 §2.8).
+    """
+    lines = content.split(b"\r\n")
+    return not any(len(line) > MAX_LINE or _not_text(line) for line in lines)
 
 
 def _address(address: Address, utf8: bool) -> tuple[str, str]:
@@ -179,4 +291,4 @@ def _headers(octets: bytes) -> bytes:
     # Without an end, the last line may be cut.
     octets = octets[: end.start() + 2] if end is not None else octets[: octets.rfind(b"\r\n") + 2]
     lines = octets.split(b"\r\n")[:-1]
-    return b"".join(_not_text.sub(b" ", line)[:MAX_LINE] + b"\r\n" for line in lines)
+    return b"".join(_to_blank.sub(b" ", line)[:MAX_LINE] + b"\r\n" for line in lines)

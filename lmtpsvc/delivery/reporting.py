@@ -24,7 +24,7 @@ from ..envelope import Address, Envelope, Recipient
 from ..in_thread import InThread
 from ..interfaces import IMessage
 from ..replies import Reply
-from .report import MAX_HEADERS, Delivered, Occasion, delivery_report, needs_utf8
+from .report import MAX_HEADERS, Fate, Occasion, delivery_report, needs_utf8
 
 #: Seconds before each further attempt.
 PAUSES: Final = (5, 30, 120, 600, 1800, 3600)
@@ -234,7 +234,7 @@ class Pending:
     ) -> None:
         self._reporter, self._id, self._envelope = reporter, transaction_id, envelope
         self._arrived = arrived
-        self._delivered: list[tuple[int, Delivered]] = []
+        self._delivered: list[tuple[int, Fate]] = []
 
     def settled(self, position: int, reply: Reply) -> None:
         """
@@ -242,7 +242,7 @@ class Pending:
         """
         recipient = self._envelope.recipients[position]
         if reply.is_success and _wants(recipient):
-            self._delivered.append((position, Delivered(recipient, reply)))
+            self._delivered.append((position, Fate(recipient, reply)))
 
     def all_settled(self, message: IMessage | None) -> None:
         """
@@ -264,7 +264,7 @@ def _wants(recipient: Recipient) -> bool:
 
 
 def _names(occasion: Occasion) -> str:
-    return ", ".join(f"<{each.recipient}>" for each in occasion.delivered)
+    return ", ".join(f"<{each.recipient}>" for each in occasion.fates)
 
 
 def _first_octets(message: IMessage) -> bytes:

@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import frozen
 
+from ..delivery.report import Action
 from ..envelope import Recipient, Sender
 
 #: In `Result.due`: the same time as it was.
@@ -28,17 +29,6 @@ class State(StrEnum):
     FAILED = "failed"
     #: Not to be tried until an operator says so.
     HELD = "held"
-
-
-class Report(StrEnum):
-    """
-    What the sender is to be told of a recipient (RFC 3464 §2.3.3).
-    """
-
-    FAILED = "failed"
-    DELAYED = "delayed"
-    RELAYED = "relayed"
-    DELIVERED = "delivered"
 
 
 @frozen
@@ -61,7 +51,7 @@ class Waypoint:
     reply: str = ""
     destination: str = ""
     server: str = ""
-    report: Report | None = None
+    report: Action | None = None
     warned: bool = False
 
 
@@ -100,5 +90,5 @@ class Result:
     destination: str = ""
     server: str = ""
     due: float = UNCHANGED
-    report: Report | None = None
+    report: Action | None = None
     counts: bool = True

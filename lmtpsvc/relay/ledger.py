@@ -16,16 +16,17 @@ from attrs import frozen
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from ..client import address
+from ..delivery.report import Action
 from ..envelope import Address, Recipient, Sender
-from .entries import UNCHANGED, Entry, Report, Result, State, Waypoint
+from .entries import UNCHANGED, Entry, Result, State, Waypoint
 from .parameters import dump, load
 from .tables import REPLY_LENGTH, message, recipient, text
 
 #: Octets of a piece of text.
 PIECE: Final = 1 << 18
 
-#: What makes the reports that a message is to have: it gets the entry, those that are to be told of,
-#: and the beginning of the text.
+#: What makes the reports that a message is to have: it gets the entry, and what reads so many octets
+#: of its text.
 MakeReports = Callable[[Entry, Callable[[int], bytes]], Iterable["New"]]
 
 
@@ -150,7 +151,7 @@ def record(connection: Connection, owner: str, id: str, results: Iterable[Result
             values["due"] = each.due
         if each.report is not None:
             values["report"] = each.report
-        if each.report is Report.DELAYED:
+        if each.report is Action.DELAYED:
             values["warned"] = True
         connection.execute(
             update(recipient)
@@ -297,6 +298,6 @@ def _waypoint(row: Row[Any]) -> Waypoint:
         row.reply,
         row.destination,
         row.server,
-        None if row.report is None else Report(row.report),
+        None if row.report is None else Action(row.report),
         row.warned,
     )

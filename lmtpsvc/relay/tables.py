@@ -76,7 +76,7 @@ recipient = Table(
     Column("reply", exact(REPLY_LENGTH), nullable=False),
     Column("destination", exact(255), nullable=False),
     Column("server", exact(255), nullable=False),
-    Column("report", exact(8)),
+    Column("report", exact(16)),
     Column("warned", Boolean, nullable=False),
     **OPTIONS,
 )

@@ -11,7 +11,7 @@ from email.policy import default
 import pytest
 from attrs import evolve
 
-from lmtpsvc.delivery.report import MAX_LINE, Delivered, Occasion, delivery_report, needs_utf8
+from lmtpsvc.delivery.report import MAX_LINE, Action, Fate, Occasion, delivery_report, needs_utf8
 from lmtpsvc.envelope import Address, OriginalRecipient, Recipient
 from lmtpsvc.replies import Reply
 
@@ -28,7 +28,7 @@ OCCASION = Occasion(
     SENDER,
     "QQ 314",
     1_700_000_000.0,
-    [Delivered(BOB, DONE), Delivered(Recipient(Address("a b", "example.org")), Reply(250, "OK"))],
+    [Fate(BOB, DONE), Fate(Recipient(Address("a b", "example.org")), Reply(250, "OK"))],
     b"Received: from x\r\n\tby y\r\nSubject: Hello\r\n\r\nThe text\r\n",
 )
 
@@ -112,7 +112,7 @@ class TestReport:
 class TestUtf8:
     OCCASION = evolve(
         OCCASION,
-        delivered=[Delivered(JOERG, DONE)],
+        fates=[Fate(JOERG, DONE)],
         headers="Subject: Grüße\r\n\r\n".encode() + b"\xff",
     )
 
@@ -146,3 +146,80 @@ class TestUtf8:
         assert not needs_utf8(OCCASION)
         assert needs_utf8(self.OCCASION)
         assert needs_utf8(evolve(OCCASION, headers=b"X: \xc3\xbc\r\n"))
+
+
+class TestFates:
+    REFUSED = Fate(BOB, Reply(550, "No such user", (1, 1)), "mx.example.org")
+    WAITS = Fate(BOB, Reply(451, "Try again"), "")
+
+    def fields(self, occasion: Occasion) -> EmailMessage:
+        _, status, *_ = report(occasion).iter_parts()
+        _, about = status.iter_parts()
+        assert isinstance(about, EmailMessage)
+        return about
+
+    def test_failed(self) -> None:
+        """
+        Who is not reached is named, with what the other server said.
+        """
+        occasion = evolve(OCCASION, fates=[self.REFUSED], action=Action.FAILED)
+        about = self.fields(occasion)
+
+        assert ("failed", "5.1.1") == (about["Action"], about["Status"])
+        assert "dns; mx.example.org" == about["Remote-MTA"]
+        assert "smtp; 550 5.1.1 No such user" == about["Diagnostic-Code"]
+        assert "Your message could not be delivered" == report(occasion)["Subject"]
+        words = next(report(occasion).iter_parts()).get_content()
+        assert "bob@example.org\r\n        mx.example.org said: 550 5.1.1 No such user\r\n" in words
+
+    def test_too_old(self) -> None:
+        """
+        Who has only ever said "later" until the time was up is 4.4.7.
+        """
+        about = self.fields(evolve(OCCASION, fates=[self.WAITS], action=Action.FAILED))
+
+        assert ("failed", "4.4.7") == (about["Action"], about["Status"])
+        assert "smtp; 451 Try again" == about["Diagnostic-Code"]
+        assert about["Remote-MTA"] is None
+
+    def test_delayed(self) -> None:
+        """
+        Who has to wait is told until when.
+        """
+        until = 1_700_432_000.0
+        waits = evolve(OCCASION, fates=[self.WAITS], action=Action.DELAYED, retry_until=until)
+        about = self.fields(waits)
+
+        assert ("delayed", "4.0.0") == (about["Action"], about["Status"])
+        assert about["Will-Retry-Until"]
+
+    def test_relayed(self) -> None:
+        """
+        What was passed on was not refused.
+        """
+        about = self.fields(evolve(OCCASION, fates=[Fate(BOB, DONE)], action=Action.RELAYED))
+
+        assert ("relayed", "2.0.0") == (about["Action"], about["Status"])
+        assert about["Diagnostic-Code"] is None
+
+    @pytest.mark.parametrize("text", [b"All of it\r\n", "Schön\r\n".encode()])
+    def test_content(self, text: bytes) -> None:
+        """
+        The whole message comes back if it is to, and says if it is not ASCII.
+        """
+        whole = b"Subject: x\r\n\r\n" + text
+        octets = delivery_report(evolve(OCCASION, content=whole), "mx", 0, "bound", utf8=False)
+
+        assert b"Content-Type: message/rfc822\r\n" in octets
+        assert b"\r\n\r\n" + whole + b"\r\n--bound--" in octets
+        assert text.isascii() == (b"Content-Transfer-Encoding: 8bit" not in octets)
+
+    @pytest.mark.parametrize("text", [b"a\nb\r\n", b"\0\r\n", b"x" * 999 + b"\r\n"])
+    def test_unfit(self, text: bytes) -> None:
+        """
+        Of what is no text, only the headers come back.
+        """
+        occasion = evolve(OCCASION, content=b"Subject: x\r\n\r\n" + text)
+
+        *_, returned = report(occasion).iter_parts()
+        assert "text/rfc822-headers" == returned.get_content_type()

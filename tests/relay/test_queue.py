@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.backends.sql.engine import parse
 from lmtpsvc.client import address
+from lmtpsvc.delivery.report import Action
 from lmtpsvc.envelope import (
     Client,
     DeliverBy,
@@ -27,7 +28,7 @@ from lmtpsvc.envelope import (
 )
 from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.relay import ledger, tables
-from lmtpsvc.relay.entries import Entry, Report, State
+from lmtpsvc.relay.entries import Entry, State
 from lmtpsvc.relay.ledger import New
 from lmtpsvc.relay.parameters import dump, load
 from lmtpsvc.relay.queue import IN_MEMORY, Queue
@@ -320,7 +321,7 @@ class TestRecording:
         to = words.recipients("a@b.c", "b@b.c")
         id = success_of(queue.add(words.sender(), to, words.text))
         success_of(queue.claim(1))
-        success_of(queue.record(id, [words.done(0), words.failed(1, report=Report.FAILED)]))
+        success_of(queue.record(id, [words.done(0), words.failed(1, report=Action.FAILED)]))
 
         def make(entry: Entry, text: Callable[[int], bytes]) -> list[New]:
             assert [each.report for each in entry.recipients] == [None, "failed"]
@@ -345,7 +346,7 @@ class TestRecording:
         queue = bench.queue()
         id = success_of(queue.add(words.sender(), words.recipients("a@b.c"), words.text))
         success_of(queue.claim(1))
-        success_of(queue.record(id, [words.failed(0, report=Report.FAILED)]))
+        success_of(queue.record(id, [words.failed(0, report=Action.FAILED)]))
 
         def fails(_entry: Entry, _text: object) -> list[New]:
             raise OSError("no room")
@@ -355,7 +356,7 @@ class TestRecording:
         assert table_sizes(queue) == [1, 1, 1]
         bench.clock.advance(queue.lease)
         (entry,), _ = success_of(bench.queue().claim(1))
-        assert entry.recipients[0].report is Report.FAILED
+        assert entry.recipients[0].report is Action.FAILED
 
 
 class TestTables:

@@ -67,7 +67,7 @@ def upgrade() -> None:
         sa.Column("reply", _exact(512), nullable=False),
         sa.Column("destination", _exact(255), nullable=False),
         sa.Column("server", _exact(255), nullable=False),
-        sa.Column("report", _exact(8)),
+        sa.Column("report", _exact(16)),
         sa.Column("warned", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint("message_id", "number", name="relay_recipient_pkey"),
         sa.ForeignKeyConstraint(
