@@ -301,3 +301,10 @@ def _waypoint(row: Row[Any]) -> Waypoint:
         None if row.report is None else Action(row.report),
         row.warned,
     )
+
+
+def everything() -> Select[Any]:
+    """
+    The query for all messages, the oldest first.
+    """
+    return select(message).order_by(message.c.arrived, message.c.id)

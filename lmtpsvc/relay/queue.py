@@ -261,6 +261,12 @@ class Queue(Service):
             file.close()
             raise
 
+    def in_thread(self, work: Callable[[], T]) -> Deferred[T]:
+        """
+        Have something done that takes a while, in one of our threads.
+        """
+        return self._pool.submit(work)
+
     def read(self, look: Callable[[Connection], T]) -> Deferred[T]:
         """
         Look at the database, which *look* must not change.

@@ -114,7 +114,7 @@ class Reports:
         octets = delivery_report(
             occasion, self._hostname, self._seconds(), os.urandom(12).hex(), utf8=utf8
         )
-        # RFC 3461 §6.2: nobody reports a report.
+        # RFC 3461 §6.1: nobody reports a report.
         to = Recipient(sender.address, {"NOTIFY": frozenset({"NEVER"})})
         parameters = {"SMTPUTF8": True} if utf8 else {}
         new = New(os.urandom(8).hex(), Sender(None, parameters), (to,), partial(io.BytesIO, octets))
