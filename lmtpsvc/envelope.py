@@ -22,6 +22,9 @@ _dot_string = re.compile(
 
 NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
+#: The host of a client whose proxy does not know it.
+UNKNOWN_HOST: Final = "unknown"
+
 
 @frozen
 class Address:

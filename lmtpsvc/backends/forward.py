@@ -21,7 +21,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ..client import TLS, Client, Delivery, Dialect, Outcome, PoolLimits, Stage, address
-from ..envelope import Address, Mailbox, Recipient, Sender
+from ..envelope import UNKNOWN_HOST, Address, Mailbox, Recipient, Sender
 from ..errors import DeliveryError, refusal
 from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
 from ..outgoing.destination import destination
@@ -362,7 +362,9 @@ class ForwardBackend(Service):
             "TTL": str(ttl),
             "TIMEOUT": str(int(left)),
         }
-        return {name: value for name, value in said.items() if value is not None}
+        known = {name: value for name, value in said.items() if value is not None}
+        # It is somebody, and not we: said so that the server does not take it for us.
+        return {**known, "ADDR": None} if client.host == UNKNOWN_HOST else known
 
     def _destination(self, mailbox: Mailbox) -> str:
         """

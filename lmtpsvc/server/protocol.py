@@ -26,9 +26,9 @@ from ..delivery.awaiting import as_deferred
 from ..delivery.dispatch import reply_for
 from ..delivery.log import log_refusal
 from ..delivery.transaction import Accepted, Transaction
-from ..envelope import Envelope, Mailbox
+from ..envelope import UNKNOWN_HOST, Envelope, Mailbox
 from ..replies import Reply
-from ..session.connection import NO_TERMS, UNKNOWN_HOST, Connection, Terms
+from ..session.connection import NO_TERMS, Connection, Terms
 from ..session.events import (
     Asked,
     MessageReceived,

@@ -20,6 +20,7 @@ from .sasl import MECHANISMS, Authority, Exchange, Inquiry, offered
 from .states import State
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .server import ServerSession
 
 #: Octets of a response, CRLF included (RFC 4954 §4).
@@ -60,7 +61,7 @@ class Auth(Extension):
         self.mail_parameters = {"AUTH": submitter}
 
     def announcement(self, session: ServerSession) -> str:
-        names = offered(session.connection, self._authority)
+        names = offered(_proofs(session), self._authority)
         return " ".join((self.keyword, *names)) if names else ""
 
     def _auth(self, session: ServerSession, argument: bytes) -> None:
@@ -74,14 +75,15 @@ class Auth(Extension):
         if not 1 <= len(words) <= 2:
             raise CommandError(replies.BAD_AUTH)
         name = words[0].upper().decode("ascii", "replace")
-        if name not in offered(session.connection, self._authority):
+        connection = _proofs(session)
+        if name not in offered(connection, self._authority):
             weak = name in _SHOWS_PASSWORD and self._authority.takes_passwords
             raise CommandError(replies.LOGIN_NEEDS_TLS if weak else replies.UNKNOWN_MECHANISM)
         initial = None
         if len(words) == 2:
             # RFC 4954 §4: an equals sign is a response of no octets.
             initial = b"" if words[1] == b"=" else _decode(words[1])
-        exchange = MECHANISMS[name](session.connection, self._authority)
+        exchange = MECHANISMS[name](connection, self._authority)
         self._advance(session, _Attempt(name, exchange, initial), None)
 
     def _advance(self, session: ServerSession, attempt: _Attempt, value: Any) -> None:
@@ -129,6 +131,16 @@ class Auth(Extension):
 
         seconds = FIRST_DELAY_SECONDS * 2 ** (failures - 1)
         session.ask(lambda agent: self._authority.wait(agent.clock, seconds), then)
+
+
+def _proofs(session: ServerSession) -> Connection:
+    """
+    The connection, with what proves who the client is: what proves who its proxy is does not.
+    """
+    connection = session.connection
+    if session.is_introduced:
+        return evolve(connection, certificate=None, uid=None)
+    return connection
 
 
 def _decode(said: bytes) -> bytes:

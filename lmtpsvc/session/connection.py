@@ -7,8 +7,6 @@ change; this is what we know ourselves.
 
 from __future__ import annotations
 
-from typing import Final
-
 from attrs import frozen
 
 from ..envelope import Client
@@ -29,9 +27,6 @@ class Terms:
 
 
 NO_TERMS = Terms()
-
-#: The host of a client whose proxy does not know it.
-UNKNOWN_HOST: Final = "unknown"
 
 
 @frozen

@@ -99,6 +99,7 @@ class ServerSession:
         "_waiting",
         "client",
         "connection",
+        "is_introduced",
         "notes",
     )
 
@@ -120,7 +121,9 @@ class ServerSession:
         self.client: Client = connection.client
         #: What extensions remember, each under a key of its own, until all is forgotten.
         self.notes: dict[Any, Any] = {}
-        # What somebody else says that the client is called.
+        #: Who the client is has been said by somebody else, whose connection it is.
+        self.is_introduced = False
+        # What that one says that it is called.
         self._told_name = ""
         # What an extension has asked and nobody has answered yet; nothing is read meanwhile.
         self._asked: Asked | TLSBegins | None = None
@@ -433,7 +436,7 @@ class ServerSession:
         """
         self._forget_transaction()
         self.client = self.connection.client
-        self._told_name = ""
+        self._told_name, self.is_introduced = "", False
         self.notes.clear()
         self._state = State.NEW
 
@@ -443,7 +446,7 @@ class ServerSession:
         LHLO says then.
         """
         self.client = evolve(self.client, **told)
-        self._told_name = self.client.name
+        self._told_name, self.is_introduced = self.client.name, True
         self._replies.put(self._greeting(self._hostname))
 
     # ── what is another in SMTP ──────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import replies
+from ..envelope import UNKNOWN_HOST
 from ..wire.attributes import (
     decode_base64,
     parse_attributes,
@@ -112,7 +113,10 @@ class XClient(Extension):
             read_value = None if value is None else read(value)
             if name is None:
                 continue
-            if read_value is None or read_value == "":
+            if name == "host" and read_value is None:
+                # It is somebody: not the proxy, who may do more.
+                told[name] = UNKNOWN_HOST
+            elif read_value is None or read_value == "":
                 told.pop(name, None)
             else:
                 told[name] = read_value

@@ -227,6 +227,20 @@ class TestMessage:
             "TIMEOUT": str(int(left)),
         } == sent.more["xclient"]
 
+    def test_unknown_client(self) -> None:
+        """
+        A client that our proxy does not know has no address that XCLIENT could carry; and it is not us.
+        """
+        forward = Forward()
+        asked = evolve(
+            MESSAGE, envelope=evolve(envelope("ann@example.org"), client=Client("unknown"))
+        )
+
+        forward.give(ANN, message=asked)
+
+        (sent,) = forward.sent
+        assert sent.more["xclient"]["ADDR"] is None
+
     def test_no_time(self) -> None:
         """
         What could not come back in time is not sent.

@@ -4,15 +4,21 @@ What clients that are trusted may say: XCLIENT, XFORWARD, XRCPTFORWARD, TRACE an
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 
 import pytest
 from attrs import evolve
+from twisted.internet.defer import succeed
 
 from lmtpsvc import replies
+from lmtpsvc.auth.authority import CheckerAuthority
+from lmtpsvc.auth.checkers import ProofChecker
 from lmtpsvc.envelope import Client, Origin, Recipient
 from lmtpsvc.limits import Limits
+from lmtpsvc.relay.policy import RelayPolicy, relay_networks
 from lmtpsvc.replies import Reply
+from lmtpsvc.session.auth import Auth
 from lmtpsvc.session.connection import Connection, Terms
 from lmtpsvc.session.events import RecipientOffered, TextBegun, TextReceived
 from lmtpsvc.session.server import ServerSession
@@ -165,7 +171,8 @@ class TestXClient:
 
     def test_unavailable(self) -> None:
         """
-        What is not available any more is what we know ourselves.
+        What is not available any more is what we know ourselves, but for the address: that is not the
+        proxy's, whose rights a stranger would have then.
         """
         talk = Talk()
         talk("XCLIENT ADDR=198.51.100.7 LOGIN=ann HELO=a.example NAME=b.example")
@@ -174,7 +181,7 @@ class TestXClient:
             "LHLO x",
         )
 
-        assert Client("192.0.2.1", "x", port=1024) == talk.session.client
+        assert Client("unknown", "x") == talk.session.client
 
     @pytest.mark.parametrize("name", ["a b", "<x>", "(x)", "j\xf6rg", "-", "x.." + "y" * 300])
     def test_no_name(self, name: str) -> None:
@@ -383,3 +390,51 @@ class TestParameters:
 
         assert str(reply) == replied(talk, f"RCPT TO:<ann@example.org> {said}")
         assert [] == talk.recipients
+
+
+class TestNobodyElsesRights:
+    """
+    What a proxy may do by who it is, its clients may not.
+    """
+
+    @pytest.mark.parametrize("said", ["ADDR=198.51.100.7", "ADDR=[UNAVAILABLE]", "HELO=a.example"])
+    @pytest.mark.parametrize(
+        "connection",
+        [
+            Connection(uid=os.getuid(), is_trusted=True),
+            Connection("192.0.2.1", tls=True, certificate="proxy.example", is_trusted=True),
+        ],
+        ids=["uid", "certificate"],
+    )
+    def test_external(self, said: str, connection: Connection) -> None:
+        """
+        What the kernel and TLS have proven is who the proxy is.
+        """
+        authority = CheckerAuthority([ProofChecker(frozenset())], lambda find: succeed(find()))
+        extensions = standard_extensions(Limits(), [Auth(authority)])
+        session = ServerSession("foo.edu", Limits(), extensions, connection)
+        session.receive(f"LHLO x\r\nXCLIENT {said}\r\nLHLO x\r\nAUTH EXTERNAL =\r\n".encode())
+
+        assert session.next_event() is None
+
+        before, after = session.data_to_send().decode().split("220 foo.edu LMTP")[1:]
+        assert "250-AUTH EXTERNAL" in before or "250 AUTH EXTERNAL" in before
+        assert "AUTH" not in after
+        assert after.endswith(f"{replies.UNKNOWN_MECHANISM}\r\n")
+
+    def test_relaying(self) -> None:
+        """
+        Somebody whose address the proxy does not know is not in the proxy's network.
+        """
+        policy = RelayPolicy(relay_networks(["192.0.2.0/24"]), lambda domain: domain == "foo.edu")
+        connection = Connection("192.0.2.1", is_trusted=True)
+        session = ServerSession(
+            "foo.edu", Limits(), standard_extensions(Limits(), [policy]), connection
+        )
+        session.receive(
+            b"XCLIENT ADDR=[UNAVAILABLE]\r\nLHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n"
+        )
+
+        assert session.next_event() is None
+
+        assert session.data_to_send().endswith(replies.NO_RELAYING.wire)
