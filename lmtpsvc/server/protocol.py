@@ -31,6 +31,7 @@ from ..replies import Reply
 from ..session.connection import NO_TERMS, Connection, Terms
 from ..session.events import (
     Asked,
+    Event,
     MessageReceived,
     RecipientOffered,
     TextAbandoned,
@@ -155,7 +156,7 @@ class LMTPProtocol(Protocol):
 
     def resumeProducing(self) -> None:
         self._output_full = False
-        self._regulate()
+        self._run()
 
     def stopProducing(self) -> None:
         """
@@ -182,39 +183,47 @@ class LMTPProtocol(Protocol):
 
     def _run(self) -> None:
         """
-        Take the session as far as it goes, then send what it has to say, in one write.
+        Take the session as far as it goes, then send what it has to say, in one write; but if that is
+        much, only if it is taken.
 
         An answer that comes at once lands back here from inside the loop; the flag keeps that from
         nesting once per pipelined command.
         """
-        if self._running or self._connection is None:
+        if self._running:
             return
         self._running = True
         try:
-            while (event := self._session.next_event()) is not None:
-                match event:
-                    case RecipientOffered():
-                        self._look_up(event)
-                    case TextReceived():
-                        assert self._transaction is not None
-                        self._transaction.write(event.octets)
-                    case TextBegun():
-                        self._begin(event)
-                    case MessageReceived():
-                        self._deliver(event.slots)
-                    case TextDiscarded():
-                        self._discard()
-                    case TextAbandoned():
-                        self._abandon()
-                    case Asked():
-                        self._find(event)
-                    case TLSBegins():
-                        self._begin_tls()
+            while self._connection is not None:
+                while (event := self._session.next_event()) is not None:
+                    self._take(event)
+                if self.is_in_transaction and self._session.is_between_transactions:
+                    self._end_transaction()
+                has_more = self._session.has_much_to_say
+                self._send(self._connection)
+                if self._output_full or not has_more:
+                    break
         finally:
             self._running = False
-        if self.is_in_transaction and self._session.is_between_transactions:
-            self._end_transaction()
-        self._send(self._connection)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RecipientOffered():
+                self._look_up(event)
+            case TextReceived():
+                assert self._transaction is not None
+                self._transaction.write(event.octets)
+            case TextBegun():
+                self._begin(event)
+            case MessageReceived():
+                self._deliver(event.slots)
+            case TextDiscarded():
+                self._discard()
+            case TextAbandoned():
+                self._abandon()
+            case Asked():
+                self._find(event)
+            case TLSBegins():
+                self._begin_tls()
 
     def _end_transaction(self) -> None:
         self.is_in_transaction = False

@@ -9,7 +9,11 @@ any order.  This file is where the two meet: a slot is a place in the line.
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
+
+#: Octets of replies that wait to be sent, before no more are made: some, such as that to LHLO, are
+#: fifty times as long as what asks for them.
+MUCH: Final = 65_536
 
 
 class Answer(Protocol):
@@ -51,10 +55,11 @@ class ReplyQueue:
     The line.  ``len`` tells how many replies have not been drained yet.
     """
 
-    __slots__ = ("_ready", "_slots")
+    __slots__ = ("_ready", "_ready_octets", "_slots")
 
     def __init__(self) -> None:
         self._ready: list[bytes] = []
+        self._ready_octets = 0
         self._slots: deque[Slot] = deque()
 
     def __len__(self) -> int:
@@ -68,6 +73,13 @@ class ReplyQueue:
         self._advance()
         return len(self._slots)
 
+    @property
+    def is_full(self) -> bool:
+        """
+        There is so much to be drained that no more should be said before it is.
+        """
+        return self._ready_octets >= MUCH
+
     def put(self, reply: Answer) -> None:
         """
         Add a reply that is known already.
@@ -75,7 +87,7 @@ class ReplyQueue:
         if self._slots:
             self.reserve().answer(reply)
         else:
-            self._ready.append(reply.wire)
+            self._add(reply.wire)
 
     def reserve(self) -> Slot:
         """
@@ -95,10 +107,15 @@ class ReplyQueue:
             return b""
         octets = ready[0] if len(ready) == 1 else b"".join(ready)
         ready.clear()
+        self._ready_octets = 0
         return octets
 
     def _advance(self) -> None:
         slots = self._slots
         while slots and (reply := slots[0].reply) is not None:
-            self._ready.append(reply.wire)
+            self._add(reply.wire)
             slots.popleft()
+
+    def _add(self, octets: bytes) -> None:
+        self._ready.append(octets)
+        self._ready_octets += len(octets)

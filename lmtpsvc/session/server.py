@@ -13,7 +13,8 @@ Commands are read ahead of slow answers (RFC 2920) with these exceptions.  DATA 
 every RCPT before them is answered, because only then is it known whether there is somebody to
 deliver to; and some verbs of extensions wait for all that is before them.  Nothing is read while a
 message is being delivered, while an extension waits for an answer, and while very many replies are
-outstanding: `is_blocked` then tells the application to stop reading.
+outstanding: `is_blocked` then tells the application to stop reading.  Nor while very much is to be
+sent: `has_much_to_say`.
 """
 
 from __future__ import annotations
@@ -233,6 +234,14 @@ class ServerSession:
         The client waits for us.
         """
         return len(self._replies) > 0 or self._asked is not None
+
+    @property
+    def has_much_to_say(self) -> bool:
+        """
+        No further command is read before what there is in `data_to_send` has been taken; then see
+        `next_event` again.
+        """
+        return self._replies.is_full
 
     @property
     def has_unread(self) -> bool:
@@ -468,7 +477,8 @@ class ServerSession:
         """
         Carry out the next command; False if there is none yet, or if it has to wait.
         """
-        if self._asked is not None or self._replies.outstanding >= MAX_OUTSTANDING:
+        queue = self._replies
+        if self._asked is not None or queue.outstanding >= MAX_OUTSTANDING or queue.is_full:
             return False
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)

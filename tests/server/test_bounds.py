@@ -183,3 +183,66 @@ def test_slow_senders(make_server: Callable[..., Any]) -> None:
     for wire in wires:
         heard = [line[:3] for line in wire.heard() if line[3:4] == b" "]
         assert [*repeat(b"250", 7), b"354", b"250"] == heard
+
+
+class Slow:
+    """
+    A client on *wire* that takes nothing of what it hears before it is asked to; *kept* is how much
+    of it was to be sent at most.
+    """
+
+    def __init__(self, wire: Any) -> None:
+        self.wire = wire
+        self.kept = 0
+        self.heard = b""
+        write = wire.write
+
+        def full(octets: bytes) -> None:
+            write(octets)
+            self.kept = max(self.kept, len(wire.value()))
+            if len(wire.value()) > PACKET:
+                wire.protocol.pauseProducing()
+
+        wire.write = full
+
+    def take(self) -> bool:
+        """
+        Take what is there; whether there was something.
+        """
+        heard: bytes = self.wire.value()
+        self.heard += heard
+        self.wire.clear()
+        self.wire.protocol.resumeProducing()
+        return heard != b""
+
+
+def test_replies_that_are_long(make_server: Callable[..., Any]) -> None:
+    """
+    What is answered with fifty times as much is not answered before the client takes it.
+    """
+    server = make_server(SMALL)
+    client = Slow(server.accept())
+    said = PACKET // len(HELLO)
+
+    client.wire.protocol.dataReceived(HELLO * said + b"QUIT\r\n")
+
+    assert "paused" == client.wire.producerState
+    while client.take():
+        pass
+    assert client.kept < 3 * PACKET
+    assert said == client.heard.count(b"\r\n250 ")
+    assert client.heard.endswith(b"closing connection\r\n")
+    assert client.wire.disconnecting
+
+
+def test_replies_that_are_taken(make_server: Callable[..., Any]) -> None:
+    """
+    Who takes them at once gets all of them, without a further octet of its own.
+    """
+    server = make_server(SMALL)
+    wire = server.accept()
+
+    wire.protocol.dataReceived(HELLO * 5_000 + b"LH")
+
+    assert 5_000 == wire.value().count(b"\r\n250 ")
+    assert "producing" == wire.producerState

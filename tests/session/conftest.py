@@ -57,9 +57,13 @@ class Application:
         """
         Take the session as far as it goes.
         """
-        while (event := self.session.next_event()) is not None:
-            self._take(event)
-        self.sent += self.session.data_to_send()
+        while True:
+            while (event := self.session.next_event()) is not None:
+                self._take(event)
+            has_more = self.session.has_much_to_say
+            self.sent += self.session.data_to_send()
+            if not has_more:
+                break
 
     def settle(self, pick: Callable[[int], int] = lambda _count: 0) -> None:
         """
