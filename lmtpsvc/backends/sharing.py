@@ -4,8 +4,8 @@ node that shares the storage does with it.
 
 A token names the file, and is signed with a key that the nodes share, so that nobody else can name
 one.  Whoever gets one has received the whole text himself: what the file holds behind its trace
-headers is compared with it, octet by octet, before it is linked.  So a token that is wrong, or a file
-that has changed since, costs the saving and nothing else.
+headers is compared with it, octet by octet, before it is linked, and so is who has sent it.  So a
+token that is wrong, or a file that has changed since, costs the saving and nothing else.
 """
 
 from __future__ import annotations
@@ -214,6 +214,10 @@ def _compare(path: str, named: Named, message: IMessage, line_ending: LineEnding
         text_size = message.sizes(line_ending).physical - head
         if text_size > seen.st_size:
             raise NotShared("the file is too short")
+        # The first line says who has sent it, and readers believe that of every message.
+        sender = message.trace.partition(b"\r\n")[0] + line_ending.encode()
+        if message.trace and theirs.read(len(sender)) != sender:
+            raise NotShared("the file is from another sender")
         ours.seek(head)
         theirs.seek(seen.st_size - text_size)
         while chunk := ours.read(CHUNK):

@@ -27,12 +27,14 @@ TEXT = b"Subject: hello\r\n\r\nbody\r\n"
 NAMED = Named("/srv/mail/a/ann/new/1.2.3,S=5,W=6", Sizes(5, 6), "ab" * 32)
 
 
-def received(by: str, token: str | None = None, text: bytes = TEXT, **more: Any) -> MemoryMessage:
+def received(
+    by: str, token: str | None = None, text: bytes = TEXT, sender: bytes = b"", **more: Any
+) -> MemoryMessage:
     """
     *text* as the node *by* got it, from a client that asks for codes and may bring a token.
     """
     parameters = {} if token is None else {"MAILDATA": token}
-    trace = b"Return-Path: <>\r\nReceived: by " + by.encode() + b"\r\n"
+    trace = b"Return-Path: <" + sender + b">\r\nReceived: by " + by.encode() + b"\r\n"
     asked = evolve(
         envelope("ann@example.org"),
         sender=Sender(None, {"XRESPCODES": "MAILDATA"}),
@@ -200,6 +202,17 @@ class TestTwoNodes:
         delivered(node, received("node2", token, TEXT.replace(b"body", b"b0dy")), BOB)
 
         assert b"b0dy" in stored(root, BOB).read_bytes()
+
+    def test_another_sender(self, node: Any, root: Path) -> None:
+        """
+        The same text from somebody else is stored with the name of that one.
+        """
+        token = token_of(delivered(node, received("node1"), ANN))
+        message = received("node2", token, sender=b"eve@example.net")
+
+        delivered(node, message, BOB)
+
+        assert stored(root, BOB).read_bytes().startswith(b"Return-Path: <eve@example.net>\n")
 
     def test_a_file_of_somebody_else(self, node: Any, root: Path, tmp_path: Path) -> None:
         """
