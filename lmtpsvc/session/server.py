@@ -55,6 +55,9 @@ from .states import State, Verb, advance
 #: What counts as an error of the client's beside those from 500 to 509.
 _ERRORS = frozenset({replies.UNKNOWN_PARAMETER, replies.LOGIN_FAILED})
 
+#: What is said of a line that may have any verb: what stands behind it is no space, for example.
+_UNREADABLE = frozenset({replies.LINE_TOO_LONG, replies.LINE_ENDING, replies.UNKNOWN_COMMAND})
+
 #: So many replies may be outstanding before commands are left unread.
 MAX_OUTSTANDING = 1000
 
@@ -511,7 +514,7 @@ class ServerSession:
                 raise CommandError(replies.UNKNOWN_COMMAND)
             action(self, argument)
         except CommandError as error:
-            if _is_line_error(error.reply) and self._begins_chunk(buffer, start):
+            if error.reply in _UNREADABLE and self._begins_chunk(buffer, start):
                 self._say_farewell(error.reply)
             else:
                 self._refuse(error.reply)
@@ -522,7 +525,8 @@ class ServerSession:
         A line that cannot be read is a BDAT: nobody knows how much text is behind it, and text must
         never be run as commands.
         """
-        return b"BDAT" in self._actions and buffer[start : start + 4].upper() == b"BDAT"
+        verb, behind = buffer[start : start + 4], buffer[start + 4 : start + 5]
+        return b"BDAT" in self._actions and verb.upper() == b"BDAT" and not behind.isalnum()
 
     def _take_line(self, line: bytes) -> None:
         """
@@ -788,10 +792,6 @@ class ServerSession:
         self._waiting = False
         self._asked = None
         self._line_reader = None
-
-
-def _is_line_error(reply: Reply) -> bool:
-    return reply is replies.LINE_TOO_LONG or reply is replies.LINE_ENDING
 
 
 def _nothing() -> None: ...

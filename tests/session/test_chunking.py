@@ -271,6 +271,9 @@ TALKS = {
     ),
     "BDAT in a line that ends wrongly": Talk(b"BDAT 5\n" + EVIL, [replies.LINE_ENDING]),
     "BDAT in a line with a NUL": Talk(b"BDAT 5\0\r\n" + EVIL, [replies.LINE_ENDING]),
+    "BDAT with something else than a space behind it": Talk(
+        b"BDAT\t5 LAST\r\n" + EVIL, [replies.UNKNOWN_COMMAND]
+    ),
     "another verb": Talk(
         b"BDATA 5\r\nXBDAT 5\r\n", [replies.UNKNOWN_COMMAND, replies.UNKNOWN_COMMAND]
     ),
