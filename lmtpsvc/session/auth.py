@@ -171,9 +171,9 @@ def submitter(value: str | None) -> str:
     if value == "<>":
         return ""
     try:
-        address, _ = parse_mail(f"FROM:<{decode_xtext(value or '')}>".encode("latin-1"))
+        address, more = parse_mail(f"FROM:<{decode_xtext(value or '')}>".encode("latin-1"))
     except (CommandError, ValueError):
         raise CommandError(replies.BAD_PARAMETER) from None
-    if address is None:
+    if address is None or more:
         raise CommandError(replies.BAD_PARAMETER)
     return str(address)

@@ -433,7 +433,16 @@ class TestSubmitter:
         assert value == sender.parameters["AUTH"]
 
     @pytest.mark.parametrize(
-        "said", ["AUTH", "AUTH=ann", "AUTH=+zz", "AUTH=a+0Db@c", "AUTH=a@b+3E+20X", "AUTH=<a@b>"]
+        "said",
+        [
+            "AUTH",
+            "AUTH=ann",
+            "AUTH=+zz",
+            "AUTH=a+0Db@c",
+            "AUTH=a@b+3E+20X",
+            "AUTH=a@b+3E+20X+3D1",
+            "AUTH=<a@b>",
+        ],
     )
     def test_broken(self, said: str) -> None:
         assert [line(replies.BAD_PARAMETER)] == Talk()(f"MAIL FROM:<a@b> {said}".encode())
