@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import pytest
 
+from .lmtp_servers import dovecot
 from .running import Daemon, accepts, free_port, wait_until
 from .workers import TWISTD
 
@@ -272,3 +273,39 @@ def test_the_directory_knows(
 
     assert client.hear().startswith("250 ")
     assert 1 == len(mails(directory, "node", "ann"))
+
+
+def test_dovecot_as_the_node(
+    top: Path,
+    start: Callable[..., Service],
+    talk: Callable[[Service], Talk],
+    peer: Callable[[str], Path],
+) -> None:
+    """
+    Dovecot keeps the mail: each reply is its own, it adds what is for the final delivery to add, and
+    learns who the client is, anew for each message on a connection that is kept.
+    """
+    with dovecot(peer("dovecot"), top / "node", ("ann", "bob")) as node:
+        backend = f"forward:127.0.0.1:{node.port}:connections=1"
+        client = talk(start("front", "--users", "any", "--backend", backend))
+        client.send("ann@example.test", "nobody@example.test", "bob+lists@example.test")
+        told = [client.hear() for _ in range(3)]
+        for number in range(2):
+            client.say(f"XCLIENT ADDR=192.0.2.{number} NAME=c{number}.example.net")
+            client.say("LHLO client.example.net")
+            client.send("ann@example.test")
+            assert client.hear().startswith("250 ")
+
+        assert ["250 2.0.0", "550 5.1.1", "250 2.0.0"] == [each[:9] for each in told]
+        # Which words it has for that, is for Dovecot to say; they are handed on.
+        assert "nobody@example.test" in told[1]
+        first, *others = sorted(node.mail("ann"), key=lambda mail: b"192.0.2." in mail)
+        assert 1 == first.count(b"Return-Path: <me@example.net>")
+        assert 2 == first.count(b"\nReceived: ")
+        assert first.endswith(LETTER.replace(b"\r\n", b"\n"))
+        assert 1 == len(node.mail("bob"))
+        theirs = [
+            mail.partition(b"\nReceived: ")[2].partition(b"\nReceived: ")[0] for mail in others
+        ]
+        assert all(b"192.0.2.%d" % number in b"".join(theirs) for number in range(2))
+        assert "Error" not in node.log
