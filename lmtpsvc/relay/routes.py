@@ -6,7 +6,6 @@ spoken to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -16,9 +15,6 @@ from ..client import TLS, Dialect, Encryption, Login
 from ..delivery.patterns import Patterns
 from ..envelope import Mailbox
 from ..errors import PermanentFailure
-
-#: Where mail for a domain goes that no route has: every other domain.
-ANY: Final = "*"
 
 
 @frozen
