@@ -25,6 +25,7 @@ COMMANDS: Final = {
     ),
     "import": (".commands.importing", "Put a Maildir or an mbox file into an SQL store"),
     "passwd": (".commands.passwd", "Set a password in a file for --auth scram:FILE"),
+    "queue": (".commands.queue", "Show what a relay's queue has, and change what becomes of it"),
     "sql": (".commands.sql", "Look after an SQL store: check, upgrade, clean"),
     "send": (".commands.sending", "Send a message over LMTP or SMTP, and show every reply"),
 }
