@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import signal
+import smtplib
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from cryptography.x509 import DNSName
 
+from ..certificates import Authority
 from .lmtp_servers import dovecot
 from .running import Daemon, accepts, free_port, wait_until
 from .workers import TWISTD
@@ -309,3 +313,59 @@ def test_dovecot_as_the_node(
         ]
         assert all(b"192.0.2.%d" % number in b"".join(theirs) for number in range(2))
         assert "Error" not in node.log
+
+
+class TestRequiringTLS:
+    """
+    A message that must not travel in the clear (RFC 8689), to a front that sends all others so.
+    """
+
+    def told(self, front: Service, user: str) -> str:
+        """
+        The reply for it, behind the text.
+        """
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        with smtplib.LMTP(*front.address) as client:
+            client.starttls(context=trusting)
+            client.ehlo()
+            assert 250 == client.mail("me@example.net", ["REQUIRETLS"])[0]
+            assert 250 == client.rcpt(f"{user}@example.org")[0]
+            code, text = client.data(LETTER)
+            return f"{code} {text.decode()}"
+
+    def test_where_it_goes(self, directory: Path, start: Callable[..., Service]) -> None:
+        """
+        Over TLS to the node whose certificate is right, and to no other; the rest goes as it went.
+        """
+        (directory / "tls").mkdir()
+        authority = Authority(directory / "tls")
+        words = {}
+        for name in ("localhost", "other.example"):
+            pair = authority.sign(name, [DNSName(name)])
+            files = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
+            words[name] = files
+        right = start("right", *maildir(directory, "right"), *words["localhost"])
+        wrong = start("wrong", *maildir(directory, "wrong"), *words["other.example"])
+        none = start("none", *maildir(directory, "none"))
+        routes = "".join(
+            f"""
+            [[routes]]
+            to = "{user}@example.org"
+            backend = 'forward:localhost:{node.port}:ca={authority.path}'
+            """
+            for user, node in (("ann", right), ("bob", wrong), ("cat", none))
+        )
+        config = directory / "front.toml"
+        config.write_text(f'users = "any"\n{routes}')
+        front = start("front", "--config", str(config), *words["localhost"])
+
+        assert self.told(front, "ann").startswith("250 2.0.0 ")
+        assert self.told(front, "bob").startswith("451 4.7.5 TLS handshake failed: ")
+        assert "550 5.7.10 " == self.told(front, "cat")[:11]
+        [mail] = mails(directory, "right", "ann")
+        assert "with LMTPS id " in mail.read_text()
+        assert [] == mails(directory, "wrong", "bob") + mails(directory, "none", "cat")
+        with Talk(front) as client:
+            client.send("bob@example.org", "cat@example.org")
+            assert ["250", "250"] == [client.hear()[:3] for _ in range(2)]
