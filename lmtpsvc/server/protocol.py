@@ -96,6 +96,8 @@ class LMTPProtocol(Protocol):
         self._reading = True
         self._spool_behind = False
         self._output_full = False
+        # What STARTTLS was offered with.
+        self._tls: Any = None
         # What an extension waits for.
         self._asked: Deferred[Any] | None = None
 
@@ -108,6 +110,7 @@ class LMTPProtocol(Protocol):
         self._outlet = Outlet(transport)
         known = self._facts(transport)
         factory = self.factory
+        self._tls = factory.tls
         self._session = factory.speaks(
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
@@ -342,7 +345,8 @@ class LMTPProtocol(Protocol):
         self._send(connection)
         # Until the handshake is done, see handshakeCompleted.
         connection.unregisterProducer()
-        connection.startTLS(self.factory.tls)
+        # What it was offered with, if since then the operator wants no TLS any more.
+        connection.startTLS(self.factory.tls or self._tls)
         self._outlet = Outlet(transport)
         self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
 

@@ -228,6 +228,28 @@ class TestStartTLS:
         assert b"evil" not in head_of(world)
 
     @in_reactor
+    async def test_taken_away(self, listen: Listen, world: Any) -> None:
+        """
+        Where a reload takes the certificate away, those that it was offered to can still encrypt.
+        """
+        listening = await listen()
+        client = Client(listening)
+
+        def offered() -> list[bytes]:
+            client.hear()
+            return client.say(b"LHLO client.example.net\r\n")
+
+        def talk() -> list[bytes]:
+            with client:
+                client.say(b"STARTTLS\r\n")
+                client.encrypt()
+                return deliver(client)
+
+        assert b"250-STARTTLS" in await deferToThread(offered)
+        listening.factory.tls = None
+        assert [b"250", b"250", b"354", b"250"] == await deferToThread(talk)
+
+    @in_reactor
     async def test_no_handshake(self, listen: Listen, world: Any) -> None:
         """
         Commands in place of a handshake end the connection, and others go on.
