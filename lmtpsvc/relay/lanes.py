@@ -14,6 +14,11 @@ from ..backends.forward_breaker import Breaker
 
 #: Nobody is put off for longer, in seconds, without being asked again.
 LONGEST: Final = 1800.0
+#: So many times as many are let come back as will have been served: who comes in vain is put off once
+#: more, which costs little; who comes too late leaves a server idle.
+_MORE: Final = 4
+#: What a delivery is thought to take before there was one, in seconds.
+_FIRST: Final = 0.02
 #: How much the latest delivery says of how long they take.
 _WEIGHT: Final = 0.2
 
@@ -30,7 +35,7 @@ class Lane:
         self._active = 0
         self._waiting: deque[Deferred[None]] = deque()
         #: What a delivery takes, in seconds, as far as we know.
-        self._usual = 1.0
+        self._usual = _FIRST
         self._last_turn = 0.0
 
     @property
@@ -72,11 +77,11 @@ class Lane:
         """
         In how many seconds it would be the turn of one who is put off.
 
-        Each who asks is given another moment, as far from that of the one before as a delivery takes:
-        so they come back one by one, and not all together to be sent away again.
+        Each who asks is given another moment, some way behind that of the one before: so they come
+        back one by one, and not all together to be sent away again.
         """
         now = self._seconds()
-        pace = max(self._usual, 0.001) / self._width
+        pace = max(self._usual, 0.001) / self._width / _MORE
         earliest = now + pace * len(self._waiting)
         self._last_turn = max(self._last_turn, earliest) + pace
         if self._last_turn > now + LONGEST:

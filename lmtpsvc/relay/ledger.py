@@ -176,19 +176,21 @@ def finish(
     """
     if _lock(connection, id) != owner:
         return None
-    (entry,) = read(connection, [id])
+    columns = (recipient.c.state, recipient.c.due, recipient.c.report)
+    rows = list(connection.execute(select(*columns).where(recipient.c.message_id == id)))
     reports = []
-    if any(each.report is not None for each in entry.recipients):
+    if any(row.report is not None for row in rows):
+        (entry,) = read(connection, [id])
         for new in make(entry, lambda octets: read_text(connection, id, octets)):
             create(connection, new, now)
             reports.append((new.id, new.recipients[0].address))
         told = update(recipient).where(recipient.c.message_id == id).values(report=None)
         connection.execute(told)
-    left = [each for each in entry.recipients if each.state in {State.WAITING, State.HELD}]
+    left = [row for row in rows if row.state in {State.WAITING, State.HELD}]
     if not left:
         remove(connection, id)
         return Finished(True, None, tuple(reports))
-    due = min((each.due for each in left if each.state is State.WAITING), default=None)
+    due = min((row.due for row in left if row.state == State.WAITING), default=None)
     free = {"owner": None, "due": due}
     connection.execute(update(message).where(message.c.id == id).values(free))
     return Finished(False, due, tuple(reports))
