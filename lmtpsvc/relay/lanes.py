@@ -17,6 +17,8 @@ LONGEST: Final = 1800.0
 #: So many times as many are let come back as will have been served: who comes in vain is put off once
 #: more, which costs little; who comes too late leaves a server idle.
 _MORE: Final = 4
+#: Nobody comes back sooner, in seconds.
+_AT_LEAST: Final = 0.5
 #: What a delivery is thought to take before there was one, in seconds.
 _FIRST: Final = 0.02
 #: How much the latest delivery says of how long they take.
@@ -86,4 +88,4 @@ class Lane:
         self._last_turn = max(self._last_turn, earliest) + pace
         if self._last_turn > now + LONGEST:
             self._last_turn = earliest
-        return min(max(self._last_turn - now, 0.5), LONGEST)
+        return min(_AT_LEAST + self._last_turn - now, LONGEST)
