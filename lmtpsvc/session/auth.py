@@ -130,7 +130,12 @@ class Auth(Extension):
                 raise CommandError(replies.LOGIN_FAILED)
 
         seconds = FIRST_DELAY_SECONDS * 2 ** (failures - 1)
-        session.ask(lambda agent: self._authority.wait(agent.clock, seconds), then)
+
+        def wait(agent: Any) -> Any:
+            # What takes longer than a look-up may is called off, and would be no failure then.
+            return self._authority.wait(agent.clock, min(seconds, agent.limits.lookup_seconds / 2))
+
+        session.ask(wait, then)
 
 
 def _proofs(session: ServerSession) -> Connection:

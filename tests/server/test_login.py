@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from twisted.internet import reactor
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import execute, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
@@ -121,3 +122,26 @@ async def test_tcp(listen: Listen) -> None:
     said = await deferToThread(talk, ("127.0.0.1", cast("Any", port.getHost()).port), *lines)
 
     assert [replies.UNKNOWN_MECHANISM.wire[:-2], replies.LOGIN_NEEDS_TLS.wire[:-2]] == said
+
+
+def test_failures_with_little_time(make_server: Callable[..., Any]) -> None:
+    """
+    Where a look-up may take less time than a failed login is kept waiting, three failures are the end
+    all the same.
+    """
+    server = make_server(Limits(lookup_seconds=1))
+    authority = CheckerAuthority([checker_from_string("memory:ann:secret")], execute)
+    server.factory.extensions = standard_extensions(Limits(), [Auth(authority)])
+    wire = server.connect(UNIXAddress(None))
+    heard = []
+
+    for _ in range(3):
+        heard += wire.says(b"AUTH PLAIN AGFubgBubw==\r\n")
+        server.clock.advance(0.6)
+        heard += wire.heard()
+        server.clock.advance(0.6)
+        heard += wire.heard()
+
+    failed = replies.LOGIN_FAILED.wire[:-2]
+    assert [failed, failed, replies.TOO_MANY_LOGINS.wire[:-2]] == heard
+    assert wire.disconnecting

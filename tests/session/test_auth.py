@@ -60,6 +60,7 @@ class Clerk:
 
 class Agent:
     clock = "clock"
+    limits = Limits()
 
 
 CLEAR = Connection("192.0.2.1", offers_tls=True)

@@ -80,6 +80,7 @@ class Agent:
     """
 
     clock = None
+    limits = LIMITS
 
     class routing:  # noqa: N801 - as an agent has it
         class rules:  # noqa: N801
