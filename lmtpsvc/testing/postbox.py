@@ -224,7 +224,7 @@ class Postbox(_Postbox):
 
         Raises:
             ValueError: *listen* is no endpoint.
-            CannotListenError: It is taken.
+            CannotListenError, OSError: It is taken, or cannot be made.
         """
         self._start()
         return self

@@ -19,7 +19,6 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThread
 
 from lmtpsvc.client import Client, Dialect, address
@@ -238,12 +237,14 @@ class TestPlaces:
             assert 2 == len((await postbox.next()).recipients)
 
     @in_reactor
-    async def test_taken(self, postbox: Postbox) -> None:
+    async def test_impossible(self, postbox: Postbox, tmp_path: Path) -> None:
         """
-        Where somebody listens, it does not; and it starts but once.
+        Where nobody can listen, it does not; and it starts but once.
         """
-        with pytest.raises(CannotListenError):
-            Postbox(listen=f"tcp:{postbox.port}:interface=127.0.0.1").start()
+        with pytest.raises(FileNotFoundError):
+            Postbox(listen=f"unix:{tmp_path}/nowhere/s").start()
+        with pytest.raises(ValueError, match="nothing"):
+            Postbox(listen="nothing:1").start()
         with pytest.raises(RuntimeError, match="started already"):
             postbox.start()
 
