@@ -54,10 +54,10 @@ class OriginalRecipient:
     """
     Who the sender wrote to, before anybody on the way resolved an alias (RFC 3461 §4.2).
 
-    *type* says what kind of address it is, in lower case: ``rfc822``; ``utf-8`` if it may have
-    characters that are not ASCII (RFC 6533 §3); anything else came from elsewhere.  *address* is
-    printable, and otherwise whatever it is: it need not be well formed.  *came_as_utf8* tells how
-    the client wrote it.
+    *type* says what kind of address it is, as the client wrote it: ``rfc822``; ``utf-8`` if it may
+    have characters that are not ASCII (RFC 6533 §3); anything else came from elsewhere, and `kind`
+    is the same in lower case.  *address* is printable, and otherwise whatever it is: it need not be
+    well formed.  *came_as_utf8* tells how the client wrote it.
     """
 
     type: str
@@ -66,6 +66,13 @@ class OriginalRecipient:
 
     def __str__(self) -> str:
         return f"{self.type};{self.address}"
+
+    @property
+    def kind(self) -> str:
+        """
+        The *type*, by which types are told apart: case does not matter.
+        """
+        return self.type.lower()
 
 
 @frozen

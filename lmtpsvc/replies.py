@@ -182,6 +182,8 @@ TOO_MANY_CONNECTIONS = Reply(421, "Too many connections, try again later", (3, 2
 
 OK = Reply(250, "OK", (0, 0))
 SENDER_OK = Reply(250, "Sender OK", (1, 0))
+# RFC 6710 §4.1: the text begins with the new priority.
+NOT_URGENT = Reply(250, "0 is the priority of this message, as yours is not trusted", (3, 6))
 RECIPIENT_OK = Reply(250, "Recipient OK", (1, 5))
 START_TEXT = Reply(354, "Start mail input; end with <CRLF>.<CRLF>")
 START_TLS = Reply(220, "Ready to start TLS", (0, 0))

@@ -63,7 +63,8 @@ class Occasion:
 
     *action* is what became of it for those whose *fates* are told.  *retry_until* says, in seconds
     since the epoch, how long a message that waits is tried.  *content* is all of the message, if it
-    is to be given back and not only its headers.
+    is to be given back and not only its headers.  *deliver_by* is when it had to be delivered
+    (RFC 2852), in seconds since the epoch, if the sender has said so.
     """
 
     transaction_id: str
@@ -75,6 +76,7 @@ class Occasion:
     action: Action = Action.DELIVERED
     retry_until: float | None = None
     content: bytes = b""
+    deliver_by: float | None = None
 
 
 def needs_utf8(occasion: Occasion) -> bool:
@@ -133,11 +135,15 @@ def delivery_report(
         f"Content-Type: {kind}",
         *_encoding(utf8),
         "",
-        f"Reporting-MTA: dns; {hostname}",
+        f"Reporting-MTA: {_kind_of_name(hostname)}; {hostname}",
     ]
     if occasion.envelope_id is not None:
         lines.append(f"Original-Envelope-Id: {occasion.envelope_id}")
-    lines += [f"Arrival-Date: {formatdate(occasion.arrived, localtime=True)}", ""]
+    lines.append(f"Arrival-Date: {formatdate(occasion.arrived, localtime=True)}")
+    if occasion.deliver_by is not None:
+        # RFC 2852 §5
+        lines.append(f"Deliver-By-Date: {formatdate(occasion.deliver_by, localtime=True)}")
+    lines.append("")
     for each in occasion.fates:
         lines += [*_about(each, occasion.action, utf8), f"Last-Attempt-Date: {date}"]
         if occasion.retry_until is not None:
@@ -207,6 +213,13 @@ _WORDS: Final = {
 }
 
 
+def _kind_of_name(hostname: str) -> str:
+    """
+    The type of the name of an MTA: only one that can be looked up is in DNS (RFC 3461 §6.3).
+    """
+    return "dns" if "." in hostname or hostname.startswith("[") else "x-local-hostname"
+
+
 def _encoding(utf8: bool) -> list[str]:
     return ["Content-Transfer-Encoding: 8bit"] if utf8 else []
 
@@ -240,7 +253,8 @@ def _about(each: Fate, action: Action, utf8: bool) -> list[str]:
     ]
     if each.server:
         lines.append(f"Remote-MTA: dns; {each.server}")
-    if action in _WITH_REASON:
+    if action is not Action.DELIVERED:
+        # RFC 3461 §6.3: also of who has been passed on.
         lines.append(f"Diagnostic-Code: smtp; {each.reply}")
     return lines
 

@@ -252,7 +252,15 @@ class Pending:
         if not self._delivered or sender.address is None:
             return
         in_order = [each for _, each in sorted(self._delivered, key=lambda each: each[0])]
-        occasion = Occasion(self._id, sender.address, sender.envelope_id, self._arrived, in_order)
+        by = sender.deliver_by
+        occasion = Occasion(
+            self._id,
+            sender.address,
+            sender.envelope_id,
+            self._arrived,
+            in_order,
+            deliver_by=None if by is None else self._arrived + by.seconds,
+        )
         # RFC 8689 §5: what must not leave in the clear is not told, as nobody knows how it will.
         told = None if sender.requires_tls else message
         self._reporter.take(occasion, self._envelope, told)

@@ -5,6 +5,7 @@ From the address in a RCPT to the mailboxes that it means.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from typing import Final
 from unicodedata import normalize
 
 from attrs import evolve, frozen
@@ -20,6 +21,15 @@ from ..interfaces import IBackend, IDirectory
 from ..ownership import check_owner
 from ..quota import ignoring_quota, with_declared_size
 from .awaiting import as_deferred, drop
+
+#: RFC 2142 §3 to §5.
+_OFFICES: Final = frozenset(
+    {
+        *("info", "marketing", "sales", "support"),
+        *("abuse", "noc", "security"),
+        *("postmaster", "hostmaster", "usenet", "news", "webmaster", "www", "uucp", "ftp"),
+    }
+)
 
 
 @frozen
@@ -132,10 +142,10 @@ def _of_the_same_owner(
     mailboxes: Sequence[Mailbox], address: Address, since: ValidSince
 ) -> Sequence[Mailbox]:
     """
-    *mailboxes*, if they have not changed hands.  The postmaster is an office, whoever holds it (RFC
-    7293 §10).
+    *mailboxes*, if they have not changed hands.  An office is the same, whoever holds it (RFC 7293
+    §5.1, item 1).
     """
-    if address.local.lower() != "postmaster":
+    if address.local.lower() not in _OFFICES:
         for mailbox in mailboxes:
             check_owner(mailbox, since.moment)
     return mailboxes

@@ -95,7 +95,7 @@ def _original(recipient: Recipient, sender: Sender, header: OriginalHeader) -> l
 
 
 def _is_of_mail(said: OriginalRecipient) -> bool:
-    return said.type in {"rfc822", "utf-8"} and said.address != ""
+    return said.kind in {"rfc822", "utf-8"} and said.address != ""
 
 
 @lru_cache(maxsize=4)

@@ -98,6 +98,7 @@ class Reports:
                 content = text(entry.size)
             headers = text(MAX_HEADERS)
         until = entry.arrived + self._schedule.give_up if action is Action.DELAYED else None
+        by = sender.deliver_by
         occasion = Occasion(
             entry.id,
             sender.address,
@@ -108,6 +109,7 @@ class Reports:
             action,
             until,
             content,
+            deliver_by=None if by is None else entry.arrived + by.seconds,
         )
         # Where the sender's address is ASCII, so are its reports: whoever is next can take them.
         utf8 = not str(sender.address).isascii()

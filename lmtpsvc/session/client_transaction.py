@@ -9,7 +9,7 @@ from collections.abc import Container
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..envelope import Sender
+from ..envelope import DeliverBy, Sender
 from ..replies import TLS_SUPPORT_REQUIRED, Reply
 from ..wire.command_lines import (
     attribute_lines,
@@ -25,6 +25,7 @@ from .outcomes import Outcome, Stage
 from .terms import Dialect, Mailing
 
 if TYPE_CHECKING:
+    from .capabilities import Capabilities
     from .client import ClientSession
 
 _TOO_LARGE = Reply(552, "Message larger than the next server takes", (3, 4))
@@ -157,10 +158,10 @@ class ClientTransaction:
             # RFC 8689 §4.2.1: whoever does not promise it for the rest of the way does not get it.
             return TLS_SUPPORT_REQUIRED, "REQUIRETLS"
         by = mailing.sender.deliver_by
-        if by is not None and by.is_returned and "DELIVERBY" not in capabilities:
-            # RFC 2852 §4.1.4: a relay that knows nothing of it may keep the message for days.  A
-            # reply in LMTP means that it is delivered.
-            if session.terms.dialect is Dialect.SMTP:
+        if by is not None and by.is_returned and session.terms.dialect is Dialect.SMTP:
+            # RFC 2852 §4.1.4: a relay that knows nothing of it may keep the message for days, or take
+            # longer than there is time.  A reply in LMTP means that it is delivered.
+            if not _is_in_time(by, capabilities):
                 return _NO_DELIVERBY, "DELIVERBY"
         if mailing.needs_utf8() and "SMTPUTF8" not in capabilities:
             return _NO_SMTPUTF8, "SMTPUTF8"
@@ -375,6 +376,19 @@ class ClientTransaction:
 
     def _strange(self, stage: Stage, reply: HeardReply) -> None:
         self._session.out_of_step(stage, f"the server said {reply.code} to {stage.value}")
+
+
+def _is_in_time(by: DeliverBy, capabilities: Capabilities) -> bool:
+    """
+    Whether a server takes messages that are to be returned that soon (RFC 2852 §4.1.4.1): behind
+    DELIVERBY, it may name its least number of seconds.
+    """
+    if "DELIVERBY" not in capabilities:
+        return False
+    least = ",".join(capabilities.parameters("DELIVERBY")).partition(",")[0]
+    # RFC 2852 §2: one to nine digits.  What is none tells nothing.
+    known = least.isascii() and least.isdigit() and len(least) <= 9
+    return not known or int(least) <= by.seconds
 
 
 def _ignored(_reply: HeardReply) -> None:

@@ -20,7 +20,7 @@ from .extensions import Extension
 if TYPE_CHECKING:
     from .server import ServerSession
 
-#: RFC 3461 §5.4, in characters as they are sent.
+#: RFC 3461 §5.4, in characters of the value as it is sent.
 MAX_ENVID = 100
 MAX_ORCPT = 500
 
@@ -97,8 +97,8 @@ def original_recipient(value: str | None) -> OriginalRecipient:
     kind, semicolon, address = (value or "").partition(";")
     if not semicolon or _match_atom(kind) is None or len((value or "").encode()) > MAX_ORCPT:
         raise CommandError(replies.BAD_PARAMETER)
-    kind = kind.lower()
-    if kind != "utf-8":
+    # RFC 3461 §5.2.1: whoever passes it on may not change the case of a letter.
+    if kind.lower() != "utf-8":
         return OriginalRecipient(kind, _printable(address))
     try:
         meaning = decode_utf8_address(address)

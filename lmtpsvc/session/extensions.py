@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import replies
 from ..envelope import NO_PARAMETERS, Address, Recipient, Sender
-from ..replies import MultilineReply
+from ..replies import MultilineReply, Reply
 from ..wire.commands import CommandError
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ class Extension:
             CommandError: With the reply that refuses it.
         """
 
+    def change_sender(self, session: ServerSession, sender: Sender) -> tuple[Sender, Reply] | None:
+        """
+        Look at a MAIL with parameters that has passed all checks.
+
+        Returns what is to be carried on in its place, and the reply of success that tells so; None
+        if it stays as it is.
+        """
+
     def check_recipient(self, session: ServerSession, sender: Sender, recipient: Recipient) -> None:
         """
         Look at a RCPT as a whole, in the transaction that *sender* opened.
@@ -108,6 +116,7 @@ class Extensions:
             raise ValueError(f"an extension is registered twice: {keywords}")
         self._sender_checks = self._overriding("check_sender")
         self._recipient_checks = self._overriding("check_recipient")
+        self._sender_changes = self._overriding("change_sender")
 
     def _collect(self, name: str) -> dict[Any, Any]:
         collected: dict[Any, Any] = {}
@@ -118,7 +127,7 @@ class Extensions:
                 collected[key] = (extension, value)
         return collected
 
-    def _overriding(self, name: str) -> tuple[Callable[..., None], ...]:
+    def _overriding(self, name: str) -> tuple[Callable[..., Any], ...]:
         # Most extensions check nothing: those are not asked, as this is done for each command.
         return tuple(
             getattr(each, name)
@@ -193,6 +202,15 @@ class Extensions:
         for check in self._sender_checks:
             check(session, sender)
         return sender
+
+    def changed(self, session: ServerSession, sender: Sender) -> tuple[Sender, Reply]:
+        """
+        *sender* as it is to be carried on, and the reply to MAIL.
+        """
+        reply = replies.SENDER_OK
+        for change in self._sender_changes:
+            sender, reply = change(session, sender) or (sender, reply)
+        return sender, reply
 
     def recipient(
         self,

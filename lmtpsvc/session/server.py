@@ -581,9 +581,12 @@ class ServerSession:
         after = advance(self._state, Verb.MAIL)
         self.expect_text()
         address, parameters = parse_mail(argument)
-        self._sender = self._extensions.sender(self, address, parameters)
+        sender, reply = self._extensions.sender(self, address, parameters), replies.SENDER_OK
+        if parameters:
+            sender, reply = self._extensions.changed(self, sender)
+        self._sender = sender
         self._state = after
-        self._replies.put(replies.SENDER_OK)
+        self._replies.put(reply)
 
     def _rcpt(self, argument: bytes) -> None:
         """

@@ -17,7 +17,8 @@ from .extensions import Extension
 if TYPE_CHECKING:
     from .server import ServerSession
 
-# RFC 3339 §5.6.  The groups: what fromisoformat reads, but for the second; and C or R.
+# RFC 3339 §5.6; fractions of a second, which RFC 7293 §3.1 does not want, are no reason to refuse
+# mail.  The groups: what fromisoformat reads, but for the second; and C or R.
 _match = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:)([0-9]{2})((?:\.[0-9]+)?)"
     r"(Z|[+-][0-9]{2}:[0-9]{2})(?:;([CR]))?",
@@ -43,7 +44,7 @@ class ValidSinceThen(Extension):
 
 def valid_since(value: str | None) -> ValidSince:
     """
-    Read ``RRVS`` (RFC 7293 §3): ``2024-05-01T12:00:00Z``, with ``;C`` or ``;R`` behind it.
+    Read ``RRVS`` (RFC 7293 §3.1): ``2024-05-01T12:00:00Z``, with ``;C`` or ``;R`` behind it.
 
     Raises:
         CommandError: 501.

@@ -171,7 +171,7 @@ def hello_line(verb: str, hostname: str) -> bytes:
     """
     literal = hostname.startswith("[") and hostname.endswith("]")
     if not hostname.isascii() or not (
-        grammar.is_address_literal(hostname) if literal else grammar.match_domain(hostname)
+        grammar.is_ip_literal(hostname) if literal else grammar.match_domain(hostname)
     ):
         raise ValueError(f"not a host name: {hostname!r}")
     return f"{verb} {hostname}\r\n".encode("ascii")

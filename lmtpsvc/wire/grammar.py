@@ -34,10 +34,9 @@ Let_dig = rf"[A-Za-z0-9_{UTF8_non_ascii}]"
 sub_domain = rf"{Let_dig}+(?:-+{Let_dig}+)*"
 Domain = rf"{sub_domain}(?:\.{sub_domain})*"
 
-# RFC 5321 §4.1.3; `is_address_literal` looks inside.
+# RFC 5321 §4.1.3; `is_ip_literal` looks inside.
 dcontent = r"[!-Z^-~]"
 address_literal = rf"\[{dcontent}+\]"
-General_address_literal = rf"[A-Za-z0-9-]*[A-Za-z0-9]:{dcontent}+"
 
 # RFC 5321 §4.1.1.3 and appendix C: a source route is accepted, and dropped.
 At_domain = rf"@{Domain}"
@@ -63,7 +62,6 @@ match_domain = re.compile(Domain).fullmatch
 match_keyword = re.compile(esmtp_keyword).fullmatch
 match_value = re.compile(esmtp_value).fullmatch
 
-_match_general = re.compile(General_address_literal).fullmatch
 _undo_quoted_pair = re.compile(r"\\(.)").sub
 
 
@@ -89,6 +87,9 @@ def unquote(content: str) -> str:
 def is_ip_literal(literal: str) -> bool:
     """
     Whether ``[...]`` holds an IPv4 or IPv6 address that exists (RFC 5321 §4.1.3).
+
+    A General-address-literal has a tag that is registered, and ``IPv6`` is the only one.  To take
+    another would be to take ``[2001:db8::1]`` for one with the tag 2001.
     """
     inside = literal[1:-1]
     try:
@@ -102,14 +103,3 @@ def is_ip_literal(literal: str) -> bool:
     except AddressValueError:
         return False
     return True
-
-
-def is_address_literal(literal: str) -> bool:
-    """
-    Whether ``[...]`` is an IP address, or has a tag that we know nothing about.
-    """
-    if is_ip_literal(literal):
-        return True
-    return (
-        literal[1:6].upper() != "IPV6:" and _match_general(literal, 1, len(literal) - 1) is not None
-    )

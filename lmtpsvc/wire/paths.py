@@ -20,7 +20,7 @@ from . import grammar
 from .commands import CommandError
 
 # Up to the ">" that closes the path: one in quotes does not.  Neither "<" nor ">" may stand
-# anywhere else, not even in a General-address-literal, where the RFC would allow it.
+# anywhere else.
 _up_to_bracket = re.compile(
     rb'[^"<>]*<[^"<>]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"<>]*)*>', re.DOTALL
 ).match
@@ -162,7 +162,7 @@ def _domain(said: str) -> str | None:
 
 
 def _literal(said: str) -> str | None:
-    return said.lower() if grammar.is_address_literal(said) else None
+    return said.lower() if grammar.is_ip_literal(said) else None
 
 
 def _parameters(said: bytes, shape: Reply) -> Mapping[str, str | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from email.utils import parsedate_to_datetime
 
 import pytest
 from attrs import evolve
@@ -76,6 +77,36 @@ class TestReport:
         assert bob["Last-Attempt-Date"]
         assert 'rfc822; "a b"@example.org' == other["Final-Recipient"]
         assert other["Original-Recipient"] is None
+
+    def test_deliver_by(self) -> None:
+        """
+        When it had to be there is told, if the sender has said so (RFC 2852 §5).
+        """
+        [about, *_] = list(report().iter_parts())[1].iter_parts()
+        assert "Deliver-By-Date" not in about
+
+        [about, *_] = list(report(evolve(OCCASION, deliver_by=OCCASION.arrived - 60)).iter_parts())[
+            1
+        ].iter_parts()
+        arrived = parsedate_to_datetime(about["Arrival-Date"])
+        assert -60 == (parsedate_to_datetime(about["Deliver-By-Date"]) - arrived).total_seconds()
+
+    @pytest.mark.parametrize(
+        ("hostname", "kind"),
+        [
+            ("mx.example.org", "dns"),
+            ("[192.0.2.1]", "dns"),
+            ("[IPv6:::1]", "dns"),
+            ("mx", "x-local-hostname"),
+        ],
+    )
+    def test_reporting_mta(self, hostname: str, kind: str) -> None:
+        """
+        A name that nobody can look up is not said to be in DNS (RFC 3461 §6.3).
+        """
+        octets = delivery_report(OCCASION, hostname, 0, "bound", utf8=False)
+
+        assert f"\r\nReporting-MTA: {kind}; {hostname}\r\n".encode() in octets
 
     def test_no_envelope_id(self) -> None:
         """
@@ -195,12 +226,12 @@ class TestFates:
 
     def test_relayed(self) -> None:
         """
-        What was passed on was not refused.
+        What was passed on was not refused; what the next server said is told (RFC 3461 §6.3).
         """
         about = self.fields(evolve(OCCASION, fates=[Fate(BOB, DONE)], action=Action.RELAYED))
 
         assert ("relayed", "2.0.0") == (about["Action"], about["Status"])
-        assert about["Diagnostic-Code"] is None
+        assert "smtp; 250 2.0.0 Delivered" == about["Diagnostic-Code"]
 
     @pytest.mark.parametrize("text", [b"All of it\r\n", "Schön\r\n".encode()])
     def test_content(self, text: bytes) -> None:

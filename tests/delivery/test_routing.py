@@ -280,13 +280,15 @@ class TestOwner:
                 replies.DOMAIN_OWNER_CHANGED,
             ),
             ({"since": "2030-01-01"}, Address("Postmaster", "example.org"), None),
+            ({"since": "2030-01-01"}, Address("abuse", "example.org"), None),
+            ({"domain_since": "2030-01-01"}, Address("Sales", "example.org"), None),
         ],
     )
     def test_since(
         self, clock: Clock, known: dict[str, str], address: Address, reply: replies.Reply | None
     ) -> None:
         """
-        It is refused; where nobody knows of another owner, there was none.
+        It is refused; where nobody knows of another owner, there was none, and an office has none.
         """
         box = Mailbox("ann", "example.org", attributes=known)
         staff = [BOB_BOX, box]

@@ -91,13 +91,13 @@ class TestRcpt:
         ("value", "read"),
         [
             ("rfc822;bob@example.org", OriginalRecipient("rfc822", "bob@example.org")),
-            ("RFC822;Bob+2Bx@Example.ORG", OriginalRecipient("rfc822", "Bob+x@Example.ORG")),
+            ("RFC822;Bob+2Bx@Example.ORG", OriginalRecipient("RFC822", "Bob+x@Example.ORG")),
             ("rfc822;not+20an+20address", OriginalRecipient("rfc822", "not an address")),
             ("rfc822;", OriginalRecipient("rfc822", "")),
             ("x400;/C+3DDE/S+3Dx", OriginalRecipient("x400", "/C=DE/S=x")),
             ("rfc822;a;b", OriginalRecipient("rfc822", "a;b")),
             (r"utf-8;j\x{F6}rg@x", OriginalRecipient("utf-8", "jörg@x")),
-            ("UTF-8;jörg@x", OriginalRecipient("utf-8", "jörg@x")),
+            ("UTF-8;jörg@x", OriginalRecipient("UTF-8", "jörg@x")),
             ("rfc822;" + "x" * 493, OriginalRecipient("rfc822", "x" * 493)),
         ],
     )

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from lmtpsvc import replies
 from lmtpsvc.envelope import Address, DeliverBy, ValidSince
@@ -18,7 +19,7 @@ from lmtpsvc.session.connection import Connection
 from lmtpsvc.session.deliver_by import deliver_by
 from lmtpsvc.session.extensions import Extensions
 from lmtpsvc.session.help import SYNTAX, help_on
-from lmtpsvc.session.priority import priority
+from lmtpsvc.session.priority import Priorities, priority
 from lmtpsvc.session.require_tls import RequireTLS
 from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
@@ -111,6 +112,42 @@ class TestPriority:
         One digit, and a minus if need be.
         """
         assert replies.BAD_PARAMETER == refusal_of(priority, value)
+
+    @pytest.mark.parametrize(
+        ("connection", "asked", "given"),
+        [
+            (Connection("192.0.2.1"), 9, 0),
+            (Connection("192.0.2.1"), 1, 0),
+            (Connection("192.0.2.1"), 0, 0),
+            (Connection("192.0.2.1"), -9, -9),
+            (Connection("local"), 9, 0),
+            (Connection("192.0.2.1", is_trusted=True), 9, 9),
+        ],
+    )
+    def test_who_may_be_urgent(self, connection: Connection, asked: int, given: int) -> None:
+        """
+        Only who is trusted, and who is not is told (RFC 6710 §4.1); anybody may wait.
+        """
+        session = session_with(Extensions([Priorities()]), connection)
+        said = b"MAIL FROM:<ann@example.org> MT-PRIORITY=%d\r\n" % asked
+
+        answer = says(session, b"LHLO x\r\n", said)[-1]
+        told = b"250 2.3.6 0 is the" if asked != given else b"250 2.1.0"
+        assert answer.startswith(told)
+
+    def test_who_has_logged_in(self) -> None:
+        """
+        He is known, and believed.
+        """
+        registry = Extensions([Priorities()])
+        session = session_with(registry)
+        session.client = evolve(session.client, login="ann")
+        sender = registry.sender(session, ANN, {"MT-PRIORITY": "9"})
+
+        assert (sender, replies.SENDER_OK) == registry.changed(session, sender)
+        session.client = evolve(session.client, login="")
+        changed, reply = registry.changed(session, sender)
+        assert (0, replies.NOT_URGENT) == (changed.priority, reply)
 
 
 class TestRequireTLS:
