@@ -59,9 +59,7 @@ class ListeningOptions(usage.Options):
 
     optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None,
-         "TOML file with these options as keys, and routes; options given here count more"],
-        ["users", "u", None,
-         "Who lives here; see --help-users.  Default: any, when listening on this machine only"],
+         "TOML file with these options as keys, and more; options given here count more"],
         ["hostname", None, None, "Name of this service, in greetings and headers"],
         ["recipient-delimiter", None, "+", "What splits user+detail; empty for nothing"],
         ["spool", None, None, "Directory for large messages on their way in"],
@@ -252,6 +250,8 @@ class Options(ListeningOptions):
 
     optParameters: ClassVar[list[list[Any]]] = [
         ["backend", "b", DEFAULT_BACKEND, "Where mail goes; see --help-backends"],
+        ["users", "u", None,
+         "Who lives here; see --help-users.  Default: any, when listening on this machine only"],
         ["delivered-to", None, "single",
          "When to add Delivered-To: single (recipient), always (costs a copy each) or never"],
         ["original-recipient", None, "no",

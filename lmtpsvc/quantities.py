@@ -11,10 +11,10 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 _OCTETS = {"": 1, "K": KIB, "M": MIB, "G": GIB}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _octets = re.compile(r"([0-9]+)([KMG]?)", re.IGNORECASE | re.ASCII).fullmatch
-_seconds = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", re.ASCII).fullmatch
+_seconds = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", re.ASCII).fullmatch
 
 
 def octets(text: str) -> int:
@@ -45,7 +45,7 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> float:
     """
-    Read a time: ``300``, ``90s``, ``5m`` or ``1h``.
+    Read a time: ``300``, ``90s``, ``5m``, ``1h`` or ``5d``.
 
     Raises:
         ValueError: It is none, or zero.

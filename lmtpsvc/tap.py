@@ -6,19 +6,15 @@ All wiring is here; `makeService` has nothing left that could be wrong.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 
 from attrs import evolve
 from twisted.application.service import IService
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 from .backends.pool import WorkerPool
 from .config import BrokenConfig
-from .delivery.agent import DeliveryAgent
-from .delivery.routing import Routing
-from .delivery.spool import SpoolSettings
 from .interfaces import IBackend
 from .limits import Limits
 from .networks import Networks
@@ -31,6 +27,7 @@ from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
 from .server.supervisor import Supervisor
 from .server.worker import Worker, WorkerFactory
+from .wiring.agent import SPOOL_THREADS, delivery_agent
 from .wiring.parts import Parts
 from .wiring.submission import Reporters
 
@@ -39,8 +36,6 @@ __all__ = ["Options", "makeService"]
 
 #: What the least patient client waits for the replies behind the text.
 CLIENT_PATIENCE_SECONDS = 300
-#: Threads that write spooled files.
-SPOOL_THREADS = 4
 #: How long a worker may take to stop, beyond what transactions and commits in flight may.
 STOP_MARGIN_SECONDS = 10.0
 
@@ -94,25 +89,20 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool, reporters: 
     """
     What delivers, with the parts that a configuration asks for.
     """
-    config, limits, rules = parts.config, parts.config.limits, parts.rules
-    clock = IReactorTime(options.reactor)
-    capabilities = parts.backend.capabilities
-    reporter = reporters.reporter(config.dsn, rules.hostname)
-    agent = DeliveryAgent(
-        Routing(parts.directory, parts.backend, rules, clock, limits.lookup_seconds),
+    config = parts.config
+    hostname = parts.rules.hostname
+    reporter = reporters.reporter(config.dsn, hostname)
+    agent = delivery_agent(
+        options.reactor,
+        config,
+        parts.rules,
+        parts.directory,
         parts.backend,
-        clock,
-        rules.hostname,
-        limits,
-        SpoolSettings(
-            limits.spool_memory,
-            config.spool or capabilities.spool_directory or tempfile.gettempdir(),
-            capabilities.line_ending,
-            spool_threads.submit,
-        ),
-        config.delivered_to,
-        config.original_recipient,
-        reporter,
+        spool_threads.submit,
+        hostname,
+        delivered_to=config.delivered_to,
+        original_recipient=config.original_recipient,
+        reporter=reporter,
     )
     return Plan(
         agent,

@@ -162,6 +162,32 @@ def test_beside_http(tmp_path: Path) -> None:
             assert b"1 unread\n" == answer.read()
 
 
+def test_relay(tmp_path: Path) -> None:
+    """
+    One process: mail comes in by SMTP, waits in the queue until it has arrived, and lies in Maildirs.
+    """
+    port, mail = free_port(), tmp_path / "mail"
+    (tmp_path / "users").write_text("ann@example.org\nbob@example.org\n")
+    changes = {
+        "8025": str(port),
+        "/run/lmtpsvc/lmtp.sock": str(tmp_path / "lmtp.sock"),
+        "/srv/mail": str(mail),
+        "/etc/lmtpsvc/users": str(tmp_path / "users"),
+        "/var/spool/lmtpsvc/queue.db": str(tmp_path / "queue.db"),
+    }
+    with application(tmp_path, "relay.tac", changes):
+        with smtplib.SMTP("127.0.0.1", port) as client:
+            refused = client.sendmail("me@example.net", [*BOTH, "nobody@example.org"], TEXT)
+            assert [550] == [code for code, _ in refused.values()]
+        deadline = time.monotonic() + 30
+        while len(list(mail.glob("example.org/*/new/*"))) < len(BOTH):
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+
+    for each in mail.glob("example.org/*/new/*"):
+        assert each.read_bytes().endswith(b"Subject: hello\n\n.A letter.\n")
+
+
 @pytest.mark.parametrize(
     ("name", "status"), [("send_from_script.py", 1), ("send_from_asyncio.py", 0)]
 )

@@ -34,11 +34,15 @@ from twisted.logger import capturedLogs, formatEvent
 from lmtpsvc import replies
 from lmtpsvc.commands.check import main as check
 from lmtpsvc.commands.where import routes
-from lmtpsvc.config import DEFAULT_LISTEN, LIMITS, BrokenConfig, Config, structure
+from lmtpsvc.config import DEFAULT_LISTEN, LIMITS, BrokenConfig, Config, structure, structure_as
 from lmtpsvc.delivery.log import Timing, log_delivery
 from lmtpsvc.directory.lines import parse
 from lmtpsvc.envelope import Address, Client, Envelope, Origin, Recipient, Sender
 from lmtpsvc.limits import Limits
+from lmtpsvc.options import ListeningOptions
+from lmtpsvc.relay.config import DEFAULT_LISTEN as RELAY_LISTEN
+from lmtpsvc.relay.config import RelayConfig
+from lmtpsvc.relay_options import RelayOptions
 from lmtpsvc.session.states import TRANSITIONS, State, Verb
 from lmtpsvc.tap import Options
 from lmtpsvc.wiring.parts import make_parts
@@ -110,15 +114,14 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def option_table() -> str:
+def option_table(options: ListeningOptions, listen: str) -> str:
     """
-    The table of options as it should be.
+    The table of options as it should be; *listen* is the default of ``--listen``.
     """
-    options = Options()
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for name in sorted(option.rstrip("=") for option in options.longOpt):
         takes_value = f"{name}=" in options.longOpt
-        default = DEFAULT_LISTEN if name == "listen" else options.defaults.get(name)
+        default = listen if name == "listen" else options.defaults.get(name)
         meaning = " ".join(options.docs[name].split()).removesuffix(f"[default: {default}]").strip()
         shown = f"`{default}`" if takes_value and default is not None else ""
         lines.append(f"| `--{name}` | {shown} | {meaning} |")
@@ -126,13 +129,30 @@ def option_table() -> str:
 
 
 class TestOptions:
-    def test_table(self) -> None:
+    @pytest.mark.parametrize(
+        ("page_name", "cls", "listen"),
+        [
+            ("docs/operate.md", Options, DEFAULT_LISTEN),
+            ("docs/relay.md", RelayOptions, RELAY_LISTEN),
+        ],
+    )
+    def test_table(self, page_name: str, cls: type[ListeningOptions], listen: str) -> None:
         """
-        Every option stands in docs/operate.md, with its default and its meaning.
+        Every option stands on its page, with its default and its meaning.
 
         If this fails, put the expected table between the two comments.
         """
-        assert option_table() == part("docs/operate.md", "options")
+        assert option_table(cls(), listen) == part(page_name, "options")
+
+    def test_relay_file(self) -> None:
+        """
+        The example of a file is one.
+        """
+        (example,) = examples("docs/relay.md", "relay file")
+
+        config = structure_as(RelayConfig, tomllib.loads(example))
+
+        assert ("tcp:25", "tls-required:login-required:tcp:587") == config.listen
 
 
 class TestReplies:

@@ -38,23 +38,18 @@ from ..response_codes import MAILDATA, read
 from .forward_breaker import Breaker
 from .forward_referral import Referral, referral_in
 from .forward_settings import SYNOPSIS, ForwardSettings, field_in, from_words
-from .forward_text import passed_on
+from .forward_text import is_in_a_loop, passed_on
 from .forward_wishes import policy, wishes_for_all, wishes_for_recipient
 
 _log = Logger()
 
 #: A recipient is referred on so many times at most; who goes on is in a loop.
 MOST_REFERRALS: Final = 3
-#: As many Received headers are a loop (RFC 5321 §6.3).
-MOST_RECEIVED: Final = 100
 #: Proxies that may stand behind us, if nobody says how many (as Dovecot's do).
 USUAL_TTL: Final = 5
 #: Of the time that there is, the last seconds are for the way back.
 MARGIN_SECONDS: Final = 5.0
-#: Octets in which Received headers are looked for.
-_HEADERS: Final = 1 << 16
 
-_received = re.compile(rb"^Received:", re.IGNORECASE | re.MULTILINE).findall
 #: What tells that nobody was there.
 _NOT_REACHED: Final = (Stage.CONNECT, Stage.GREETING)
 
@@ -134,7 +129,7 @@ class ForwardBackend(Service):
         """
         passengers: list[_Passenger] = []
         going: dict[str, list[_Passenger]] = {}
-        loops = _is_in_a_loop(message)
+        loops = is_in_a_loop(message)
         for mailbox in mailboxes:
             passenger = _Passenger(mailbox, Recipient(_UNKNOWN))
             passengers.append(passenger)
@@ -435,17 +430,6 @@ def _has_ended(passenger: _Passenger) -> bool:
         passenger.errback(refusal(OUT_OF_TIME))
         return True
     return False
-
-
-def _is_in_a_loop(message: IMessage) -> bool:
-    """
-    It has come through too many hands.
-    """
-    if message.envelope.client.ttl == 0:
-        return True
-    with message.open() as file:
-        headers = file.read(_HEADERS).partition(b"\r\n\r\n")[0]
-    return len(_received(headers)) > MOST_RECEIVED
 
 
 @implementer(IPlugin, IBackendFactory)

@@ -28,8 +28,8 @@ FIELDS: Final = ("node", "domain")
 
 field_in = re.compile(r"\{([^{}]*)\}")
 
-_PROTOCOL: Final = {"lmtp": Dialect.LMTP, "smtp": Dialect.SMTP}
-_TLS: Final = {each.value: each for each in TLS}
+DIALECTS: Final = {"lmtp": Dialect.LMTP, "smtp": Dialect.SMTP}
+TLS_WORDS: Final = {each.value: each for each in TLS}
 _SWITCH: Final = {"yes": True, "no": False}
 
 
@@ -81,16 +81,16 @@ def from_words(
     left = dict(options)
     settings = ForwardSettings(
         where,
-        _choice(left, "protocol", "lmtp", _PROTOCOL),
-        _choice(left, "tls", "none", _TLS),
+        choice(left, "protocol", "lmtp", DIALECTS),
+        choice(left, "tls", "none", TLS_WORDS),
         Encryption(left.pop("name", ""), left.pop("ca", None), left.pop("certificate", None)),
-        _login(left.pop("login", None), left.pop("password_file", None)),
+        login_of(left.pop("login", None), left.pop("password_file", None)),
         _quantity(left, "connections", "10", count),
         _quantity(left, "retry", "10s", seconds),
-        _choice(left, "referrals", "yes", _SWITCH),
-        _choice(left, "xclient", "yes", _SWITCH),
-        _choice(left, "maildata", "no", _SWITCH),
-        _choice(left, "binary", "no", _SWITCH),
+        choice(left, "referrals", "yes", _SWITCH),
+        choice(left, "xclient", "yes", _SWITCH),
+        choice(left, "maildata", "no", _SWITCH),
+        choice(left, "binary", "no", _SWITCH),
     )
     if left:
         raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
@@ -104,7 +104,13 @@ def from_words(
     return settings
 
 
-def _login(user: str | None, password_file: str | None) -> Login | None:
+def login_of(user: str | None, password_file: str | None) -> Login | None:
+    """
+    Who to log in as, with the password in the first line of a file.
+
+    Raises:
+        ValueError: One is there without the other, or the file cannot be read.
+    """
     if user is None and password_file is None:
         return None
     if user is None or password_file is None:
@@ -117,7 +123,13 @@ def _login(user: str | None, password_file: str | None) -> Login | None:
     return Login(user, password)
 
 
-def _choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
+def choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
+    """
+    Take the option *name* out of *options*: one of *choices*.
+
+    Raises:
+        ValueError: It is none of them.
+    """
     word = options.pop(name, default)
     if word not in choices:
         raise ValueError(f"{name}={word}: expected {' or '.join(choices)}")

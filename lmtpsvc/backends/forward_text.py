@@ -5,11 +5,30 @@ A message as it is passed on: with our Received, and without what only a final d
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+import re
+from typing import BinaryIO, Final
 
 from ..interfaces import IMessage
 
-_RECEIVED = b"Received:"
+#: As many Received headers are a loop (RFC 5321 §6.3).
+MOST_RECEIVED: Final = 100
+
+_RECEIVED: Final = b"Received:"
+#: Octets in which they are looked for.
+_HEADERS: Final = 1 << 16
+
+_received = re.compile(rb"^Received:", re.IGNORECASE | re.MULTILINE).findall
+
+
+def is_in_a_loop(message: IMessage) -> bool:
+    """
+    It has come through too many hands.
+    """
+    if message.envelope.client.ttl == 0:
+        return True
+    with message.open() as file:
+        headers = file.read(_HEADERS).partition(b"\r\n\r\n")[0]
+    return len(_received(headers)) > MOST_RECEIVED
 
 
 def passed_on(message: IMessage) -> tuple[BinaryIO, int]:

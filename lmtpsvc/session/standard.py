@@ -122,16 +122,20 @@ class SmtpUtf8(Extension):
 
 
 def standard_extensions(
-    limits: Limits, more: Iterable[Extension] = (), *, binary: bool = False
+    limits: Limits, more: Iterable[Extension] = (), *, binary: bool = False, delivers: bool = True
 ) -> Extensions:
     """
     The registry of a service, with *more* behind what each has.  *binary* tells whether its
-    backends keep every octet of a message.
+    backends keep every octet of a message, *delivers* whether that is where mail comes to rest: who
+    passes it on does not offer what only those can do.
 
     Raises:
         ValueError: Two of them claim the same, see Extensions.
     """
     there = [AnnouncedLimits(limits.recipients)] if limits.recipients <= MAX_RCPTMAX else []
+    by = [DeliverBySeconds()] if delivers else []
+    of_stores = [RecipientFields(), Trace(), IgnoreQuota()] if delivers else []
+    codes = [ResponseCodes()] if delivers else []
     return Extensions(
         [
             Pipelining(),
@@ -143,16 +147,14 @@ def standard_extensions(
             SmtpUtf8(),
             StartTLS(),
             *there,
-            DeliverBySeconds(),
+            *by,
             Priorities(),
             RequireTLS(),
             # For clients that are trusted.
-            ResponseCodes(),
+            *codes,
             XClient(),
             XForward(),
-            RecipientFields(),
-            Trace(),
-            IgnoreQuota(),
+            *of_stores,
             *more,
         ]
     )

@@ -73,10 +73,12 @@ class Making(Generic[C]):
             self.wrong((error.key,), str(error))
             return None
 
-    def extensions(self, asked_for: Iterable[Extension], *, binary: bool) -> Extensions:
+    def extensions(
+        self, asked_for: Iterable[Extension], *, binary: bool, delivers: bool = True
+    ) -> Extensions:
         """
         What every service has, those that are *asked_for*, and what the operator has named; *binary*
-        as in `standard_extensions`.
+        and *delivers* as in `standard_extensions`.
         """
         made = list(asked_for)
         checkers = self._checkers()
@@ -88,7 +90,7 @@ class Making(Generic[C]):
             except ValueError as error:
                 self.wrong(("extension", number), str(error))
         try:
-            return standard_extensions(self.config.limits, made, binary=binary)
+            return standard_extensions(self.config.limits, made, binary=binary, delivers=delivers)
         except ValueError as error:
             self.wrong(("extension",), str(error))
             return standard_extensions(self.config.limits)

@@ -59,6 +59,7 @@ anvil     unix  - - n - 1 anvil
 error     unix  - - n - - error
 retry     unix  - - n - - error
 lmtp      unix  - - n - - lmtp
+smtp      unix  - - n - - smtp
 scache    unix  - - n - 1 scache
 tlsmgr    unix  - - n 1000? 1 tlsmgr
 postlog   unix-dgram n - n - 1 postlogd

@@ -95,6 +95,13 @@ class Service:
         """
         return self._daemon.stop()
 
+    def kill(self) -> None:
+        """
+        End it at once, as a power cut would.
+        """
+        self._daemon.signal(signal.SIGKILL)
+        self._daemon.stop()
+
     @property
     def log(self) -> str:
         """

@@ -19,6 +19,9 @@ from lmtpsvc.directory.passwd import PasswdFactory
 from lmtpsvc.directory.sql import SqlUsersFactory
 
 lmtp = ServiceMaker("lmtpsvc", "lmtpsvc.tap", "An LMTP mail delivery service (RFC 2033).", "lmtp")
+relay = ServiceMaker(
+    "lmtpsvc relay", "lmtpsvc.relay_tap", "An SMTP relay with a durable queue.", "lmtp-relay"
+)
 
 forward = ForwardFactory()
 maildir = MaildirFactory()

@@ -1,0 +1,37 @@
+"""
+Where the DNS is asked.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.names.client import Resolver
+
+#: Which name servers there are.
+RESOLV_CONF: Final = "/etc/resolv.conf"
+
+
+class SystemResolver:
+    """
+    Asks the name servers of this machine.  They are looked for when somebody asks: who sends all
+    mail to a smart host needs none.
+    """
+
+    def __init__(self, reactor: Any, path: str = RESOLV_CONF) -> None:
+        self._reactor, self._path = reactor, path
+
+    def lookupMailExchange(self, name: str) -> Deferred[Any]:
+        return self._servers.lookupMailExchange(name)  # type: ignore[no-any-return]
+
+    def lookupAddress(self, name: str) -> Deferred[Any]:
+        return self._servers.lookupAddress(name)  # type: ignore[no-any-return]
+
+    def lookupIPV6Address(self, name: str) -> Deferred[Any]:
+        return self._servers.lookupIPV6Address(name)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _servers(self) -> Any:
+        return Resolver(resolv=self._path, reactor=self._reactor)
