@@ -5,6 +5,8 @@ What waits for a thread, the most urgent first (RFC 6710).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from itertools import chain
 from threading import Lock
 from typing import Final, Generic, TypeVar
 
@@ -13,7 +15,7 @@ T = TypeVar("T")
 #: RFC 6710 §3.
 HIGHEST: Final = 9
 
-#: One in so many is taken from the other end: the least urgent wait longer, but not for ever.
+#: One in so many is taken by turns, from the least urgent up: they wait longer, but not for ever.
 TURN: Final = 8
 
 
@@ -36,6 +38,9 @@ class Ranks(Generic[T]):
         self._lock = Lock()
         self._others = 0
         self._turns = 0
+        self._usual_order = range(len(self._all))
+        # Whose turn it was last, in what is taken by turns.
+        self._last = len(self._all)
 
     def __len__(self) -> int:
         return len(self._usual) + self._others
@@ -67,13 +72,21 @@ class Ranks(Generic[T]):
                     raise
         with self._lock:
             self._turns += 1
-            ranks = reversed(self._all) if self._turns % TURN == 0 else self._all
-            for rank in ranks:
+            for number in self._by_turns() if self._turns % TURN == 0 else self._usual_order:
+                rank = self._all[number]
                 try:
                     item = rank.popleft()
                 except IndexError:
                     continue
                 if rank is not self._usual:
                     self._others -= 1
+                if self._turns % TURN == 0:
+                    self._last = number
                 return item
         return self._usual.popleft()
+
+    def _by_turns(self) -> Iterable[int]:
+        """
+        Up from the one behind that which had the last turn, and on from the least urgent.
+        """
+        return chain(range(self._last - 1, -1, -1), range(len(self._all) - 1, self._last - 1, -1))

@@ -57,6 +57,22 @@ def test_no_starvation(usual: int, urgent: int) -> None:
     assert order.count("patient") == 1
 
 
+def test_no_starvation_in_between() -> None:
+    """
+    Nor do those wait for ever that are neither the most urgent nor the least.
+    """
+    ranks: Ranks[str] = Ranks()
+    ranks.add("patient", 0)
+    ranks.add("patient", 3)
+    order = []
+    for _ in range(4 * TURN):
+        ranks.add("urgent", 9)
+        ranks.add("idle", -9)
+        order.append(ranks.take())
+
+    assert order.count("patient") == 2
+
+
 def test_threads() -> None:
     """
     With many threads at both ends, each item is taken once, and none is missed.
