@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -37,8 +38,9 @@ from ..backends.sql import versions
 from ..backends.sql.engine import Database, parse, what_is_not_safe
 from ..backends.sql.failures import in_words, judge
 from ..envelope import Recipient, Sender
-from ..errors import from_os_error
+from ..errors import from_os_error, refusal
 from ..interfaces import IMessage
+from ..replies import LOOP
 from . import ledger
 from .entries import Entry, Result
 from .ledger import Finished, MakeReports, New
@@ -174,13 +176,24 @@ class Queue(Service):
     ) -> Deferred[str]:
         """
         Keep *message* for *recipients*, by default all of its envelope; its id is the one here, too.
-        Otherwise as `add`.
+        One that is in a loop is refused (RFC 5321 §6.3); otherwise as `add`.
         """
         envelope = message.envelope
+
+        def text() -> BinaryIO:
+            file = passed_on(message)[0]
+            try:
+                headers = file.read(_HEADERS).partition(b"\r\n\r\n")[0]
+                if len(_received(headers)) > MOST_RECEIVED:
+                    raise refusal(LOOP)
+            finally:
+                file.close()
+            return passed_on(message)[0]
+
         return self.add(
             envelope.sender,
             envelope.recipients if recipients is None else recipients,
-            lambda: passed_on(message)[0],
+            text,
             id=message.id,
             size=message.sizes().physical,
         )
@@ -344,6 +357,11 @@ class _Part(io.RawIOBase):
 
 
 _THREADS: Final = 4
+#: Octets in which Received headers are looked for, and how many are a loop.
+_HEADERS: Final = 1 << 16
+MOST_RECEIVED: Final = 100
+
+_received = re.compile(rb"^Received:", re.IGNORECASE | re.MULTILINE).findall
 
 
 def _refused(id: str, failure: Failure) -> Failure:

@@ -17,10 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from ..client import Client, Delivery, Outcome
+from ..client import TLS, Client, Delivery, Outcome, Stage
 from ..delivery.report import Action
+from ..envelope import DeliverBy, Sender
 from ..errors import DeliveryError
-from ..replies import CANNOT_LOOK_UP, Reply
+from ..replies import CANNOT_LOOK_UP, NEEDS_TLS, Reply
 from .entries import Entry, Result, State, Waypoint
 from .lanes import Lane
 from .queue import Queue, StoredText
@@ -34,7 +35,7 @@ MOST_RECIPIENTS: Final = 100
 #: Seconds until something is written down again that could not be.
 PAUSES: Final = (0.5, 1.0, 2.0, 5.0)
 
-_TLS_REQUIRED: Final = Reply(550, "REQUIRETLS cannot be kept on the way there", (7, 30))
+_EXPIRED: Final = Reply(550, "The time that its sender gave it is over", (4, 7))
 _DOWN: Final = Reply(451, "The next server does not answer", (4, 1))
 _STOPPING: Final = Reply(451, "The relay is stopping", (3, 2))
 _UNSAYABLE: Final = Reply(550, "This cannot be said to the next server", (1, 3))
@@ -67,6 +68,7 @@ class Round:
     def __init__(self, entry: Entry, around: Surroundings) -> None:
         self._entry, self._around = entry, around
         self._queue, self._seconds = around.queue, around.queue.seconds
+        self._schedule = _schedule(around.schedule, entry.sender.deliver_by)
         self._deliveries: set[Delivery] = set()
         self._waits: set[Deferred[None]] = set()
         self._heard: list[Result] = []
@@ -108,7 +110,11 @@ class Round:
             for each in self._entry.recipients
             if each.state is State.WAITING and each.due <= now
         ]
+        by = self._entry.sender.deliver_by
         try:
+            if by is not None and by.is_returned and now >= self._entry.arrived + by.seconds:
+                self._settle_all(due, _EXPIRED, "")
+                due = []
             groups = await self._routed(due)
             await DeferredList(
                 [
@@ -152,10 +158,6 @@ class Round:
 
     async def _group(self, route: Route, group: list[Waypoint]) -> None:
         lane = self._around.lane(route)
-        if self._entry.sender.requires_tls:
-            # RFC 8689 §4.2.1: only to servers that know REQUIRETLS; our client does not ask them.
-            self._settle_all(group, _TLS_REQUIRED, route.name)
-            return
         if lane.is_full:
             self._put_off(group, lane, route)
             return
@@ -283,9 +285,13 @@ class Round:
         """
         One transaction.  What is heard of a recipient is noted at once.
         """
+        sender = self._entry.sender
+        if sender.requires_tls and not hop.to.startswith(("unix:", "/")):
+            # RFC 8689 §4.2.1; the client sees to it that the server knows REQUIRETLS, too.
+            hop = evolve(hop, tls=TLS.MUST)
         try:
             delivery = self._around.client(hop).send(
-                self._entry.sender, [each.recipient for each in group], file, body=body
+                self._sender(), [each.recipient for each in group], file, body=body
             )
         except ValueError as error:
             _log.error("{id}: {to}: {error}", id=self._entry.id, to=hop.to, error=error)
@@ -306,6 +312,19 @@ class Round:
             self._deliveries.discard(delivery)
         return list(zip(group, outcomes, strict=True))
 
+    def _sender(self) -> Sender:
+        """
+        Who sends it, with the time that is left of what there was (RFC 2852 §4.1.4).
+        """
+        sender = self._entry.sender
+        by = sender.deliver_by
+        if by is None:
+            return sender
+        left = int(by.seconds - (self._seconds() - self._entry.arrived))
+        if by.is_returned:
+            left = max(left, 1)
+        return evolve(sender, parameters={**sender.parameters, "BY": evolve(by, seconds=left)})
+
     # ── what becomes of them ─────────────────────────────────────────────────────────────────────
 
     def _judge(self, each: Waypoint, outcome: Outcome, hop: Hop) -> None:
@@ -324,7 +343,11 @@ class Round:
             )
             self._log(each, State.DONE, outcome.reply, hop.to, outcome.detail)
             return
-        self._settle(each, outcome.reply, hop.to, outcome.server, outcome.detail)
+        reply = outcome.reply
+        if self._entry.sender.requires_tls and outcome.stage is Stage.STARTTLS:
+            # It would be the same tomorrow.
+            reply = NEEDS_TLS
+        self._settle(each, reply, hop.to, outcome.server, outcome.detail)
 
     def _settle_all(self, group: Iterable[Waypoint], reply: Reply, where: str) -> None:
         for each in group:
@@ -337,7 +360,7 @@ class Round:
         *each* has failed, for now or for good.
         """
         around, sender, now = self._around, self._entry.sender, self._seconds()
-        schedule, arrived = around.schedule, self._entry.arrived
+        schedule, arrived = self._schedule, self._entry.arrived
         told: Action | None = None
         due = each.due
         if reply.code >= 500 or schedule.is_too_old(arrived, now):
@@ -438,6 +461,17 @@ class Round:
         if not self._is_lost:
             _log.warn("{id}: it is another relay's by now, or was deleted", id=self._entry.id)
             self.call_off(lost=True)
+
+
+def _schedule(schedule: Schedule, by: DeliverBy | None) -> Schedule:
+    """
+    The *schedule* of a message that is to be returned, or told of, sooner than others.
+    """
+    if by is None or by.seconds <= 0:
+        return schedule
+    if by.is_returned:
+        return evolve(schedule, give_up=min(schedule.give_up, by.seconds))
+    return evolve(schedule, warn=min(schedule.warn, by.seconds))
 
 
 def _is_unheard(outcome: Outcome) -> bool:

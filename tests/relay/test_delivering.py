@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from lmtpsvc.client import Delivery, Dialect, Outcome, Stage
-from lmtpsvc.envelope import Sender
+from lmtpsvc.client import TLS, Delivery, Dialect, Outcome, Stage
+from lmtpsvc.envelope import DeliverBy, Sender
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
 from lmtpsvc.outgoing.text import Text
 from lmtpsvc.relay import ledger
@@ -470,6 +470,48 @@ class TestReports:
             assert stage.sent == []
         else:
             assert self.fields(stage)[1]["Action"] == action
+
+
+class TestWishes:
+    def test_returned_in_time(self, stage: Play) -> None:
+        """
+        What is to be returned when it is late is, and the next server hears how long it has.
+        """
+        stage.add("a@example.org", sender="me@example.org", BY=DeliverBy(400, is_returned=True))
+        (sent,) = stage.sent
+        assert sent.delivery.mailing.sender.deliver_by == DeliverBy(400, is_returned=True)
+        sent.answer(LATER)
+        stage.clock.advance(300)
+        (sent,) = stage.sent
+        assert sent.delivery.mailing.sender.deliver_by == DeliverBy(100, is_returned=True)
+        sent.answer(LATER)
+        stage.clock.advance(100)
+        (bounce,) = stage.sent
+        assert b"Status: 5.4.7\r\n" in bounce.text
+
+    def test_told_in_time(self, stage: Play) -> None:
+        """
+        What is to be told of when it is late is, and is tried on.
+        """
+        stage.add("a@example.org", sender="me@example.org", BY=DeliverBy(200, is_returned=False))
+        stage.sent[0].answer(LATER)
+        stage.clock.advance(300)
+        (sent,) = stage.sent
+        assert sent.delivery.mailing.sender.deliver_by == DeliverBy(-100, is_returned=False)
+        sent.answer(LATER)
+        (warning,) = stage.sent
+        assert b"Action: delayed\r\n" in warning.text
+
+    def test_tls(self, stage: Play) -> None:
+        """
+        What must not travel in the clear is said to no server that we have not looked at.
+        """
+        asked: list[Hop] = []
+        client = stage.relays[0].client
+        stage.relays[0].client = lambda hop: (asked.append(hop), client(hop))[1]  # type: ignore[func-returns-value, method-assign]
+        stage.add("a@example.com", "b@example.org", REQUIRETLS=True)
+        assert len(stage.sent) == 2
+        assert {hop.to: hop.tls for hop in asked} == {"one:25": TLS.MUST, "unix:/lmtp": TLS.MAY}
 
 
 class TestLanes:
