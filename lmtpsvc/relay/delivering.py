@@ -56,8 +56,8 @@ class Deliverer(Service):
     Delivers what is in *queue* along the routes of *router*.
 
     *hostname* is what we call ourselves, to servers and in reports; *chance* gives random numbers
-    from 0 to 1.  It starts the queue and stops it, if that is its parent's wish: they are separate
-    services.
+    from 0 to 1.  The queue is a service of its own, which stops after this one, in whatever order they
+    are told to.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Deliverer(Service):
         self._look_again = False
         self._safe_until = 0.0
         queue.when_added(self.look)
+        queue.before_stop(self.stopService)
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────
 
@@ -99,12 +100,13 @@ class Deliverer(Service):
         """
         Fires when nothing is on its way any more; what could not be sent waits in the queue.
         """
-        super().stopService()
-        for call in (self._next_look, self._next_renewal):
-            if call is not None and call.active():
-                call.cancel()
-        for each in tuple(self._rounds.values()):
-            each.call_off()
+        if self.running:
+            super().stopService()
+            for call in (self._next_look, self._next_renewal):
+                if call is not None and call.active():
+                    call.cancel()
+            for each in tuple(self._rounds.values()):
+                each.call_off()
         over: Deferred[None] = Deferred()
         self._ended.append(over)
         self._look_whether_over()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +27,7 @@ from typing import Any, BinaryIO, Final, Self, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -38,9 +37,8 @@ from ..backends.sql import versions
 from ..backends.sql.engine import Database, parse, what_is_not_safe
 from ..backends.sql.failures import in_words, judge
 from ..envelope import Recipient, Sender
-from ..errors import from_os_error, refusal
+from ..errors import from_os_error
 from ..interfaces import IMessage
-from ..replies import LOOP
 from . import ledger
 from .entries import Entry, Result
 from .ledger import Finished, MakeReports, New
@@ -87,6 +85,7 @@ class Queue(Service):
         # SQLite has one writer at a time anyway, and those who wait share its commit.
         writers = 1 if database.kind == "sqlite" else _THREADS // 2
         self._transactions = Transactions(self._engine, pool, writers)
+        self._users: list[Callable[[], Deferred[None]]] = []
         self._listeners: list[Callable[[], None]] = []
 
     @classmethod
@@ -125,7 +124,15 @@ class Queue(Service):
         Fires when everything asked for is done, and no connection is left.
         """
         super().stopService()
-        return self._pool.stop().addCallback(lambda _: self._engine.dispose())
+        users: Deferred[Any] = DeferredList([user() for user in self._users], consumeErrors=True)
+        users.addCallback(lambda _: self._pool.stop())
+        return users.addCallback(lambda _: self._engine.dispose())
+
+    def before_stop(self, user: Callable[[], Deferred[None]]) -> None:
+        """
+        When this stops, have *user* come to its end first, which may need what is asked for here.
+        """
+        self._users.append(user)
 
     # ── what arrives ─────────────────────────────────────────────────────────────────────────────
 
@@ -176,24 +183,13 @@ class Queue(Service):
     ) -> Deferred[str]:
         """
         Keep *message* for *recipients*, by default all of its envelope; its id is the one here, too.
-        One that is in a loop is refused (RFC 5321 §6.3); otherwise as `add`.
+        Otherwise as `add`.
         """
         envelope = message.envelope
-
-        def text() -> BinaryIO:
-            file = passed_on(message)[0]
-            try:
-                headers = file.read(_HEADERS).partition(b"\r\n\r\n")[0]
-                if len(_received(headers)) > MOST_RECEIVED:
-                    raise refusal(LOOP)
-            finally:
-                file.close()
-            return passed_on(message)[0]
-
         return self.add(
             envelope.sender,
             envelope.recipients if recipients is None else recipients,
-            text,
+            lambda: passed_on(message)[0],
             id=message.id,
             size=message.sizes().physical,
         )
@@ -357,11 +353,6 @@ class _Part(io.RawIOBase):
 
 
 _THREADS: Final = 4
-#: Octets in which Received headers are looked for, and how many are a loop.
-_HEADERS: Final = 1 << 16
-MOST_RECEIVED: Final = 100
-
-_received = re.compile(rb"^Received:", re.IGNORECASE | re.MULTILINE).findall
 
 
 def _refused(id: str, failure: Failure) -> Failure:

@@ -1,7 +1,7 @@
 """
 Schedule: when a message is tried again, when its sender is warned, and when it is given up.
 
-Functions of the clock and of nothing else; docs/relay.md has the same numbers in words.
+Functions of the clock and of nothing else; docs/queue.md has the same numbers in words.
 """
 
 from __future__ import annotations

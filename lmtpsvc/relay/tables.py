@@ -1,5 +1,5 @@
 """
-The tables of the queue; docs/relay.md says what they mean to a reader.
+The tables of the queue; docs/queue.md says what they mean to a reader.
 
 Times are seconds since the epoch.  What is written here is what the newest migration leaves behind;
 a test compares the two.

@@ -605,6 +605,21 @@ class TestLife:
         success_of(stopping)
         assert stage.states() == ["waiting"]
 
+    def test_queue_stops_last(
+        self, stage: Play, success_of: Callable[[Any], Any], no_result: Callable[[Any], None]
+    ) -> None:
+        """
+        A queue that is told to stop lets those come to their end who need it.
+        """
+        stage.add("a@example.org")
+        (sent,) = stage.sent
+        sent.delivery.text_sent()
+        stopping = stage.queue.stopService()
+        no_result(stopping)
+        sent.answer(OK)
+        success_of(stopping)
+        assert stage.entries() == []
+
     def test_taken_over(self, stage: Play) -> None:
         """
         Another relay goes on with what a dead one had, and tries nobody who has it.

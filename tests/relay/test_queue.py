@@ -26,7 +26,7 @@ from lmtpsvc.envelope import (
     Sender,
     ValidSince,
 )
-from lmtpsvc.errors import PermanentFailure, TemporaryFailure
+from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.relay import ledger, tables
 from lmtpsvc.relay.entries import Entry, State
 from lmtpsvc.relay.ledger import New
@@ -115,22 +115,6 @@ class TestAdding:
         with success_of(queue.open_text(entry)) as stored:
             text = stored.open().read()
         assert text == b"Received: from x\r\n\tby y\r\n" + words.text
-
-    def test_loop(self, bench: Any, words: Any, failure_of: Callable[..., Failure]) -> None:
-        """
-        What has come through more than a hundred servers is refused for good.
-        """
-        queue = bench.queue()
-        for count, is_loop in ((99, False), (100, True)):
-            text = b"Received: from x\r\n" * count + words.text
-            message = MemoryMessage(
-                b"Received: by us\r\n" + text, id=f"loop{count}", trace=b"Received: by us\r\n"
-            )
-            adding = queue.add_message(message)
-            if is_loop:
-                error = failure_of(adding, PermanentFailure).value
-                assert isinstance(error, PermanentFailure)
-                assert str(error.reply).startswith("554 5.4.6")
 
     @pytest.mark.parametrize("octets", [0, 1, ledger.PIECE - 1, ledger.PIECE, 3 * ledger.PIECE + 7])
     def test_sizes(self, octets: int, bench: Any, words: Any, success_of: Success) -> None:
