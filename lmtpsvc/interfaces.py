@@ -146,7 +146,8 @@ class IBackend(Interface):
 
         Each fires once the message would survive a power cut, not before: the client then forgets
         its copy.  It fires with None, or with `lmtpsvc.response_codes.ResponseCode`s for a client
-        that has asked for such.  They may fire in any order, and should fire as early as they can:
+        that has asked for such; with `lmtpsvc.replies.PassedOn` if the message is not in a mailbox
+        yet, but with an SMTP server.  They may fire in any order, and should fire as early as they can:
         a reply leaves as soon as it and those of all recipients before it are known
         (RFC 2033 §4.2).
 

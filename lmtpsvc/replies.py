@@ -75,6 +75,19 @@ class Reply:
 
 
 @frozen
+class PassedOn:
+    """
+    What a delivery may end with that has only given the message to an SMTP server, which passes it on
+    (RFC 3461 §5.2.2): the *reply* there, what the *server* calls itself, if it does, and *codes* for
+    our own reply.
+    """
+
+    reply: Reply
+    server: str = ""
+    codes: tuple[ResponseCode, ...] = ()
+
+
+@frozen
 class MultilineReply:
     """
     One answer of several lines, as LHLO and HELP have (RFC 5321 §4.2.1).

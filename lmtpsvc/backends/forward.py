@@ -32,6 +32,7 @@ from ..replies import (
     NEEDS_TLS,
     OUT_OF_TIME,
     STORE_UNREACHABLE,
+    PassedOn,
     Reply,
 )
 from ..response_codes import MAILDATA, read
@@ -50,6 +51,7 @@ USUAL_TTL: Final = 5
 #: Of the time that there is, the last seconds are for the way back.
 MARGIN_SECONDS: Final = 5.0
 
+_is_name = re.compile(r"[!-~]{1,253}").fullmatch
 #: What tells that nobody was there.
 _NOT_REACHED: Final = (Stage.CONNECT, Stage.GREETING)
 
@@ -234,18 +236,24 @@ class ForwardBackend(Service):
         for each, outcome in zip(passengers, delivery.outcomes, strict=True):
             each.errand = errand
             each.been = (*each.been, to.destination)
-            outcome.addCallback(self._arrived, each, message)
+            outcome.addCallback(self._arrived, each, message, to.dialect)
         delivery.as_deferred().addCallback(
             partial(self._look_back, message, to.destination, breaker, text)
         )
         return delivery
 
-    def _arrived(self, outcome: Outcome, passenger: _Passenger, message: IMessage) -> Outcome:
+    def _arrived(
+        self, outcome: Outcome, passenger: _Passenger, message: IMessage, dialect: Dialect
+    ) -> Outcome:
         """
         Tell *passenger* what has become of it, or send it on.
         """
         if outcome.is_success:
-            passenger.callback(list(outcome.codes) or None)
+            passenger.callback(
+                list(outcome.codes) or None
+                if dialect is Dialect.LMTP
+                else PassedOn(outcome.reply, _server(outcome), outcome.codes)
+            )
             return outcome
         if outcome.stage is Stage.STARTTLS and message.envelope.sender.requires_tls:
             passenger.errback(refusal(NEEDS_TLS))
@@ -421,6 +429,13 @@ def _renamed(recipient: Recipient, user: str) -> Recipient:
         )
     except ValueError:
         return recipient
+
+
+def _server(outcome: Outcome) -> str:
+    """
+    What the next server calls itself, if that is a name.
+    """
+    return outcome.server if _is_name(outcome.server) else ""
 
 
 def _has_ended(passenger: _Passenger) -> bool:

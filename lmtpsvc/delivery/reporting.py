@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from ..envelope import Address, Envelope, Recipient
 from ..in_thread import InThread
 from ..interfaces import IMessage
-from ..replies import Reply
-from .report import MAX_HEADERS, Fate, Occasion, delivery_report, needs_utf8
+from ..replies import PassedOn, Reply
+from .report import MAX_HEADERS, Action, Fate, Occasion, delivery_report, needs_utf8
 
 #: Seconds before each further attempt.
 PAUSES: Final = (5, 30, 120, 600, 1800, 3600)
@@ -174,9 +174,10 @@ class Reporter(Service):
         elif reply.is_success:
             self._waiting.discard(waiting)
             _log.info(
-                "{id}: told <{sender}> that it was delivered to {to}",
+                "{id}: told <{sender}> that it was {action} to {to}",
                 id=occasion.transaction_id,
                 sender=str(occasion.sender),
+                action=occasion.action.value,
                 to=_names(occasion),
             )
         elif reply.code >= 500:
@@ -216,9 +217,10 @@ class Reporter(Service):
         self._waiting.discard(waiting)
         occasion = waiting.occasion
         _log.error(
-            "{id}: <{sender}> is not told that it was delivered to {to}: {reason}",
+            "{id}: <{sender}> is not told that it was {action} to {to}: {reason}",
             id=occasion.transaction_id,
             sender=str(occasion.sender),
+            action=occasion.action.value,
             to=_names(occasion),
             reason=reason,
         )
@@ -234,24 +236,34 @@ class Pending:
     ) -> None:
         self._reporter, self._id, self._envelope = reporter, transaction_id, envelope
         self._arrived = arrived
-        self._delivered: list[tuple[int, Fate]] = []
+        self._delivered: dict[int, Fate] = {}
+        self._relayed: dict[int, Fate] = {}
 
-    def settled(self, position: int, reply: Reply) -> None:
+    def settled(self, position: int, reply: Reply, passed_on: PassedOn | None = None) -> None:
         """
-        The recipient at *position* has been answered *reply*.
+        The recipient at *position* has been answered *reply*, and *passed_on* if that is all that
+        has been done.
         """
         recipient = self._envelope.recipients[position]
-        if reply.is_success and _wants(recipient):
-            self._delivered.append((position, Fate(recipient, reply)))
+        if not (reply.is_success and _wants(recipient)):
+            return
+        if passed_on is None:
+            self._delivered[position] = Fate(recipient, reply)
+        else:
+            self._relayed[position] = Fate(recipient, passed_on.reply, passed_on.server)
 
     def all_settled(self, message: IMessage | None) -> None:
         """
         No more will come.  *message* is what was delivered.
         """
+        self._tell(Action.DELIVERED, self._delivered, message)
+        self._tell(Action.RELAYED, self._relayed, message)
+
+    def _tell(self, action: Action, fates: dict[int, Fate], message: IMessage | None) -> None:
         sender = self._envelope.sender
-        if not self._delivered or sender.address is None:
+        if not fates or sender.address is None:
             return
-        in_order = [each for _, each in sorted(self._delivered, key=lambda each: each[0])]
+        in_order = [fates[position] for position in sorted(fates)]
         by = sender.deliver_by
         occasion = Occasion(
             self._id,
@@ -259,6 +271,7 @@ class Pending:
             sender.envelope_id,
             self._arrived,
             in_order,
+            action=action,
             deliver_by=None if by is None else self._arrived + by.seconds,
         )
         # RFC 8689 §5: what must not leave in the clear is not told, as nobody knows how it will.

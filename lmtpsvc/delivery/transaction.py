@@ -18,7 +18,7 @@ from ..envelope import Envelope, Mailbox, Recipient
 from ..errors import from_os_error
 from ..interfaces import IBackend
 from ..limits import Limits
-from ..replies import Reply
+from ..replies import PassedOn, Reply
 from ..response_codes import ResponseCode
 from .content import Content
 from .dispatch import call_off, dispatch, reply_for
@@ -50,13 +50,14 @@ class _Outcome:
     What is known of one recipient: how many of its mailboxes are open, and the worst reply so far.
     """
 
-    __slots__ = ("codes", "open", "reply")
+    __slots__ = ("codes", "open", "passed_on", "reply")
 
     def __init__(self, open_mailboxes: int) -> None:
         self.open = open_mailboxes
         self.reply: Reply | None = None
         # What the backend tells besides: of the last mailbox, if there are several.
         self.codes: tuple[ResponseCode, ...] = ()
+        self.passed_on: PassedOn | None = None
 
     def add(self, reply: Reply) -> None:
         """
@@ -231,7 +232,10 @@ class Transaction:
 
     def _stored(self, codes: object, positions: list[int]) -> None:
         for position in positions:
-            if codes:
+            if isinstance(codes, PassedOn):
+                self._outcomes[position].passed_on = codes
+                self._outcomes[position].codes = codes.codes
+            elif codes:
                 self._outcomes[position].codes = _told(codes)
             self._add(position, replies.DELIVERED)
 
@@ -268,7 +272,7 @@ class Transaction:
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)
         if self._report is not None:
-            self._report.settled(position, reply)
+            self._report.settled(position, reply, self._outcomes[position].passed_on)
             if self._unanswered == 0:
                 self._report.all_settled(self._message)
 

@@ -111,6 +111,21 @@ def _said(value: object) -> object:
     return value
 
 
+class TestPassedOn:
+    @pytest.mark.parametrize(
+        ("server", "name"), [("mx2", "mx2"), ("", ""), ("a b", ""), ("x" * 254, "")]
+    )
+    def test_to_smtp(self, server: str, name: str) -> None:
+        """
+        An SMTP server has not delivered: what it said, and its name, are for the report.
+        """
+        forward = Forward(protocol="smtp")
+        [told] = forward.give(ANN)
+        forward.sent[0].delivery.settle(0, Outcome(STORED, Stage.MESSAGE, server=server))
+
+        assert [replies.PassedOn(STORED, name)] == told
+
+
 class TestDestinations:
     def test_shared(self) -> None:
         """

@@ -20,7 +20,8 @@ from lmtpsvc.directory.anyone import Anyone
 from lmtpsvc.envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
 from lmtpsvc.errors import PermanentFailure
 from lmtpsvc.limits import Limits
-from lmtpsvc.replies import Reply
+from lmtpsvc.replies import PassedOn, Reply
+from lmtpsvc.response_codes import ResponseCode
 
 SENT, LATER, NEVER = Reply(250, "OK"), Reply(451, "Later", (3, 0)), Reply(550, "No", (1, 1))
 ME = Address("me", "example.net")
@@ -70,6 +71,7 @@ class Desk:
             reporter=self.reporter,
         )
         self.replied: list[int] = []
+        self.said: list[Reply] = []
         self.reported_at: list[int] = []
 
     def deliver(
@@ -93,6 +95,7 @@ class Desk:
         # The reply is not held up by any report.
         self.reported_at.append(len(self.post.sent))
         self.replied.append(reply.code)
+        self.said.append(reply)
 
     def store(self, *names: str) -> None:
         for name in names:
@@ -102,6 +105,51 @@ class Desk:
 @pytest.fixture
 def desk(backend: Any) -> Callable[..., Desk]:
     return lambda *answers: Desk(backend, Post(*(answers or (SENT,))))
+
+
+class TestRelayed:
+    """
+    What is not in a mailbox yet (RFC 3461 §5.2.2).
+    """
+
+    def test_report_of_its_own(self, desk: Callable[..., Desk]) -> None:
+        """
+        Who has the message is told of in one report, and who was passed on in another, with what the
+        next server said.
+        """
+        one = desk()
+        one.deliver(("ann", ON_SUCCESS), ("bob", ON_SUCCESS), ("cid", {}))
+        there = PassedOn(Reply(250, "queued as 7", (1, 5)), "mx.example.com")
+        one.backend.held["bob@example.org"].callback(there)
+        one.backend.held["cid@example.org"].callback(there)
+        one.store("ann")
+
+        assert [250] * 3 == one.replied
+        (_, delivered, _), (_, relayed, _) = one.post.sent
+        assert b"Action: delivered\r\n" in delivered
+        assert b"rfc822; bob@" not in delivered
+        assert relayed.count(b"Final-Recipient:") == 1
+        for line in (
+            b"Final-Recipient: rfc822; bob@example.org",
+            b"Action: relayed",
+            b"Status: 2.1.5",
+            b"Remote-MTA: dns; mx.example.com",
+            b"Diagnostic-Code: smtp; 250 2.1.5 queued as 7",
+        ):
+            assert line + b"\r\n" in relayed
+
+    def test_codes(self, desk: Callable[..., Desk]) -> None:
+        """
+        Codes are for the reply, as else.
+        """
+        one = desk()
+        one.deliver(("ann", {}), sender=Sender(ME, {"XRESPCODES": True}))
+        codes = (ResponseCode("QUEUED"),)
+        one.backend.held["ann@example.org"].callback(PassedOn(SENT, codes=codes))
+
+        [said] = one.said
+        assert (250, codes) == (said.code, said.codes)
+        assert [] == one.post.sent
 
 
 class TestWho:
