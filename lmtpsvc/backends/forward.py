@@ -345,6 +345,9 @@ class ForwardBackend(Service):
             parameters["XRESPCODES"] = MAILDATA
         elif settings.referrals:
             parameters["XRESPCODES"] = True
+        if settings.login is not None:
+            # RFC 4954 §5: who wrote the message is not who has logged in.
+            parameters["AUTH"] = "<>"
         return Sender(message.envelope.sender.address, parameters)
 
     def _introduction(self, message: IMessage, left: float) -> Mapping[str, str | None] | None:

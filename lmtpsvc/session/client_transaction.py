@@ -69,6 +69,8 @@ def envelope_lines(mailing: Mailing, known: Container[str]) -> tuple[bytes, list
         parameters["SMTPUTF8"] = True
     if mailing.sender.parameters:
         parameters.update(_of_sender(mailing.sender, known))
+        if mailing.sender.parameters.get("AUTH") == "<>" and "AUTH" in known:
+            parameters["AUTH"] = "<>"
     codes = "XRESPCODES" in known
     mail = mail_line(mailing.sender.address, parameters)
     rcpts = []

@@ -5,6 +5,7 @@ Mail for other servers: where it goes, how each reply comes back, and what happe
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,23 @@ def _said(value: object) -> object:
         assert isinstance(error, DeliveryError), value
         return error.reply
     return value
+
+
+class TestLoggedIn:
+    def test_nobody_else_is(self, tmp_path: Path) -> None:
+        """
+        The next server is told that the sender is not who has logged in there (RFC 4954 §5).
+        """
+        file = tmp_path / "password"
+        file.write_text("secret\n")
+        file.chmod(0o600)
+        known = Forward(login="relay", password_file=str(file))
+        unknown = Forward()
+        for forward in (known, unknown):
+            forward.give(ANN)
+
+        assert "<>" == known.sent[0].sender.parameters["AUTH"]
+        assert "AUTH" not in unknown.sent[0].sender.parameters
 
 
 class TestPassedOn:

@@ -547,7 +547,9 @@ class TestWishes:
             ({"REQUIRETLS": True}, {"REQUIRETLS"}, b" REQUIRETLS"),
             ({"REQUIRETLS": True}, set(), b""),
             ({"RET": "FULL", "ENVID": "a b"}, {"DSN"}, b" RET=FULL ENVID=a+20b"),
-            ({"X-OTHER": "1", "AUTH": "<>"}, {"DSN", "AUTH", "X-OTHER"}, b""),
+            ({"AUTH": "<>"}, {"AUTH"}, b" AUTH=<>"),
+            ({"AUTH": "<>"}, set(), b""),
+            ({"X-OTHER": "1", "AUTH": "me@x"}, {"DSN", "AUTH", "X-OTHER"}, b""),
         ],
     )
     def test_said(self, parameters: dict[str, Any], known: set[str], said: bytes) -> None:
