@@ -4,18 +4,25 @@ The checkers that are ours.
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import define, field, frozen
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from ..in_thread import InThread
 from ..session.sasl import StoredKeys
 from .plugins import IProvenName
 from .stored_keys import KeysFile, is_password
+
+#: Passwords that are looked at side by side: strangers can ask for it as often as they like, and
+#: must not take all threads for it, in which mail is spooled too.
+AT_ONCE: Final = 2
 
 
 class IHasKeys(Interface):
@@ -45,6 +52,7 @@ class ScramChecker:
     keys: KeysFile
     in_thread: InThread = deferToThread
     credentialInterfaces: tuple[type[Interface], ...] = (IUsernamePassword,)
+    _turns: DeferredSemaphore = field(init=False, factory=lambda: DeferredSemaphore(AT_ONCE))
 
     @classmethod
     def of(cls, path: str) -> ScramChecker:
@@ -72,7 +80,19 @@ class ScramChecker:
                 raise UnauthorizedLogin
             return user.encode()
 
-        return self.in_thread(lambda: is_password(password, keys)).addCallback(judge)
+        found: Deferred[bool] = Deferred()
+
+        def look() -> bool:
+            # Who has gone meanwhile needs no answer.
+            return not found.called and is_password(password, keys)
+
+        def tell(outcome: bool | Failure) -> None:
+            if not found.called:
+                found.callback(outcome)
+
+        # Nobody can call a thread off: its turn ends when it does, whether somebody waits or not.
+        self._turns.run(self.in_thread, look).addBoth(tell)
+        return found.addCallback(judge)
 
 
 @implementer(ICredentialsChecker)
