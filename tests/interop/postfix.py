@@ -31,7 +31,7 @@ mydestination =
 alias_maps =
 virtual_mailbox_domains = {domain}
 virtual_mailbox_maps = static:all
-virtual_transport = lmtp:{target}
+virtual_transport = {via}:{target}
 smtpd_relay_restrictions = permit_mynetworks, reject
 fast_flush_domains =
 disable_dns_lookups = yes
@@ -102,11 +102,13 @@ class Postfix:
     postconf: Path
     top: Path
     domain: str
-    #: Where mail goes: ``unix:PATH`` or ``inet:HOST:PORT``.
+    #: Where mail goes: ``unix:PATH`` or ``inet:HOST:PORT``; for SMTP, ``[HOST]:PORT``.
     target: str
     port: int = field(factory=free_port)
     #: Further lines of main.cf.
     more: str = ""
+    #: What is spoken there: ``lmtp`` or ``smtp``.
+    via: str = "lmtp"
     _daemon: Daemon | None = None
 
     def start(self) -> None:
@@ -127,6 +129,7 @@ class Postfix:
                 postdrop if name in ("maildrop", "public") else -1,
             )
         words = {"top": self.top, "domain": self.domain, "target": self.target, "port": self.port}
+        words["via"] = self.via
         (self.top / "etc" / "main.cf").write_text(MAIN.format(**words) + self.more)
         (self.top / "etc" / "master.cf").write_text(MASTER.format(**words))
         self._daemon = Daemon(

@@ -156,8 +156,8 @@ class TestThree:
             directory = top / "postfix"
             directory.mkdir()
             directory.chmod(0o755)
-            lines = f"virtual_transport = smtp:[127.0.0.1]:{relay.port}\n"
-            mx = Postfix(peer("postconf"), directory, DOMAIN, "inet:127.0.0.1:1", more=lines)
+            target = f"[127.0.0.1]:{relay.port}"
+            mx = Postfix(peer("postconf"), directory, DOMAIN, target, via="smtp")
             stack.callback(mx.stop)
             mx.start()
             with mx.client() as smtp:
