@@ -15,6 +15,7 @@ from .networks import Networks
 from .relay.delivering import Deliverer, Rates
 from .relay.inbox import Inbox
 from .relay.queue import Queue
+from .relay.routes import IRouter
 from .relay.schedule import Schedule
 from .relay_options import RelayOptions
 from .server.factory import LMTPFactory
@@ -67,6 +68,19 @@ class OpenQueue(Service):
         return self._queue.stopService()
 
 
+class InForce(Service):
+    """
+    Has *deliverer* go by *router* from when it starts.
+    """
+
+    def __init__(self, deliverer: Deliverer, router: IRouter) -> None:
+        self._deliverer, self._router = deliverer, router
+
+    def startService(self) -> None:
+        super().startService()
+        self._deliverer.router = self._router
+
+
 class Running:
     """
     The queue and who delivers, as long as the service runs; and what is asked of them by now.
@@ -77,7 +91,11 @@ class Running:
         threads = IReactorFromThreads(options.reactor)
         self.spool_threads = WorkerPool(threads, SPOOL_THREADS, "spool")
         self.queue = Queue.at(config.queue, options.reactor)
-        per_server = config.connections_per_server
+        rates = Rates(
+            per_destination=config.connections_per_server,
+            retry=config.retry_server,
+            stop=config.limits.stop_seconds,
+        )
         self.deliverer = Deliverer(
             self.queue,
             options.parts.router,
@@ -86,7 +104,7 @@ class Running:
             schedule=Schedule(
                 config.retry_after, warn=config.warn_after, give_up=config.give_up_after
             ),
-            rates=Rates(per_destination=per_server, retry=config.retry_server),
+            rates=rates,
         )
 
     def plan(self, parts: RelayParts) -> Plan:
@@ -101,14 +119,15 @@ class Running:
             parts.directory,
             Inbox(self.queue, parts.domains[0]),
             self.spool_threads.submit,
-            parts.hostname,
+            self._options.parts.hostname,
             delivered_to="never",
             success=replies.queued,
         )
         return Plan(
             agent,
             parts.extensions,
-            tuple(parts.directories.values()),
+            # The routes come last, when nothing can fail any more.
+            (*parts.directories.values(), InForce(self.deliverer, parts.router)),
             {},
             parts.summary,
             self._options.fixed(config),
@@ -133,7 +152,6 @@ class Running:
         # Who listens for nothing but TLS does so until a restart, whatever the file says by now.
         if new.tls is None and any(each.encrypted for each in options["listeners"]):
             new = evolve(new, tls=old.tls)
-        self.deliverer.router = parts.router
         return new
 
 

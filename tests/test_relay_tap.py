@@ -231,8 +231,12 @@ class TestReload:
         running = Running(made)
         before = running.plan(made.parts)
         router = running.deliverer.router
-        Path("relay.toml").write_text("local = 'lmtp:bogus'")
 
+        Path("relay.toml").write_text("local = 'lmtp:other:24'")
+        running.again(before)
+        # Not before the rest of it is in force.
+        assert router is running.deliverer.router
+        Path("relay.toml").write_text("local = 'lmtp:bogus'")
         with pytest.raises(CannotReload, match=r"relay.toml: local: bogus: not a destination"):
             running.again(before)
 

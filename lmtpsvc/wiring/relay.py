@@ -19,7 +19,7 @@ from ..relay.config import RelayConfig
 from ..relay.hops import hops
 from ..relay.mx import MXRoutes
 from ..relay.policy import RelayPolicy
-from ..relay.routes import ConfiguredRoutes, IRouter, Route, to_hops
+from ..relay.routes import ConfiguredRoutes, IRouter, Route
 from ..server.tls import ServerTLS
 from ..session.dsn import DSN
 from ..session.extensions import Extensions
@@ -144,7 +144,8 @@ class _Making(Making[RelayConfig]):
         """
         if words not in self._routes:
             try:
-                self._routes[words] = to_hops(hops(self.reactor, words))
+                # Named so that nobody shares a transaction with those who want it otherwise.
+                self._routes[words] = Route(words, hops(self.reactor, words))
             except ValueError as error:
                 self.wrong(path, str(error))
                 self._routes[words] = Route(words, ())

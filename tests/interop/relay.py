@@ -54,11 +54,24 @@ class Relay:
         self._daemon.signal(signal.SIGKILL)
         self._daemon.stop()
 
+    def hang_up(self) -> None:
+        """
+        Have it read its configuration again.
+        """
+        self._daemon.signal(signal.SIGHUP)
+
     def stop(self) -> int | None:
         """
         Stop it as a service manager does, and return its status.
         """
         return self._daemon.stop()
+
+    @property
+    def status(self) -> int | None:
+        """
+        How it ended, or None if it did not.
+        """
+        return self._daemon.status
 
     @property
     def log(self) -> str:

@@ -12,7 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -347,6 +347,44 @@ class TestIn:
         (top / "nobody.sock").symlink_to(service.unix)
         relay.start()
         wait_until(lambda: arrived(service, ANN, text) == 1, 30, f"it has come:\n{relay.log}")
+
+
+class TestReload:
+    def test_route(self, top: Path, service: Service, stack: ExitStack) -> None:
+        """
+        After SIGHUP, what waits goes where the file says by now.
+        """
+        file = top / "reload.toml"
+        words = f'domain = "{DOMAIN}"\nretry-after = "0.3s"\nretry-server = "0.3s"\n'
+        file.write_text(f'{words}local = "lmtp:unix:{top}/nowhere.sock"\n')
+        relay = start(stack, Relay(top / "reload", "--config", str(file)))
+        text = os.urandom(8).hex()
+        with smtplib.SMTP("127.0.0.1", relay.port) as smtp:
+            assert {} == smtp.sendmail(SENDER, [ANN], f"Subject: x\n\n{text}\n")
+        wait_until(lambda: "nowhere.sock" in "".join(relay.log.split("Queued")[1:]), 30, "a try")
+
+        file.write_text("bogus = 1")
+        relay.hang_up()
+        wait_until(lambda: "the old configuration stays in force" in relay.log, 30, "told")
+        file.write_text(f'{words}local = "lmtp:unix:{service.unix}"\n')
+        relay.hang_up()
+
+        wait_until(lambda: arrived(service, ANN, text) == 1, 30, f"it has come:\n{relay.log}")
+
+    def test_queue(self, top: Path) -> None:
+        """
+        A queue that cannot be opened is one line at the start.
+        """
+        relay = Relay(top / "none", "--queue", f"sqlite:///{top}/no/where.db")
+
+        # It listens, while it has the rights to, and then looks.
+        with suppress(RuntimeError):
+            relay.start()
+        assert 1 == wait_until(lambda: relay.status, 30, "it has ended")
+
+        [line] = [each for each in relay.log.splitlines() if "twistd lmtp-relay:" in each]
+        assert f"{top}/no/where.db" in line
+        assert "Traceback" not in relay.log
 
 
 def flow(port: int, owed: list[str], ended: Event, random: Random) -> None:

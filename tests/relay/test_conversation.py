@@ -263,6 +263,16 @@ class TestRoutes:
             for domain in ("example.org", "lists.example.org", "sub.example.net", "example.net")
         }
 
+    def test_terms(self) -> None:
+        """
+        The same server on other terms is another route: nobody's mail goes on somebody else's.
+        """
+        router = parts(route=["a.example=n:25:tls=must", "b.example=n:25", "c.example=n:25"]).router
+        a, b, c = (found(router, f"{name}.example") for name in "abc")
+
+        assert a.name != b.name
+        assert b is c
+
     def test_hostname(self) -> None:
         """
         Who names no domain has that of the host.
