@@ -20,7 +20,7 @@ from ..backends.sql.failures import in_words
 from ..relay import ledger, operations
 from ..relay.entries import Entry, State, Waypoint
 from ..relay.operations import Selection
-from ..relay.queue import DEFAULT
+from ..relay.queue import DEFAULT, make_tables
 from ..relay.tables import QUEUE
 
 #: What each command does, and what it says it has done.
@@ -55,7 +55,7 @@ def main(words: Sequence[str]) -> int:
         engine = database.engine(1)
         try:
             if options.command == "create":
-                made = versions.upgrade(engine, QUEUE)
+                made = make_tables(database, engine)
                 sys.stdout.write(f"{database}: {'the tables are made' if made else 'ready'}\n")
                 return 0
             with engine.connect() as connection:
@@ -77,6 +77,8 @@ def main(words: Sequence[str]) -> int:
         # Whoever read it has seen enough.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        return _refused(options, f"{database}: {error.strerror}")
 
 
 def _refused(options: argparse.Namespace, reason: str) -> int:

@@ -252,7 +252,7 @@ def _about(each: Fate, action: Action, utf8: bool) -> list[str]:
         f"Status: {_status(each.reply, action)}",
     ]
     if each.server:
-        lines.append(f"Remote-MTA: dns; {each.server}")
+        lines.append(f"Remote-MTA: {_kind_of_name(each.server)}; {each.server}")
     if action is not Action.DELIVERED:
         # RFC 3461 §6.3: also of who has been passed on.
         lines.append(f"Diagnostic-Code: smtp; {each.reply}")

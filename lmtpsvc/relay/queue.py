@@ -21,10 +21,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, Final, Self, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -108,7 +109,7 @@ class Queue(Service):
             ValueError: It cannot be used; one line says why.
         """
         try:
-            if self._create and versions.upgrade(self._engine, QUEUE):
+            if self._create and make_tables(self.database, self._engine):
                 _log.info("{queue}: the tables are made", queue=str(self.database))
             with self._engine.connect() as connection:
                 versions.check(connection, QUEUE)
@@ -118,6 +119,8 @@ class Queue(Service):
             raise ValueError(f"{self.database}: {in_words(error)}") from error
         except versions.SchemaError as error:
             raise ValueError(f"{self.database}: {error}") from error
+        except OSError as error:
+            raise ValueError(f"{self.database}: {error.strerror}") from error
 
     def stopService(self) -> Deferred[None]:
         """
@@ -286,6 +289,22 @@ class Queue(Service):
                 return look(connection)
 
         return self._pool.submit(work)
+
+
+def make_tables(database: Database, engine: Engine) -> bool:
+    """
+    Make the tables, or bring them up to date; False if they were.  A new SQLite file is for its
+    owner alone: it has people's mail.
+
+    Raises:
+        SchemaError: They are of a newer version than this one.
+        OSError: There is no such directory, or no right to write there.
+    """
+    if database.path is not None:
+        # Whoever makes it, its companions (-wal, -shm) get the same mode.
+        with suppress(FileExistsError):
+            os.close(os.open(database.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return versions.upgrade(engine, QUEUE)
 
 
 class StoredText:

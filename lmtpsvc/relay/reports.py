@@ -121,7 +121,7 @@ class Reports:
         parameters = {"SMTPUTF8": True} if utf8 else {}
         new = New(os.urandom(8).hex(), Sender(None, parameters), (to,), partial(io.BytesIO, octets))
         _log.info(
-            "{id}: {report} tells <{sender}> that it was {action} for {to}",
+            "{id}: {report} tells <{sender}>: {action} for {to}",
             id=entry.id,
             report=new.id,
             sender=str(sender),

@@ -262,6 +262,7 @@ class TestChanging:
         (["list", "--queue", "x"], "that is no URL"),
         (["list", "--queue", "sqlite:///other.db"], "no tables for a queue yet"),
         (["list", "--queue", "sqlite:////nonexistent/queue.db"], "unable to open"),
+        (["create", "--queue", "sqlite:////nonexistent/queue.db"], "No such file or directory"),
     ],
 )
 def test_mistakes(

@@ -387,6 +387,24 @@ class TestTables:
             versions.check(connection, tables.QUEUE)
         engine.dispose()
 
+    def test_private(self, bench: Any, tmp_path: Path) -> None:
+        """
+        A new file, and what stands beside it, is for its owner alone.
+        """
+        bench.queue()
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("queue.db*")}
+        assert "queue.db" in modes
+        assert set(modes.values()) == {0o600}
+
+    def test_nowhere(self, tmp_path: Path, bench: Any) -> None:
+        """
+        A directory that is not there is told in one line.
+        """
+        queue = Queue(parse(f"sqlite:///{tmp_path}/not/there.db"), bench.queue()._pool)
+        with pytest.raises(ValueError, match=r"there\.db: No such file or directory$"):
+            queue.privilegedStartService()
+        queue.stopService()
+
     def test_none(self, tmp_path: Path, bench: Any) -> None:
         """
         Who does not make the tables is told how they are made.
