@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..backends.sql.failures import in_words
 from ..client import Client, PoolLimits, Timeouts, own_name
 from .entries import Entry
 from .lanes import Lane
@@ -168,7 +169,7 @@ class Deliverer(Service):
 
     def _not_claimed(self, failure: Failure) -> None:
         self._is_looking = False
-        _log.error("the queue cannot be read: {error}", error=failure.value)
+        _log.error("the queue cannot be read: {error}", error=_in_words(failure))
         if self.running:
             self._look_in(self._rates.poll)
         else:
@@ -219,7 +220,7 @@ class Deliverer(Service):
                 self._rounds[id].call_off(lost=True)
 
         def not_renewed(failure: Failure) -> None:
-            _log.error("claims are not renewed: {error}", error=failure.value)
+            _log.error("claims are not renewed: {error}", error=_in_words(failure))
 
         self.queue.renew(self._rounds).addCallbacks(renewed, not_renewed)
 
@@ -279,3 +280,8 @@ class Deliverer(Service):
         return DeferredList([client.close() for client in clients.values()]).addCallback(
             lambda _: None
         )
+
+
+def _in_words(failure: Failure) -> str:
+    error = failure.value
+    return in_words(error) if isinstance(error, Exception) else repr(error)

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from ..backends.sql.failures import in_words
 from ..client import TLS, Client, Delivery, Outcome, Stage
 from ..delivery.report import Action
 from ..envelope import DeliverBy, Sender
@@ -172,7 +173,7 @@ class Round:
             try:
                 text = await self._queue.open_text(self._entry)
             except Exception as error:
-                _log.error("{id}: no text: {error}", id=self._entry.id, error=error)
+                _log.error("{id}: no text: {error}", id=self._entry.id, error=in_words(error))
                 self._settle_all(group, CANNOT_LOOK_UP, route.name)
                 return
             with text:
@@ -451,7 +452,9 @@ class Round:
                 return await work()
             except Exception as error:
                 _log.error(
-                    "{id}: the queue cannot be written to: {error}", id=self._entry.id, error=error
+                    "{id}: the queue cannot be written to: {error}",
+                    id=self._entry.id,
+                    error=in_words(error),
                 )
             pause = PAUSES[min(attempts, len(PAUSES) - 1)]
             attempts += 1

@@ -10,7 +10,9 @@ from email.policy import default
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, formatEvent
 
 from lmtpsvc.client import TLS, Delivery, Dialect, Outcome, Stage
 from lmtpsvc.envelope import DeliverBy, Sender
@@ -668,6 +670,25 @@ class TestLife:
             assert stage.states() == ["waiting"]
         stage.clock.advance(5)
         stage.clock.advance(5)
+        assert stage.entries() == []
+
+    def test_keeps_quiet(self, stage: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        What a database has against a statement is logged without the values: they are people's mail.
+        """
+        stage.add("a@example.org", sender="secret@example.net")
+        (sent,) = stage.sent
+        with monkeypatch.context() as patch, capturedLogs() as logs:
+
+            def fails(connection: Any, *_: object) -> None:
+                connection.execute(text("SELECT :value FROM nowhere"), {"value": "secret"})
+
+            patch.setattr(ledger, "record", fails)
+            sent.answer(OK)
+        said = [formatEvent(each) for each in logs]
+        assert any("cannot be written to: OperationalError: no such table" in line for line in said)
+        assert not any("secret" in line for line in said)
+        stage.clock.advance(1)
         assert stage.entries() == []
 
     def test_cannot_renew(self, stage: Play, monkeypatch: pytest.MonkeyPatch) -> None:
