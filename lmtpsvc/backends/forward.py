@@ -46,6 +46,8 @@ _log = Logger()
 
 #: A recipient is referred on so many times at most; who goes on is in a loop.
 MOST_REFERRALS: Final = 3
+#: Destinations that are remembered at a time, and connections kept to.
+MOST_DESTINATIONS: Final = 1000
 #: Proxies that may stand behind us, if nobody says how many (as Dovecot's do).
 USUAL_TTL: Final = 5
 #: Of the time that there is, the last seconds are for the way back.
@@ -102,7 +104,9 @@ class ForwardBackend(Service):
         self._settings, self._reactor = settings, reactor
         self.capabilities = Capabilities(binary=settings.binary)
         self._seconds = IReactorTime(reactor).seconds
-        self._clients: dict[tuple[str, Dialect, TLS], Client] = {}
+        self._clients: dict[tuple[str, Dialect, TLS, bool], Client] = {}
+        # Of those that we have parted with, until they have done what they were given.
+        self._closing: set[Deferred[None]] = set()
         self._breakers: dict[str, Breaker] = {}
 
     def stopService(self) -> Deferred[Any]:
@@ -111,7 +115,8 @@ class ForwardBackend(Service):
         """
         super().stopService()
         clients, self._clients = self._clients, {}
-        return DeferredList([client.close() for client in clients.values()])
+        closing = [client.close() for client in clients.values()]
+        return DeferredList([*closing, *self._closing])
 
     def verify(self, mailbox: Mailbox) -> None:
         """
@@ -314,24 +319,41 @@ class ForwardBackend(Service):
         """
         The connections to one destination, encrypted as *tls* says.
         """
-        key = to.destination, to.dialect, tls
+        key = to.destination, to.dialect, tls, to.is_referred
         client = self._clients.get(key)
         if client is None:
             settings = self._settings
+            self._make_room()
             self._clients[key] = client = Client(
                 self._reactor,
                 to.destination,
                 dialect=to.dialect,
                 tls=tls,
                 encryption=settings.encryption,
-                login=settings.login,
+                # Our password is for those that the operator has named.
+                login=None if to.is_referred else settings.login,
                 limits=PoolLimits(connections=settings.connections),
             )
         return client
 
+    def _make_room(self) -> None:
+        """
+        Part with who has been known the longest: referrals may name ever new servers.
+        """
+        while len(self._clients) >= MOST_DESTINATIONS:
+            oldest = next(iter(self._clients))
+            closed = self._clients.pop(oldest).close()
+            self._closing.add(closed)
+            closed.addBoth(partial(self._parted, closed))
+
+    def _parted(self, closed: Deferred[None], _: object) -> None:
+        self._closing.discard(closed)
+
     def _breaker(self, where: str) -> Breaker:
         breaker = self._breakers.get(where)
         if breaker is None:
+            if len(self._breakers) >= MOST_DESTINATIONS:
+                self._breakers = {at: each for at, each in self._breakers.items() if each.is_down}
             self._breakers[where] = breaker = Breaker(self._seconds, self._settings.retry)
         return breaker
 

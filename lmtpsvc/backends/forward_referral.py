@@ -8,7 +8,7 @@ import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..client import Dialect, Outcome
 from ..replies import Reply
@@ -29,12 +29,14 @@ _authority: Final = re.compile(
 class Referral:
     """
     A *destination* as `lmtpsvc.client.Client` takes it, its *dialect*, and the name that the
-    recipient has there, if it is another one.
+    recipient has there, if it is another one.  *is_referred* tells that a server has said so, and not
+    the operator.
     """
 
     destination: str
     dialect: Dialect = Dialect.LMTP
     user: str = ""
+    is_referred: bool = field(default=False, eq=False)
 
 
 def referral_in(outcome: Outcome) -> Referral | None:
@@ -71,4 +73,4 @@ def _referral(authority: str, dialect: Dialect) -> Referral | None:
     port = int(match[3] or (LMTP_PORT if dialect is Dialect.LMTP else SMTP_PORT))
     if not 0 < port < 65536:
         return None
-    return Referral(f"{match[2]}:{port}", dialect, unquote(match[1] or ""))
+    return Referral(f"{match[2]}:{port}", dialect, unquote(match[1] or ""), is_referred=True)

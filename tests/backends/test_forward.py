@@ -552,6 +552,53 @@ class TestReferrals:
         assert found == referral_in(Outcome(Reply(int(code), text, status), Stage.RCPT))
 
 
+class TestClients:
+    """
+    Who is connected to, and what he is told of ours.
+    """
+
+    def make(self, tmp_path: Path, **options: str) -> ForwardBackend:
+        (tmp_path / "password").write_text("secret\n")
+        words = {"login": "front", "password_file": str(tmp_path / "password"), **options}
+        reactor = MemoryReactorClock()
+        return ForwardBackend(from_words(reactor, ["node1", "24"], words), reactor)
+
+    def test_the_password(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Is for the servers that the operator has named, and not for those that others refer to.
+        """
+        made: list[dict[str, Any]] = []
+
+        def make(*_: object, **more: Any) -> object:
+            made.append(more)
+            return object()
+
+        monkeypatch.setattr("lmtpsvc.backends.forward.Client", make)
+        forward = self.make(tmp_path)
+        there = referral_in(Outcome(TestReferrals.DOVECOT, Stage.RCPT))
+        assert there is not None
+        forward._client(Referral("node1:24"), TLS.NONE)
+        forward._client(there, TLS.NONE)
+
+        assert ["front", None] == [each["login"] and each["login"].user for each in made]
+
+    def test_not_without_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Ever new servers push out those that have been known the longest.
+        """
+        monkeypatch.setattr("lmtpsvc.backends.forward.MOST_DESTINATIONS", 3)
+        forward = self.make(tmp_path)
+        for number in range(9):
+            forward._client(Referral(f"node{number}:24"), TLS.NONE)
+            forward._breaker(f"node{number}:24")
+
+        assert [f"node{number}:24" for number in (6, 7, 8)] == [
+            each[0] for each in forward._clients
+        ]
+        assert len(forward._breakers) <= 3
+        assert not forward._closing
+
+
 class TestMaildata:
     TOLD = Reply(250, "<ann@example.org> [MAILDATA abc] Stored", (0, 0))
 
