@@ -123,6 +123,22 @@ def test_taken(relay: Callable[..., Relay]) -> None:
     assert {"SUCCESS"} == entry.recipients[0].recipient.notify
 
 
+def test_each_is_answered(relay: Callable[..., Relay]) -> None:
+    """
+    A client that knows PRDR hears of each recipient, and of the message.
+    """
+    made = relay()
+    say = made.connect(INSIDE)
+    say("EHLO c\nMAIL FROM:<me@example.org> PRDR\nRCPT TO:<ann@example.org>\n")
+    say("RCPT TO:<bob@example.org>\nDATA\n")
+
+    said = say("Subject: Hello\n\n.\n")
+
+    [entry] = made.entries()
+    queued = f"250 2.0.0 {entry.id} Queued"
+    assert [str(replies.EACH_FOLLOWS), queued, queued, queued] == said
+
+
 def test_text(relay: Callable[..., Relay]) -> None:
     """
     Our Received is on top, and nothing that only a final delivery adds.
