@@ -24,6 +24,7 @@ from ..server.tls import ServerTLS
 from ..session.dsn import DSN
 from ..session.extensions import Extensions
 from ..session.prdr import PerRecipientReplies
+from ..values import split_terms
 from .listeners import reachable_from_elsewhere
 from .making import Making, Path, there
 
@@ -123,6 +124,7 @@ class _Making(Making[RelayConfig]):
         asked_for = [DSN(), PerRecipientReplies(), policy]
         extensions = self.extensions(asked_for, binary=False, delivers=False)
         tls = self.tls()
+        self._look_at_listeners()
         if self.problems:
             raise BrokenConfig(self.problems)
         return RelayParts(
@@ -137,6 +139,20 @@ class _Making(Making[RelayConfig]):
             extensions,
             tls,
         )
+
+    def _look_at_listeners(self) -> None:
+        """
+        Who may relay depends on where a client is, which nobody may make up.
+        """
+        for position, words in enumerate(self.config.listen):
+            endpoint = split_terms(words)[1]
+            if endpoint.startswith("haproxy:"):
+                self.wrong(
+                    self.config.place_of(position),
+                    f"{words}: anybody could claim an address of our networks there; write"
+                    f" proxied:{endpoint.removeprefix('haproxy:')}, and say who the proxies are with"
+                    " trusted",
+                )
 
     def _route(self, path: Path, words: str) -> Route:
         """
