@@ -117,7 +117,7 @@ class _Making(Making[RelayConfig]):
         others: IRouter | Route = MXRoutes(resolver, hostname)
         if config.smart_host is not None:
             others = self._route(("smart-host",), config.smart_host)
-        said = {domain for domain, _ in routes}
+        said = {ascii_domain(domain.lower()) for domain, _ in routes}
         routes += [(domain, local) for domain in domains if domain not in said]
         router = self._router(routes, others)
         policy = RelayPolicy(Networks(config.networks), lambda domain: ascii_domain(domain) in ours)

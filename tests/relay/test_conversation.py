@@ -299,6 +299,10 @@ class TestRoutes:
         """
         A domain is the same in either form.
         """
+        # However a route spells it, it is the one for that domain.
+        said = parts(domain="Bücher.example", route="BÜCHER.example=lmtp:n:24")
+        assert ["n:24"] == [hop.to for hop in found(said.router, "bücher.example").hops]
+
         made = parts(domain="Bücher.example")
 
         assert ("xn--bcher-kva.example",) == made.domains
