@@ -133,7 +133,6 @@ def standard_extensions(
         ValueError: Two of them claim the same, see Extensions.
     """
     there = [AnnouncedLimits(limits.recipients)] if limits.recipients <= MAX_RCPTMAX else []
-    by = [DeliverBySeconds()] if delivers else []
     of_stores = [RecipientFields(), Trace(), IgnoreQuota()] if delivers else []
     codes = [ResponseCodes()] if delivers else []
     return Extensions(
@@ -147,7 +146,7 @@ def standard_extensions(
             SmtpUtf8(),
             StartTLS(),
             *there,
-            *by,
+            DeliverBySeconds(),
             Priorities(),
             RequireTLS(),
             # For clients that are trusted.
