@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,9 @@ def main(words: Sequence[str]) -> int:
                 made = make_tables(database, engine)
                 sys.stdout.write(f"{database}: {'the tables are made' if made else 'ready'}\n")
                 return 0
+            if database.path is not None and not os.path.exists(database.path):
+                # SQLite would make one, and say that it is empty.
+                raise ValueError(f"{database.path}: there is no queue; --queue says where it is")
             with engine.connect() as connection:
                 versions.check(connection, QUEUE)
             match options.command:

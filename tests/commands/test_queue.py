@@ -260,8 +260,8 @@ class TestChanging:
     ("words", "said"),
     [
         (["list", "--queue", "x"], "that is no URL"),
-        (["list", "--queue", "sqlite:///other.db"], "no tables for a queue yet"),
-        (["list", "--queue", "sqlite:////nonexistent/queue.db"], "unable to open"),
+        (["list", "--queue", "sqlite:///other.db"], "there is no queue"),
+        (["list", "--queue", "sqlite:////nonexistent/queue.db"], "there is no queue"),
         (["create", "--queue", "sqlite:////nonexistent/queue.db"], "No such file or directory"),
     ],
 )
@@ -273,3 +273,17 @@ def test_mistakes(
     """
     refusal: Callable[..., str] = queue.refusal
     assert said in refusal(*words)
+
+
+def test_no_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Where there is none, none is made, and nobody is told that it is empty.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    assert lmtpsvc(["queue", "list"]) == 1
+
+    assert "queue.db: there is no queue" in capfd.readouterr().err
+    assert [] == list(tmp_path.iterdir())
