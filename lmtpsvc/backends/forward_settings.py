@@ -5,16 +5,15 @@ What the operator has chosen for a forward backend, and how it is read from word
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from attrs import field, frozen
 
 from ..client import TLS, Dialect, Encryption, Login
 from ..outgoing.destination import destination
 from ..quantities import count, seconds
-
-T = TypeVar("T")
+from .words import choice, quantity
 
 SYNOPSIS: Final = (
     "forward:DESTINATION[:protocol=lmtp|smtp][:tls=none|may|encrypt|must][:name=HOST][:ca=FILE]"
@@ -85,8 +84,8 @@ def from_words(
         choice(left, "tls", "none", TLS_WORDS),
         Encryption(left.pop("name", ""), left.pop("ca", None), left.pop("certificate", None)),
         login_of(left.pop("login", None), left.pop("password_file", None)),
-        _quantity(left, "connections", "10", count),
-        _quantity(left, "retry", "10s", seconds),
+        quantity(left, "connections", "10", count),
+        quantity(left, "retry", "10s", seconds),
         choice(left, "referrals", "yes", _SWITCH),
         choice(left, "xclient", "yes", _SWITCH),
         choice(left, "maildata", "no", _SWITCH),
@@ -121,23 +120,3 @@ def login_of(user: str | None, password_file: str | None) -> Login | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"password_file: {password_file}: {error}") from error
     return Login(user, password)
-
-
-def choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
-    """
-    Take the option *name* out of *options*: one of *choices*.
-
-    Raises:
-        ValueError: It is none of them.
-    """
-    word = options.pop(name, default)
-    if word not in choices:
-        raise ValueError(f"{name}={word}: expected {' or '.join(choices)}")
-    return choices[word]
-
-
-def _quantity(options: dict[str, str], name: str, default: str, read: Callable[[str], T]) -> T:
-    try:
-        return read(options.pop(name, default))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None

@@ -15,6 +15,7 @@ from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
 from .mbox_locks import KINDS
 from .settings import MOST_THREADS
 from .template import Template, parse
+from .words import choice
 
 SYNOPSIS: Final = (
     "mbox:TEMPLATE[:locks=fcntl,dotlock][:lock_timeout=30][:mode=0600][:quota=1G][:full=452|552]"
@@ -70,7 +71,7 @@ def from_words(template: str, options: dict[str, str]) -> MboxSettings:
         _seconds(left.pop("lock_timeout", "30")),
         _mode(left.pop("mode", "0600")),
         _quota(left.pop("quota", "0")),
-        _full(left.pop("full", "452")),
+        choice(left, "full", "452", _FULL),
         _threads(left.pop("threads", "16")),
     )
     if left:
@@ -106,12 +107,6 @@ def _quota(word: str) -> Quota | None:
     if quota.messages:
         raise ValueError(f"quota={word}: the messages of an mbox are not counted; write quota=1G")
     return quota or None
-
-
-def _full(word: str) -> Reply:
-    if word not in _FULL:
-        raise ValueError(f"full={word}: expected {' or '.join(_FULL)}")
-    return _FULL[word]
 
 
 def _threads(word: str) -> int:

@@ -7,15 +7,14 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from attrs import frozen
 
 from ..interfaces import LineEnding
 from ..quantities import count, octets, seconds
-
-T = TypeVar("T")
+from .words import choice, quantity
 
 SYNOPSIS: Final = (
     "pipe:COMMAND[:ARGUMENT...][:per=recipient|message][:as=USER|owner][:timeout=60s][:output=4K]"
@@ -95,7 +94,7 @@ def from_words(words: Sequence[str], options: Mapping[str, str]) -> PipeSettings
         raise ValueError(f"expected {SYNOPSIS}")
     command, *arguments = words
     left = dict(options)
-    per_message = _choice(left, "per", "recipient", _PER)
+    per_message = choice(left, "per", "recipient", _PER)
     user = left.pop("as", None)
     settings = PipeSettings(
         _program(command),
@@ -103,10 +102,10 @@ def from_words(words: Sequence[str], options: Mapping[str, str]) -> PipeSettings
         per_message,
         None if user in {None, "owner"} else Account.of(str(user)),
         user == "owner",
-        _quantity(left, "timeout", "60s", seconds),
-        _quantity(left, "output", "4K", octets),
-        _choice(left, "newline", "lf", _NEWLINE),
-        _quantity(left, "processes", "8", count),
+        quantity(left, "timeout", "60s", seconds),
+        quantity(left, "output", "4K", octets),
+        choice(left, "newline", "lf", _NEWLINE),
+        quantity(left, "processes", "8", count),
     )
     if left:
         raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
@@ -145,20 +144,6 @@ def _check(argument: str, *, per_message: bool) -> None:
             raise ValueError(f"{argument}: {{{name}}} is not a field; the fields are {known}")
         if per_message and name in _OF_MAILBOX:
             raise ValueError(f"{argument}: a message has several recipients; write {RECIPIENTS}")
-
-
-def _choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
-    word = options.pop(name, default)
-    if word not in choices:
-        raise ValueError(f"{name}={word}: expected {' or '.join(choices)}")
-    return choices[word]
-
-
-def _quantity(options: dict[str, str], name: str, default: str, read: Callable[[str], T]) -> T:
-    try:
-        return read(options.pop(name, default))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 def owner(uid: int, gid: int) -> Account:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 from attrs import frozen
 
@@ -17,8 +17,7 @@ from ..quota import parse as parse_quota
 from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
 from .sharing import Sharing, read_key
 from .template import Template, parse
-
-T = TypeVar("T")
+from .words import choice
 
 SYNOPSIS: Final = (
     "maildir:TEMPLATE[:detail=inbox|folder][:mode=0700][:newline=lf|crlf][:full=452|552]"
@@ -76,24 +75,17 @@ def from_words(template: str, options: dict[str, str]) -> Settings:
     where = parse(template)
     settings = Settings(
         where,
-        _choice(left, "detail", "inbox", _DETAIL),
+        choice(left, "detail", "inbox", _DETAIL),
         _mode(left.pop("mode", "0700")),
-        _choice(left, "newline", "lf", _NEWLINE),
+        choice(left, "newline", "lf", _NEWLINE),
         _threads(left.pop("threads", "16")),
-        _choice(left, "full", "452", _FULL),
+        choice(left, "full", "452", _FULL),
         _quota(left.pop("quota", "0")),
         _sharing(left.pop("sharing", None), where.root),
     )
     if left:
         raise ValueError(f"{min(left)}: no such option; expected {SYNOPSIS}")
     return settings
-
-
-def _choice(options: dict[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
-    word = options.pop(name, default)
-    if word not in choices:
-        raise ValueError(f"{name}={word}: expected {' or '.join(choices)}")
-    return choices[word]
 
 
 def _mode(word: str) -> int:

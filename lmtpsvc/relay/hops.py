@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..backends.forward_settings import DIALECTS, TLS_WORDS, choice, login_of
+from ..backends.forward_settings import DIALECTS, TLS_WORDS, login_of
+from ..backends.words import choice
 from ..client import TLS, Dialect, Encryption
 from ..outgoing.destination import destination
 from ..specs import parse
