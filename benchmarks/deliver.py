@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -240,6 +240,38 @@ def measure(name: str, words: list[str], workload: Workload, seconds: float, whe
     return Run(messages * workload.recipients, took, cpu - before, peak)
 
 
+def compare(
+    names: Sequence[str],
+    measure: Callable[[str, Workload, float, Path], Run],
+    arguments: argparse.Namespace,
+) -> None:
+    """
+    Let those of *names* take turns in each round, and print what each has done beside the first.
+    """
+    where = Path(tempfile.mkdtemp(prefix="lmtpsvc-bench-", dir=arguments.where))
+    where.chmod(0o755)
+    try:
+        for key in arguments.only.split(","):
+            workload = WORKLOADS[key]
+            runs: dict[str, list[Run]] = {name: [] for name in names}
+            for _ in range(arguments.rounds):
+                for name in names:
+                    runs[name].append(measure(name, workload, arguments.seconds, where))
+            print(f"\n({key}) {workload.title}")
+            base = statistics.median(run.rate for run in runs[names[0]])
+            for name, measured in runs.items():
+                rate = statistics.median(run.rate for run in measured)
+                cpu = statistics.median(run.cpu / run.deliveries * 1e6 for run in measured)
+                peak = max(run.peak for run in measured)
+                print(
+                    f"  {name:20} {rate:9.0f}/s  {rate / base:5.2f} x"
+                    f"  {cpu:7.0f} us CPU/delivery  {peak:5.0f} MB",
+                    flush=True,
+                )
+    finally:
+        shutil.rmtree(where)
+
+
 def main() -> None:
     """
     Measure, and print the table.
@@ -259,28 +291,11 @@ def main() -> None:
     }
     if shutil.which("dovecot") is not None and os.geteuid() == 0:
         servers = {"dovecot": [], **servers}
-    where = Path(tempfile.mkdtemp(prefix="lmtpsvc-bench-", dir=arguments.where))
-    where.chmod(0o755)
-    try:
-        for key in arguments.only.split(","):
-            workload = WORKLOADS[key]
-            runs: dict[str, list[Run]] = {name: [] for name in servers}
-            for _ in range(arguments.rounds):
-                for name, words in servers.items():
-                    runs[name].append(measure(name, words, workload, arguments.seconds, where))
-            print(f"\n({key}) {workload.title}")
-            base = statistics.median(run.rate for run in next(iter(runs.values())))
-            for name, measured in runs.items():
-                rate = statistics.median(run.rate for run in measured)
-                cpu = statistics.median(run.cpu / run.deliveries * 1e6 for run in measured)
-                peak = max(run.peak for run in measured)
-                print(
-                    f"  {name:20} {rate:9.0f}/s  {rate / base:5.2f} x"
-                    f"  {cpu:7.0f} us CPU/delivery  {peak:5.0f} MB",
-                    flush=True,
-                )
-    finally:
-        shutil.rmtree(where)
+    compare(
+        list(servers),
+        lambda name, *given: measure(name, servers[name], *given),
+        arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ Who is measured takes turns in each round, so that what counts are the ratios of
 from __future__ import annotations
 
 import argparse
-import shutil
 import socket
-import statistics
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from deliver import WORKLOADS, Run, Workload, lmtpsvc, running, send, usage
+from deliver import Run, Workload, compare, lmtpsvc, running, send, usage
 
 #: What the node is started with, and the front; None where there is none.
 PAIRS: dict[str, tuple[Sequence[str], str | None]] = {
@@ -71,27 +69,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="about, for each run")
     parser.add_argument("--where", type=Path, default=Path("/var/tmp"), help="a disk, not a tmpfs")
     arguments = parser.parse_args()
-    where = Path(tempfile.mkdtemp(prefix="lmtpsvc-bench-", dir=arguments.where))
-    try:
-        for key in arguments.only.split(","):
-            workload = WORKLOADS[key]
-            runs: dict[str, list[Run]] = {name: [] for name in PAIRS}
-            for _ in range(arguments.rounds):
-                for name in PAIRS:
-                    runs[name].append(measure(name, workload, arguments.seconds, where))
-            print(f"\n({key}) {workload.title}")
-            base = statistics.median(run.rate for run in runs["node alone"])
-            for name, measured in runs.items():
-                rate = statistics.median(run.rate for run in measured)
-                cpu = statistics.median(run.cpu / run.deliveries * 1e6 for run in measured)
-                peak = max(run.peak for run in measured)
-                print(
-                    f"  {name:20} {rate:9.0f}/s  {rate / base:5.2f} x"
-                    f"  {cpu:7.0f} us CPU/delivery  {peak:5.0f} MB",
-                    flush=True,
-                )
-    finally:
-        shutil.rmtree(where)
+    compare(list(PAIRS), measure, arguments)
 
 
 if __name__ == "__main__":
