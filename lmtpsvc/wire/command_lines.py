@@ -67,6 +67,7 @@ def path(address: Address | None) -> bytes:
     if (
         match is None
         or not grammar.is_printable(text)
+        or (match[4] is not None and not grammar.is_ip_literal(match[4]))
         or len(address.domain.encode()) > grammar.MAX_DOMAIN
         or len(address.local.encode()) > grammar.MAX_LOCAL_PART
     ):

@@ -56,6 +56,8 @@ class TestPath:
             Address("ann\u202e", "example.org"),
             Address("x" * 300, "example.org"),
             Address("x", ".".join(["label"] * 60)),
+            Address("ann", "[0]"),
+            Address("ann", "[2001:db8::1]"),
         ],
     )
     def test_invalid(self, address: Address) -> None:
