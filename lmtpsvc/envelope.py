@@ -26,7 +26,7 @@ NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 UNKNOWN_HOST: Final = "unknown"
 
 
-@frozen
+@frozen(cache_hash=True)
 class Address:
     """
     A mailbox as RFC 5321 §4.1.2 names it: ``local@domain``.
@@ -38,15 +38,22 @@ class Address:
 
     local: str
     domain: str
+    # What __str__ has found: one address is written into headers, replies and the log.
+    _text: str = field(default="", init=False, eq=False, repr=False)
 
     def __str__(self) -> str:
         """
         The address as it may stand between ``<`` and ``>``, quoted where it must be.
         """
-        local = self.local
-        if _dot_string(local) is None:
-            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return f"{local}@{self.domain}" if self.domain else local
+        text = self._text
+        if not text:
+            text = self.local
+            if _dot_string(text) is None:
+                text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            if self.domain:
+                text = f"{text}@{self.domain}"
+            object.__setattr__(self, "_text", text)
+        return text
 
 
 @frozen
@@ -224,7 +231,7 @@ class Recipient:
         return self.parameters.get("RRVS")
 
 
-@frozen
+@frozen(cache_hash=True)
 class Mailbox:
     """
     A place where mail is to go: what a recipient's address means here.
@@ -270,7 +277,7 @@ class Origin:
     source: str = ""
 
 
-@frozen
+@frozen(cache_hash=True)
 class Client:
     """
     Who is connected: *host* is an IP address, ``"local"`` on a UNIX socket, or ``"unknown"``, *port* a number if it

@@ -104,7 +104,16 @@ def with_declared_size(mailbox: Mailbox, size: int) -> Mailbox:
     """
     *mailbox*, as `lmtpsvc.interfaces.IBackend.verify` gets it.
     """
-    return evolve(mailbox, attributes={**mailbox.attributes, DECLARED_SIZE: str(size)})
+    # For each recipient of nearly every client: evolve takes five times as long.
+    return Mailbox(
+        mailbox.user,
+        mailbox.domain,
+        mailbox.detail,
+        mailbox.home,
+        mailbox.uid,
+        mailbox.gid,
+        {**mailbox.attributes, DECLARED_SIZE: str(size)},
+    )
 
 
 def limit_of(mailbox: Mailbox, otherwise: Quota | None) -> Quota | None:

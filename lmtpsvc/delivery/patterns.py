@@ -71,6 +71,8 @@ class Patterns(Generic[T]):
         """
         What is said about exactly this address.
         """
+        if not self._values:
+            return None
         user, domain = mailbox.user, mailbox.domain
         found = None
         if mailbox.detail and self._delimiter:
@@ -81,6 +83,8 @@ class Patterns(Generic[T]):
         """
         What is said about its domain, or about one that this is below of.
         """
+        if not self._values:
+            return None
         found = self._find(mailbox.domain)
         rest = mailbox.domain
         while found is None and self._has_suffixes and rest:

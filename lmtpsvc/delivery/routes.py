@@ -57,6 +57,7 @@ class RoutedBackend:
     ) -> None:
         self._default, self._named = default, named or {}
         self._routes: Patterns[Destination] = Patterns([]) if routes is None else routes
+        self._is_one = not self._routes.values()
         others = {id(each.backend): each.backend for each in self._named.values()}
         others.update((id(each.backend), each.backend) for each in self._routes.values())
         self.capabilities = merged(
@@ -70,6 +71,8 @@ class RoutedBackend:
         Raises:
             TemporaryFailure: The directory names a backend that there is not.
         """
+        if self._is_one and BACKEND not in mailbox.attributes:
+            return self._default
         found = self._routes.of_address(mailbox)
         if found is not None:
             return found
@@ -89,6 +92,13 @@ class RoutedBackend:
         return self.destination(mailbox).backend.verify(mailbox)
 
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[Any]]:
+        if self._is_one and not any(BACKEND in each.attributes for each in mailboxes):
+            # The usual service has one backend, and nobody names another.
+            return dispatch(
+                self._default.backend,
+                self._as_spooled_for(self._default.backend, message),
+                mailboxes,
+            )
         results: dict[int, Deferred[Any]] = {}
         # Two names may be one backend, which shares what it stores between recipients.
         positions_of: dict[int, tuple[IBackend, list[int]]] = {}

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Final
 from unicodedata import normalize
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, FirstError, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -32,6 +32,10 @@ _OFFICES: Final = frozenset(
 )
 
 
+#: Mailboxes of addresses that are remembered, at most.
+REMEMBERED: Final = 4096
+
+
 @frozen
 class AddressRules:
     """
@@ -42,12 +46,24 @@ class AddressRules:
     hostname: str
     delimiter: str = "+"
     fold_case: bool = True
+    # The same few recipients come again and again.
+    _known: dict[Address, Mailbox] = field(factory=dict, init=False, eq=False, repr=False)
 
     def mailbox(self, address: Address) -> Mailbox:
         """
         The mailbox that *address* says, whether or not there is one.  An internationalised domain
         is in the form of DNS (`lmtpsvc.domains`), however it was said.
         """
+        known = self._known
+        mailbox = known.get(address)
+        if mailbox is None:
+            mailbox = self._read(address)
+            if len(known) >= REMEMBERED:
+                known.clear()
+            known[address] = mailbox
+        return mailbox
+
+    def _read(self, address: Address) -> Mailbox:
         local, domain = address.local, ascii_domain(address.domain or self.hostname)
         if self.fold_case:
             local = local.lower()
@@ -84,28 +100,53 @@ class Routing:
         binary: bool = False,
     ) -> Deferred[tuple[Mailbox, ...]]:
         """
-        Fires with the mailboxes, at least one, that the backend would deliver to.
+        As `look_up`; what it returns or raises is what this fires with.
+        """
+        try:
+            return as_deferred(
+                self.look_up(address, size, since, ignore_quota=ignore_quota, binary=binary)
+            )
+        except Exception:
+            return fail()
+
+    def look_up(
+        self,
+        address: Address,
+        size: int | None = None,
+        since: ValidSince | None = None,
+        *,
+        ignore_quota: bool = False,
+        binary: bool = False,
+    ) -> tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]]:
+        """
+        Return the mailboxes, at least one, that the backend would deliver to; or a Deferred of them,
+        if that is not known at once.
 
         *size* is what the client said that the message has, in octets (RFC 1870), *since* when the
         mailbox must have been the same person's (RFC 7293), *binary* that no octet may change
         (RFC 3030 §3).  With *ignore_quota*, the mailboxes take what comes.
 
-        Fails:
+        Raises, or fails:
             DeliveryError: With the reply to RCPT.
             Exception: A defect of a plugin.
         """
         if binary and not self.backend.capabilities.binary:
             # It was announced; then the configuration was read again.
-            return fail(refusal(replies.BINARY_NOT_STORED))
-        try:
-            found = as_deferred(self.directory.resolve(self.rules.mailbox(address)))
-        except Exception:
-            return fail()
+            raise refusal(replies.BINARY_NOT_STORED)
+        said = self.directory.resolve(self.rules.mailbox(address))
+        if since is None and not ignore_quota and isinstance(said, (list, tuple)):
+            verified = self._verify(said, size)
+            if isinstance(verified, tuple):
+                return verified
+            return self._in_time(verified)
+        found = as_deferred(said)
         if since is not None:
             found.addCallback(_of_the_same_owner, address, since)
         if ignore_quota:
             found.addCallback(lambda mailboxes: [ignoring_quota(each) for each in mailboxes])
-        resolved: Deferred[tuple[Mailbox, ...]] = found.addCallback(self._verify, size)
+        return self._in_time(found.addCallback(self._verify, size))
+
+    def _in_time(self, resolved: Deferred[tuple[Mailbox, ...]]) -> Deferred[tuple[Mailbox, ...]]:
         if not resolved.called or resolved.paused:
             resolved.addTimeout(self.lookup_seconds, self.clock)
         return resolved
@@ -130,9 +171,9 @@ class Routing:
                 raise
             if verdict is not None:
                 verdicts.append(verdict)
-        waiting: list[Deferred[None]] = [as_deferred(verdict) for verdict in verdicts]
-        if not waiting:
+        if not verdicts:
             return tuple(mailboxes)
+        waiting: list[Deferred[None]] = [as_deferred(verdict) for verdict in verdicts]
         # consumeErrors: the first refusal is the reply, those after it are no news.
         gathered = gatherResults(waiting, consumeErrors=True)
         return gathered.addCallbacks(lambda _: tuple(mailboxes), _unwrap)

@@ -40,29 +40,40 @@ def trace_headers(
     epoch.
     """
     client, sender = envelope.client, envelope.sender
-    # RFC 6531 §3.7.3: U-labels, but only where the message is an internationalised one.
-    shown = unicode_domain if sender.smtputf8 else str
+    utf8 = bool(sender.parameters) and sender.smtputf8
     lines = [f"Return-Path: <{sender}>"]
     only = envelope.recipients[0] if len(envelope.recipients) == 1 and not is_for_all else None
     if only is not None and delivered_to == "single":
         lines.append(f"Delivered-To: {only}")
     if only is not None and delivered_to != "always" and original != "no":
         lines += _original(only, sender, original)
-    lines += [
-        f"Received: from {shown(client.name)} ({_place(client)})",
-        f"\tby {shown(hostname)} (lmtpsvc) with {_protocol(client, sender.smtputf8)} id {transaction_id}",
-    ]
+    lines.append(f"{_received(client, hostname, utf8)} id {transaction_id}")
     if client.cipher:
         lines.append(f"\t({client.cipher})")
     if only is not None:
         said = only.address
-        lines.append(f"\tfor <{Address(said.local, shown(said.domain))}>")
+        lines.append(
+            f"\tfor <{Address(said.local, unicode_domain(said.domain)) if utf8 else said}>"
+        )
     if sender.parameters and "MT-PRIORITY" in sender.parameters:
         # RFC 6710 §4.1
         lines.append(f"\tPRIORITY {sender.priority}")
     lines[-1] += f"; {_date(int(seconds))}"
     lines.append("")
     return "\r\n".join(lines).encode()
+
+
+@lru_cache(maxsize=1024)
+def _received(client: Client, hostname: str, utf8: bool) -> str:
+    """
+    Where a message came from, and to: the same for all on a connection.
+    """
+    # RFC 6531 §3.7.3: U-labels, but only where the message is an internationalised one.
+    shown = unicode_domain if utf8 else str
+    return (
+        f"Received: from {shown(client.name)} ({_place(client)})\r\n"
+        f"\tby {shown(hostname)} (lmtpsvc) with {_protocol(client, utf8)}"
+    )
 
 
 def delivered_to_header(

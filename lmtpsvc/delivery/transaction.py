@@ -4,10 +4,9 @@ Transaction: one message, from the first octet of its text to the last reply.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -34,8 +33,7 @@ _log = Logger(namespace="lmtpsvc.spool")
 Success = Callable[[str, str, tuple[ResponseCode, ...]], Reply]
 
 
-@frozen
-class Accepted:
+class Accepted(NamedTuple):
     """
     A recipient that was accepted at RCPT, where its mail goes, and how long it took to find out.
     """
@@ -206,11 +204,16 @@ class Transaction:
                 self._results += dispatch(self._backend, own, [mailbox])
         else:
             self._results = dispatch(self._backend, message, mailboxes)
-        # A backend may give several mailboxes one and the same Deferred; they share how it ends.
-        positions_of: dict[Deferred[Any], list[int]] = {}
-        for mailbox, result in zip(mailboxes, self._results, strict=True):
-            positions_of.setdefault(result, []).extend(recipients_of[mailbox])
-        for result, positions in positions_of.items():
+        waiting: Iterable[tuple[Deferred[Any], list[int]]]
+        waiting = zip(self._results, recipients_of.values(), strict=True)
+        if len(set(self._results)) < len(mailboxes):
+            # A backend has given several mailboxes one and the same Deferred; they share how it
+            # ends.
+            positions_of: dict[Deferred[Any], list[int]] = {}
+            for result, positions in waiting:
+                positions_of.setdefault(result, []).extend(positions)
+            waiting = positions_of.items()
+        for result, positions in waiting:
             result.addCallbacks(
                 self._stored, self._refused, callbackArgs=(positions,), errbackArgs=(positions,)
             )
@@ -266,7 +269,7 @@ class Transaction:
             codes = self._outcomes[position].codes
             reply = self._success(self._id, str(each.recipient), codes)
         now = self._clock.seconds()
-        mailboxes = ",".join(map(str, each.mailboxes))
+        mailboxes = ",".join([str(mailbox) for mailbox in each.mailboxes])
         timing = Timing(each.lookup_seconds, now - self._received, now - self._begun)
         log_delivery(self._id, self._envelope, each.recipient, mailboxes, self._size, reply, timing)
         assert self._answer is not None, "deliver comes first"

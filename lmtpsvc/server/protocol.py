@@ -257,15 +257,23 @@ class LMTPProtocol(Protocol):
             self._mail_seconds = self._agent.clock.seconds()
         began = self._agent.clock.seconds()
         recipient = offer.recipient
-        self._agent.resolve(
-            recipient.address,
-            offer.declared_size,
-            recipient.valid_since,
-            ignore_quota="IGNOREQUOTA" in recipient.parameters,
-            binary=offer.is_binary,
-        ).addCallbacks(
-            self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
-        )
+        try:
+            found = self._agent.look_up(
+                recipient.address,
+                offer.declared_size,
+                recipient.valid_since,
+                ignore_quota="IGNOREQUOTA" in recipient.parameters,
+                binary=offer.is_binary,
+            )
+        except Exception:
+            self._not_found(Failure(), offer)
+            return
+        if isinstance(found, Deferred):
+            found.addCallbacks(
+                self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
+            )
+        else:
+            self._found(found, offer, began)
 
     def _found(self, mailboxes: tuple[Mailbox, ...], offer: RecipientOffered, began: float) -> None:
         seconds = self._agent.clock.seconds() - began

@@ -73,6 +73,13 @@ class ReplyQueue:
         self._advance()
         return len(self._slots)
 
+    def has_outstanding(self, count: int) -> bool:
+        """
+        Whether so many places or more are waiting for a reply.
+        """
+        # Some that are answered may not have been counted out yet.
+        return len(self._slots) >= count and self.outstanding >= count
+
     @property
     def is_full(self) -> bool:
         """

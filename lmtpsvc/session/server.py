@@ -228,7 +228,7 @@ class ServerSession:
             self._state is State.DELIVERING
             or self._waiting
             or self._asked is not None
-            or self._replies.outstanding >= MAX_OUTSTANDING
+            or self._replies.has_outstanding(MAX_OUTSTANDING)
         )
 
     @property
@@ -272,6 +272,9 @@ class ServerSession:
         """
         events = self._events
         while not events:
+            if self._position >= len(self._buffer):
+                # Nothing is there that could be taken.
+                return None
             state = self._state
             if state is State.TEXT:
                 if not self._take_text():
@@ -481,7 +484,7 @@ class ServerSession:
         Carry out the next command; False if there is none yet, or if it has to wait.
         """
         queue = self._replies
-        if self._asked is not None or queue.outstanding >= MAX_OUTSTANDING or queue.is_full:
+        if self._asked is not None or queue.is_full or queue.has_outstanding(MAX_OUTSTANDING):
             return False
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)
@@ -503,12 +506,13 @@ class ServerSession:
             if buffer[end - 1 : end] != b"\r" or end == start:
                 raise CommandError(replies.LINE_ENDING)
             verb, argument = split_verb(buffer[start : end - 1])
-            self._waiting = (verb == b"DATA" and self._pending > 0) or (
-                verb in self._barriers and self._replies.outstanding > 0
-            )
-            if self._waiting:
+            if (self._pending > 0 and verb == b"DATA") or (
+                verb in self._barriers and queue.has_outstanding(1)
+            ):
+                self._waiting = True
                 self._position = start
                 return False
+            self._waiting = False
             action = self._actions.get(verb)
             if action is None:
                 raise CommandError(replies.UNKNOWN_COMMAND)

@@ -4,9 +4,15 @@ One command line: its verb, and what LHLO says.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from .. import replies
 from . import grammar
 from .commands import CommandError
+
+#: Octets of lines that are worth remembering: nobody is to fill the memory with long ones.
+_SHORT: Final = 128
 
 
 def split_verb(line: bytes) -> tuple[bytes, bytes]:
@@ -20,10 +26,18 @@ def split_verb(line: bytes) -> tuple[bytes, bytes]:
         CommandError: There is a NUL, or a CR or LF that ends nothing (RFC 5321 §2.3.8).  To guess
             that it does is how a second command is smuggled in.
     """
+    return _split_again(line) if len(line) <= _SHORT else _split(line)
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
     if b"\n" in line or b"\r" in line or b"\0" in line:
         raise CommandError(replies.LINE_ENDING)
     verb, _, argument = line.partition(b" ")
     return verb.upper(), argument.strip(b" \t")
+
+
+# Most lines have been said before: the same verbs, senders and recipients come again and again.
+_split_again = lru_cache(maxsize=1024)(_split)
 
 
 def parse_hello(argument: bytes) -> str:

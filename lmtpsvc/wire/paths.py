@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 from unicodedata import normalize
 
 from .. import replies
@@ -18,6 +19,9 @@ from ..envelope import NO_PARAMETERS, Address
 from ..replies import Reply
 from . import grammar
 from .commands import CommandError
+
+#: Octets of a RCPT that is worth remembering.
+_SHORT: Final = 128
 
 # Up to the ">" that closes the path: one in quotes does not.  Neither "<" nor ">" may stand
 # anywhere else.
@@ -54,6 +58,10 @@ def parse_rcpt(argument: bytes) -> tuple[Address, Mapping[str, str | None]]:
     ``<Postmaster>``, in any case and without a domain, is ``Address("postmaster", "")``.  All else
     is as in `parse_mail`.
     """
+    return _recipient_again(argument) if len(argument) <= _SHORT else _recipient(argument)
+
+
+def _recipient(argument: bytes) -> tuple[Address, Mapping[str, str | None]]:
     match = _up_to_bracket(argument)
     if match is None:
         raise CommandError(replies.BAD_RCPT)
@@ -62,6 +70,9 @@ def parse_rcpt(argument: bytes) -> tuple[Address, Mapping[str, str | None]]:
     if len(said) == len(argument):
         return address, NO_PARAMETERS
     return address, _parameters(argument[len(said) :], replies.BAD_RCPT)
+
+
+_recipient_again = lru_cache(maxsize=1024)(_recipient)
 
 
 def parse_asked(argument: bytes, shape: Reply) -> tuple[Address, bool]:
@@ -97,7 +108,6 @@ def _reverse_path(said: bytes) -> Address | None:
     return _address(path, replies.BAD_SENDER) if path else None
 
 
-@lru_cache(maxsize=1024)
 def _forward_path(said: bytes) -> Address:
     """
     ``TO:<...>`` (RFC 5321 §4.1.1.3).
