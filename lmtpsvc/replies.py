@@ -326,7 +326,7 @@ def delivered(transaction_id: str, address: str, codes: tuple[ResponseCode, ...]
 
     An *address* that a reply must not carry (RFC 6531 §3.5 keeps UTF-8 out) is left out.
     """
-    text = f"<{address}> {transaction_id} Delivered"
-    if len(text) > MAX_TEXT or _one_line(text) is None:
-        text = f"{transaction_id} Delivered"
-    return Reply(250, text, (0, 0), codes)
+    try:
+        return Reply(250, f"<{address}> {transaction_id} Delivered", (0, 0), codes)
+    except ValueError:
+        return Reply(250, f"{transaction_id} Delivered", (0, 0), codes)

@@ -4,9 +4,9 @@ DeliveryAgent: what a connection needs in order to deliver.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
+from random import getrandbits
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -83,7 +83,8 @@ class DeliveryAgent:
         more text should come for now, and when it may again.  *mail_seconds* is when MAIL came, in
         seconds of the clock; by default, now.
         """
-        transaction_id = os.urandom(8).hex()
+        # To be told apart, not to be secret; and seeded anew in a process that is forked.
+        transaction_id = f"{getrandbits(64):016x}"
         # Who asks where the copy lies may have more recipients elsewhere, to share the copy with.
         is_for_all = len(envelope.recipients) > 1 or envelope.sender.wants_maildata
         head = trace_headers(
