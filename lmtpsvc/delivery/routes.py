@@ -91,14 +91,11 @@ class RoutedBackend:
     def verify(self, mailbox: Mailbox) -> Awaitable[None] | None:
         return self.destination(mailbox).backend.verify(mailbox)
 
-    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[Any]]:
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> Sequence[Any]:
         if self._is_one and not any(BACKEND in each.attributes for each in mailboxes):
             # The usual service has one backend, and nobody names another.
-            return dispatch(
-                self._default.backend,
-                self._as_spooled_for(self._default.backend, message),
-                mailboxes,
-            )
+            backend = self._default.backend
+            return backend.deliver(self._as_spooled_for(backend, message), mailboxes)
         results: dict[int, Deferred[Any]] = {}
         # Two names may be one backend, which shares what it stores between recipients.
         positions_of: dict[int, tuple[IBackend, list[int]]] = {}

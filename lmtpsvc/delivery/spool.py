@@ -165,7 +165,7 @@ class Spool:
         else:
             self._write_out()
 
-    def finish(self) -> Content | Deferred[Content]:
+    def finish(self) -> MemoryContent | Deferred[Content]:
         """
         Return the whole message, or a Deferred of it if some of it has to be written first.
 

@@ -19,7 +19,7 @@ from ..interfaces import IBackend
 from ..limits import Limits
 from ..replies import PassedOn, Reply
 from ..response_codes import ResponseCode
-from .content import Content
+from .content import Content, MemoryContent
 from .dispatch import call_off, dispatch, reply_for
 from .log import Timing, log_delivery
 from .message import Message
@@ -138,11 +138,11 @@ class Transaction:
             self._refuse_all(replies.TOO_LATE)
             return
         content = self._spool.finish()
-        if isinstance(content, Deferred):
+        if isinstance(content, MemoryContent):
+            self._dispatch(content)
+        else:
             self._set_deadline()
             content.addCallbacks(self._dispatch, self._not_spooled)
-        else:
-            self._dispatch(content)
 
     def reject(self, reply: Reply) -> None:
         """

@@ -268,12 +268,12 @@ class LMTPProtocol(Protocol):
         except Exception:
             self._not_found(Failure(), offer)
             return
-        if isinstance(found, Deferred):
+        if isinstance(found, tuple):
+            self._found(found, offer, began)
+        else:
             found.addCallbacks(
                 self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
             )
-        else:
-            self._found(found, offer, began)
 
     def _found(self, mailboxes: tuple[Mailbox, ...], offer: RecipientOffered, began: float) -> None:
         seconds = self._agent.clock.seconds() - began

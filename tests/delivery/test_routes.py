@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -341,6 +342,29 @@ class TestCapabilities:
         assert "x" == theirs.headers()["Subject"]
         with theirs.open("\n") as file:
             assert b"Subject: x\n\ny\n" == file.read()
+
+    def test_no_routes(self, tmp_path: Path) -> None:
+        """
+        With no route, only those whom the directory says go elsewhere than to the default, which
+        must read a spooled file that has not its form.
+        """
+        default, other = Store(), Store()
+        default.capabilities = LF
+        backend = RoutedBackend(
+            Destination("default", default), None, {"other": Destination("other", other)}
+        )
+        message = MemoryMessage(b"x\r\n").spooled(str(tmp_path))
+        sent = evolve(mailbox("y@example.org"), attributes={"backend": "other"})
+
+        backend.deliver(message, [mailbox("x@example.org"), mailbox("z@example.org")])
+        backend.deliver(message, [mailbox("x@example.org"), sent])
+
+        assert [["x@example.org", "z@example.org"], ["x@example.org"]] == [
+            theirs for _, theirs in default.calls
+        ]
+        assert [None, None] == [each.path for each, _ in default.calls]
+        assert [(message, ["y@example.org"])] == other.calls
+        assert "other" == backend.destination(sent).name
 
     def test_message_in_memory(self, house: House) -> None:
         """
