@@ -210,6 +210,24 @@ class TestTextDecoder:
             chunks = cut(wire, range(size, len(wire), size))
             assert (message, b"RSET\r\n") == decode(chunks)
 
+    @pytest.mark.parametrize(
+        "dots", [b"", b"a.b.c.d.e.f.g", b"\r\n..", b"\r\n..a\r\n" + b"x" * 900]
+    )
+    @pytest.mark.parametrize("far", [0, 300, 5_000, 20_000])
+    @pytest.mark.parametrize("times", [1, 3, 31, 32, 33])
+    def test_few_and_many_dots(self, dots: bytes, far: int, times: int) -> None:
+        """
+        However many dots there are, and however far from each other, the same text comes out.
+        """
+        line = b"abcdefgh" * 9 + b"\r\n"
+        text = (dots + line * (far // len(line))) * times + dots + b"\r\n"
+        lines = [line.removeprefix(b".") for line in text.split(b"\r\n")]
+        data = text + b".\r\nQUIT\r\n"
+
+        for size in (1460, 9_000, 65_536, len(data)):
+            chunks = cut(data, range(size, len(data), size))
+            assert (b"\r\n".join(lines), b"QUIT\r\n") == decode(chunks)
+
 
 class TestEncodeText:
     """
