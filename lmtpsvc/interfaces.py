@@ -71,6 +71,7 @@ class IMessage(Interface):
     envelope: Envelope = Attribute("Sender, accepted recipients and client.")
     digest: str = Attribute(
         "SHA-256 of the text as the client sent it (dots unstuffed, trace headers left out), in hex."
+        "  It is made when it is asked for: all of the message is read, so ask in a thread."
     )
     deadline: float = Attribute(
         "When the recipients still open will be answered 451, in seconds of reactor.seconds()."

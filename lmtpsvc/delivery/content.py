@@ -8,10 +8,14 @@ import hashlib
 import io
 import os
 import weakref
-from typing import BinaryIO, Protocol
+from collections.abc import Sequence
+from typing import BinaryIO, Final, Protocol
 
 from ..interfaces import LineEnding, Sizes
 from .line_endings import LineFeeds, Tally, sizes_of
+
+#: Octets that are read at a time.
+_AT_ONCE: Final = 1 << 16
 
 
 class Content(Protocol):
@@ -32,42 +36,55 @@ class Content(Protocol):
 
 class MemoryContent:
     """
-    Trace headers and text, with CRLF, in memory.
+    Trace headers and the *chunks* of the text, with CRLF, in memory.
 
-    Digest, sizes and LF form are made when they are asked for, and once.  Two threads that ask at
-    the same time both make them, which is harmless.
+    Each form, its sizes and the digest are made when they are asked for, by who asks, and the forms
+    once.  Two threads that ask at the same time both make them, which is harmless.
     """
+
+    __slots__ = ("_chunks", "_forms", "_head")
 
     path = None
 
-    def __init__(self, head: bytes, text: bytes) -> None:
-        self._head, self._text = head, text
-        self._octets: dict[LineEnding, bytes] = {"\r\n": head + text}
-        self._sizes: dict[LineEnding, Sizes] = {}
+    def __init__(self, head: bytes, chunks: Sequence[bytes]) -> None:
+        self._head, self._chunks = head, chunks
+        self._forms: dict[LineEnding, tuple[bytes, Sizes]] = {}
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self._text).hexdigest()
+        digest = hashlib.sha256()
+        for chunk in self._chunks:
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def open(self, line_ending: LineEnding) -> BinaryIO:
-        return io.BytesIO(self._as(line_ending))
+        return io.BytesIO(self._form(line_ending)[0])
 
     def sizes(self, line_ending: LineEnding) -> Sizes:
-        sizes = self._sizes.get(line_ending)
-        if sizes is None:
-            sizes = self._sizes[line_ending] = sizes_of(self._as(line_ending))
-        return sizes
+        return self._form(line_ending)[1]
 
-    def _as(self, line_ending: LineEnding) -> bytes:
-        octets = self._octets.get(line_ending)
-        if octets is None:
-            octets = self._octets["\n"] = self._octets["\r\n"].replace(b"\r\n", b"\n")
-        return octets
+    def _form(self, line_ending: LineEnding) -> tuple[bytes, Sizes]:
+        form = self._forms.get(line_ending)
+        if form is None:
+            octets = b"".join([self._head, *self._chunks])
+            if line_ending == "\n":
+                feeds = LineFeeds()
+                octets = feeds.feed(octets)
+                octets += feeds.end()
+                form = octets, feeds.sizes
+            else:
+                form = octets, sizes_of(octets)
+            self._forms[line_ending] = form
+        return form
 
 
 class FileContent:
     """
-    A spooled file in one form of line endings, read in any.
+    A spooled file in one form of line endings, read in any.  The text begins behind *head_size*
+    octets, counted with CRLF.
+
+    Its *digest* is said only if it can not be made from the file any more: hardly anybody asks, and
+    to make it takes longer than to write the file.
 
     The file goes when nobody has this object any more.  That is not when the last reply leaves: a
     delivery that was cancelled may still be reading in a thread, and ``/proc/self/fd/7`` must not
@@ -75,13 +92,26 @@ class FileContent:
     """
 
     def __init__(
-        self, fd: int, path: str, line_ending: LineEnding, sizes: Sizes, digest: str
+        self,
+        fd: int,
+        path: str,
+        line_ending: LineEnding,
+        sizes: Sizes,
+        head_size: int,
+        digest: str | None = None,
     ) -> None:
         self.path: str | None = path
-        self.digest = digest
+        self._head_size, self._digest = head_size, digest
         self._line_ending: LineEnding = line_ending
         self._sizes = {line_ending: sizes}
         weakref.finalize(self, os.close, fd)
+
+    @property
+    def digest(self) -> str:
+        if self._digest is None:
+            assert self.path is not None
+            self._digest = digest_of(self.path, self._line_ending, self._head_size).hexdigest()
+        return self._digest
 
     def open(self, line_ending: LineEnding) -> BinaryIO:
         assert self.path is not None
@@ -95,7 +125,7 @@ class FileContent:
         if sizes is None:
             tally = Tally()
             with self.open(line_ending) as stored:
-                while octets := stored.read(1 << 18):
+                while octets := stored.read(_AT_ONCE):
                     tally.feed(octets)
             sizes = self._sizes[line_ending] = tally.sizes
         return sizes
@@ -110,7 +140,10 @@ class PrefixedContent:
 
     def __init__(self, prefix: bytes, content: Content) -> None:
         self._prefix, self._content = prefix, content
-        self.digest = content.digest
+
+    @property
+    def digest(self) -> str:
+        return self._content.digest
 
     def open(self, line_ending: LineEnding) -> BinaryIO:
         prefix = self._prefix
@@ -123,6 +156,22 @@ class PrefixedContent:
         lines = self._prefix.count(b"\n")
         own = len(self._prefix) - (lines if line_ending == "\n" else 0)
         return Sizes(physical + own, virtual + len(self._prefix))
+
+
+def digest_of(path: str, line_ending: LineEnding, head_size: int) -> hashlib._Hash:
+    """
+    The SHA-256 of what the file at *path*, with *line_ending*, holds behind *head_size* octets, both
+    with CRLF.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stored:
+        left = head_size
+        while octets := stored.read(_AT_ONCE):
+            if line_ending == "\n":
+                octets = octets.replace(b"\n", b"\r\n")
+            digest.update(memoryview(octets)[left:])
+            left = max(left - len(octets), 0)
+    return digest
 
 
 class _Source(io.RawIOBase):
@@ -173,7 +222,7 @@ class _Converted(_Source):
 
     def _more(self, size: int) -> bytes:
         while not self._held:
-            octets = self._file.read(1 << 16)
+            octets = self._file.read(_AT_ONCE)
             if self._feeds is None:
                 self._held = octets.replace(b"\n", b"\r\n")
             else:

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from ..in_thread import InThread
 from ..interfaces import LineEnding
-from .content import Content, FileContent, MemoryContent
+from .content import Content, FileContent, MemoryContent, digest_of
 from .line_endings import LineFeeds, Tally
 
 
@@ -52,8 +52,11 @@ class SpoolFile:
         self._fd = -1
         self._path = ""
         self._feeds = LineFeeds() if line_ending == "\n" else None
+        # How large the file is, if nothing is converted.
         self._tally = Tally()
-        self._digest = hashlib.sha256()
+        self._head_size = 0
+        # Of the text, from when on it can not be made from the file any more.
+        self._digest: hashlib._Hash | None = None
 
     def begin(self, head: bytes) -> None:
         """
@@ -67,6 +70,7 @@ class SpoolFile:
         except FileNotFoundError:
             os.makedirs(self._directory, 0o700, exist_ok=True)
             self._fd = self._create()
+        self._head_size = len(head)
         self._write(head)
 
     def append(self, chunks: list[bytes]) -> None:
@@ -77,7 +81,8 @@ class SpoolFile:
             OSError: There is no room.
         """
         octets = b"".join(chunks)
-        self._digest.update(octets)
+        if self._digest is not None:
+            self._digest.update(octets)
         self._write(octets)
 
     def end(self) -> FileContent:
@@ -87,11 +92,15 @@ class SpoolFile:
         Raises:
             OSError: There is no room.
         """
-        if self._feeds is not None:
-            self._write_all(self._feeds.end())
+        feeds, sizes = self._feeds, self._tally.sizes
+        if feeds is not None:
+            if feeds.held:
+                self._keep_digest(feeds.held)
+            self._write_all(feeds.end())
+            sizes = feeds.sizes
+        digest = None if self._digest is None else self._digest.hexdigest()
         fd, self._fd = self._fd, -1
-        digest = self._digest.hexdigest()
-        return FileContent(fd, self._path, self._line_ending, self._tally.sizes, digest)
+        return FileContent(fd, self._path, self._line_ending, sizes, self._head_size, digest)
 
     def discard(self) -> None:
         """
@@ -115,10 +124,27 @@ class SpoolFile:
         return fd
 
     def _write(self, octets: bytes) -> None:
-        self._write_all(octets if self._feeds is None else self._feeds.feed(octets))
+        feeds = self._feeds
+        if feeds is None:
+            self._tally.feed(octets)
+        else:
+            held = feeds.held
+            converted = feeds.feed(octets)
+            if feeds.had_bare:
+                self._keep_digest(held + octets)
+            octets = converted
+        self._write_all(octets)
+
+    def _keep_digest(self, octets: bytes) -> None:
+        """
+        What is written from now on can not be turned back into what came; *octets* are the first of
+        it.
+        """
+        if self._digest is None:
+            self._digest = digest_of(self._path, "\n", self._head_size)
+            self._digest.update(octets)
 
     def _write_all(self, octets: bytes) -> None:
-        self._tally.feed(octets)
         rest = memoryview(octets)
         while rest:
             rest = rest[os.write(self._fd, rest) :]
@@ -173,7 +199,7 @@ class Spool:
             OSError: It could not be written.
         """
         if self._file is None:
-            return MemoryContent(self._head, b"".join(self._chunks))
+            return MemoryContent(self._head, self._chunks)
         if self._failure is not None:
             return fail(self._failure)
         self._finished = Deferred()

@@ -31,7 +31,7 @@ def spooled(directory: Path, line_ending: LineEnding, text: bytes = TEXT) -> Fil
 
 
 MAKERS: dict[str, Callable[[Path], Content]] = {
-    "memory": lambda _: MemoryContent(HEAD, TEXT),
+    "memory": lambda _: MemoryContent(HEAD, [TEXT]),
     "file with LF": lambda directory: spooled(directory, "\n"),
     "file with CRLF": lambda directory: spooled(directory, "\r\n"),
 }
@@ -91,8 +91,8 @@ def test_bare(stored: bytes, read: bytes, tmp_path: Path) -> None:
     A bare CR or LF stays what it is when CRLF becomes LF.
     """
     for content in (
-        MemoryContent(b"", stored),
-        PrefixedContent(b"", MemoryContent(b"", stored)),
+        MemoryContent(b"", [stored]),
+        PrefixedContent(b"", MemoryContent(b"", [stored])),
     ):
         with content.open("\n") as with_lf, content.open("\r\n") as with_crlf:
             assert (read, stored) == (with_lf.read(), with_crlf.read())
@@ -114,7 +114,7 @@ def test_only_a_file_has_a_path(tmp_path: Path) -> None:
 
     assert (HEAD + TEXT).replace(b"\r\n", b"\n") == (tmp_path / "mail").read_bytes()
     assert PrefixedContent(PREFIX, file).path is None
-    assert MemoryContent(HEAD, TEXT).path is None
+    assert MemoryContent(HEAD, [TEXT]).path is None
 
 
 def test_file_goes_with_its_last_reader(tmp_path: Path) -> None:

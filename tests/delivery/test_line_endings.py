@@ -67,6 +67,36 @@ def test_any_cut(octets: bytes, places: set[int]) -> None:
     assert sizes_of(octets) == tally.sizes
 
 
+@given(octets=TEXTS, places=sets(integers(1, 60)))
+def test_counts_what_it_returns(octets: bytes, places: set[int]) -> None:
+    """
+    Who converts a text knows how large it has become, and whether there is a way back.
+    """
+    feeds = LineFeeds()
+
+    stored = b"".join([*map(feeds.feed, cut(octets, places)), feeds.end()])
+
+    assert sizes_of(stored) == feeds.sizes
+    if not feeds.had_bare:
+        assert octets == stored.replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize("before", range(65_530, 65_540))
+@pytest.mark.parametrize("ending", [b"\r\n", b"\r", b"\n", b"\r\r\n", b"\r\r"])
+def test_large(before: int, ending: bytes) -> None:
+    """
+    It makes no difference where a large text is parted on the way.
+    """
+    octets = b"a" * before + ending + b"b\r\n" * 70_000
+    feeds = LineFeeds()
+
+    stored = feeds.feed(octets) + feeds.end()
+
+    assert octets.replace(b"\r\n", b"\n") == stored
+    assert sizes_of(stored) == feeds.sizes
+    assert feeds.had_bare == (ending != b"\r\n")
+
+
 @given(octets=TEXTS)
 def test_virtual_size(octets: bytes) -> None:
     """

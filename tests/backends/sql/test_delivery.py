@@ -34,7 +34,7 @@ def received(text: bytes, *recipients: str, id: str = "0123456789abcdef") -> Mes
     """
     who = envelope(*recipients)
     head = trace_headers(who, id, "mx.example.org", 1_700_000_000.0, "single")
-    return Message(id, who, 240.0, MemoryContent(head, text), head)
+    return Message(id, who, 240.0, MemoryContent(head, [text]), head)
 
 
 class TestTexts:
