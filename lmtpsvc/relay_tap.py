@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from . import replies
 from .backends.pool import WorkerPool
 from .config import BrokenConfig
+from .delivery.text_log import TextLog
 from .networks import Networks
 from .relay.delivering import Deliverer, Rates
 from .relay.inbox import Inbox
@@ -167,6 +168,7 @@ def makeService(options: RelayOptions) -> IService:
     # In the reverse order they stop: nothing is passed on when the queue is closed.
     parts = [
         Hangup(options.reactor, plans.reload),
+        TextLog(),
         options["json-log"],
         OpenQueue(current.queue),
         current.deliverer,

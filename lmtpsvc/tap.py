@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from .backends.pool import WorkerPool
 from .config import BrokenConfig
+from .delivery.text_log import TextLog
 from .interfaces import IBackend
 from .limits import Limits
 from .networks import Networks
@@ -69,7 +70,7 @@ def makeService(options: Options) -> IService:
     factory.tls = plan.tls
     current = CurrentPlan(factory, plan, again)
     # The signal is heeded until all else has stopped.
-    parts = [Hangup(reactor, current.reload), options["json-log"], current]
+    parts = [Hangup(reactor, current.reload), TextLog(), options["json-log"], current]
     if given is None:
         return LMTPService(options["listeners"], factory, parts, plan.summary, spool_threads.stop)
     return Worker(

@@ -7,21 +7,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
+from time import time
+from typing import Any, Final
 
 from attrs import frozen
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from ..envelope import Client, Envelope, Recipient
 from ..replies import Reply
 
-NAMESPACE = "lmtpsvc.delivery"
+NAMESPACE: Final = "lmtpsvc.delivery"
 
 _log = Logger(namespace=NAMESPACE)
+_INFO = LogLevel.info
 
 # The line is put together here: twisted.logger takes ten times as long for ten fields in a format,
 # and there is a line for every recipient.
-_FORMAT = "{line}"
+DELIVERY: Final = "{line}"
+REFUSAL: Final = "refused to=<{recipient}> from=<{sender}> client={client}{told} reply={reply}"
+
+_NOTHING: Final[Mapping[str, str]] = {}
 
 _is_word = re.compile(r'[^\s"=\\]+').fullmatch
 
@@ -52,33 +57,45 @@ def log_delivery(
     """
     client, sender, to, said = envelope.client, str(envelope.sender), str(recipient), str(reply)
     # Most know nothing more, and for them the fields are not put together anew.
-    info, shown = _log.info, ""
+    more, shown = _NOTHING, ""
     if client.login or client.session or client.origin is not None:
         more, shown = _told(client)
-        info = partial(info, **more)
     if recipient.parameters or "ENVID" in envelope.sender.parameters:
         asked, original = _asked(envelope, recipient)
-        info, shown = partial(info, **asked), shown + original
-    info(
-        _FORMAT,
-        line=(
-            f"{transaction_id} to=<{to}> mailbox={mailboxes} from=<{sender}> client={client.host}"
-            f"{shown} size={size} lookup={timing.lookup:.3f} store={timing.store:.3f}"
-            f" total={timing.total:.3f} reply={said}"
+        more, shown = {**more, **asked}, shown + original
+    host, lookup, store, total = client.host, timing.lookup, timing.store, timing.total
+    fields = {
+        "line": (
+            f"{transaction_id} to=<{to}> mailbox={mailboxes} from=<{sender}> client={host}{shown}"
+            f" size={size} lookup={lookup:.3f} store={store:.3f} total={total:.3f} reply={said}"
         ),
-        transaction=transaction_id,
-        client=client.host,
-        client_name=client.name,
-        sender=sender,
-        recipient=to,
-        mailbox=mailboxes,
-        size=size,
-        reply=said,
-        reply_code=reply.code,
-        lookup_seconds=timing.lookup,
-        store_seconds=timing.store,
-        total_seconds=timing.total,
-    )
+        "transaction": transaction_id,
+        "client": host,
+        "client_name": client.name,
+        "sender": sender,
+        "recipient": to,
+        "mailbox": mailboxes,
+        "size": size,
+        "reply": said,
+        "reply_code": reply.code,
+        "lookup_seconds": lookup,
+        "store_seconds": store,
+        "total_seconds": total,
+    }
+    _emit(DELIVERY, {**more, **fields} if more else fields)
+
+
+def _emit(log_format: str, event: dict[str, Any]) -> None:
+    """
+    What ``_log.info(log_format, **event)`` does, in a fifth of the time.
+    """
+    event["log_logger"] = _log
+    event["log_level"] = _INFO
+    event["log_namespace"] = NAMESPACE
+    event["log_source"] = None
+    event["log_format"] = log_format
+    event["log_time"] = time()
+    _log.observer(event)
 
 
 def _asked(envelope: Envelope, recipient: Recipient) -> tuple[Mapping[str, str], str]:
@@ -103,16 +120,16 @@ def log_refusal(envelope_sender: str, client: Client, recipient: Recipient, repl
     Log a recipient that was refused at RCPT.
     """
     more, shown = _told(client)
-    _log.info(
-        "refused to=<{recipient}> from=<{sender}> client={client}{told} reply={reply}",
-        client=client.host,
-        told=shown,
-        sender=envelope_sender,
-        recipient=str(recipient),
-        reply=str(reply),
-        reply_code=reply.code,
+    fields: dict[str, Any] = {
+        "client": client.host,
+        "told": shown,
+        "sender": envelope_sender,
+        "recipient": str(recipient),
+        "reply": str(reply),
+        "reply_code": reply.code,
         **more,
-    )
+    }
+    _emit(REFUSAL, fields)
 
 
 def _told(client: Client) -> tuple[Mapping[str, str], str]:

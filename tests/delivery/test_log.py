@@ -143,6 +143,23 @@ class TestLines:
         assert 550 == event["reply_code"]
 
 
+def test_events(logged: Any) -> None:
+    """
+    Observers find what a Logger gives them, in its order.
+    """
+    deliver(evolve(BOB, parameters={"ORCPT": OriginalRecipient("rfc822", "x")}), TOLD)
+    deliver()
+    log_refusal("ann@example.net", TOLD, BOB, replies.NO_SUCH_USER)
+
+    for event in list(logged.events):
+        fields = {name: value for name, value in event.items() if not name.startswith("log_")}
+        event["log_logger"].info(event["log_format"], **fields)
+        again = logged.events.pop()
+        assert abs(again.pop("log_time") - event.pop("log_time")) < 60
+        assert list(again.items()) == list(event.items())
+        assert "lmtpsvc.delivery" == event["log_namespace"]
+
+
 class TestJSON:
     """
     The same for programs.
