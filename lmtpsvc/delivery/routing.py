@@ -157,14 +157,17 @@ class Routing:
         # None, from a directory that forgot its answer, is a defect and not an unknown user.
         if len(mailboxes) == 0:
             raise refusal(replies.NO_SUCH_USER)
-        if not all(each.domain.isascii() for each in mailboxes):
-            # A directory may say it in either form; what stores mail knows one.
-            mailboxes = [evolve(each, domain=ascii_domain(each.domain)) for each in mailboxes]
-        asked = mailboxes if size is None else [with_declared_size(one, size) for one in mailboxes]
+        found: list[Mailbox] = []
         verdicts: list[Awaitable[None]] = []
-        for mailbox in asked:
+        for each in mailboxes:
+            mailbox = each
+            if not each.domain.isascii():
+                # A directory may say it in either form; what stores mail knows one.
+                mailbox = evolve(each, domain=ascii_domain(each.domain))
+            found.append(mailbox)
+            asked = mailbox if size is None else with_declared_size(mailbox, size)
             try:
-                verdict = self.backend.verify(mailbox)
+                verdict = self.backend.verify(asked)
             except Exception:
                 for other in verdicts:
                     drop(other)
@@ -172,11 +175,11 @@ class Routing:
             if verdict is not None:
                 verdicts.append(verdict)
         if not verdicts:
-            return tuple(mailboxes)
+            return tuple(found)
         waiting: list[Deferred[None]] = [as_deferred(verdict) for verdict in verdicts]
         # consumeErrors: the first refusal is the reply, those after it are no news.
         gathered = gatherResults(waiting, consumeErrors=True)
-        return gathered.addCallbacks(lambda _: tuple(mailboxes), _unwrap)
+        return gathered.addCallbacks(lambda _: tuple(found), _unwrap)
 
 
 def _of_the_same_owner(

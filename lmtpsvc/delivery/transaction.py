@@ -57,14 +57,17 @@ class _Outcome:
         self.codes: tuple[ResponseCode, ...] = ()
         self.passed_on: PassedOn | None = None
 
-    def add(self, reply: Reply) -> None:
+    def add(self, reply: Reply) -> Reply:
         """
-        One more mailbox.  An alias is one recipient with one reply: "later" is said if any of its
-        mailboxes says so, since the client would not try again otherwise; then "no".
+        One more mailbox; returns what is said of all so far.  An alias is one recipient with one
+        reply: "later" is said if any of its mailboxes says so, since the client would not try again
+        otherwise; then "no".
         """
         self.open -= 1
-        if self.reply is None or _gravity(reply) > _gravity(self.reply):
-            self.reply = reply
+        if self.reply is not None and _gravity(reply) <= _gravity(self.reply):
+            return self.reply
+        self.reply = reply
+        return reply
 
 
 def _gravity(reply: Reply) -> int:
@@ -235,10 +238,13 @@ class Transaction:
 
     def _stored(self, codes: object, positions: list[int]) -> None:
         for position in positions:
-            if isinstance(codes, PassedOn):
+            if codes is None:
+                # The usual: there is nothing to tell besides.
+                pass
+            elif isinstance(codes, PassedOn):
                 self._outcomes[position].passed_on = codes
                 self._outcomes[position].codes = codes.codes
-            elif codes:
+            else:
                 self._outcomes[position].codes = _told(codes)
             self._add(position, replies.DELIVERED)
 
@@ -254,9 +260,9 @@ class Transaction:
         if outcome.open == 0:
             # Given up on before, see _give_up.
             return
-        outcome.add(reply)
-        if outcome.open == 0 and outcome.reply is not None:
-            self._settle(position, outcome.reply)
+        reply = outcome.add(reply)
+        if outcome.open == 0:
+            self._settle(position, reply)
 
     def _settle(self, position: int, reply: Reply) -> None:
         self._outcomes[position].open = 0

@@ -301,12 +301,16 @@ class LMTPProtocol(Protocol):
     def _deliver(self, slots: tuple[Slot, ...]) -> None:
         assert self._transaction is not None
 
+        session = self._session
+
         def answer(position: int, reply: Reply) -> None:
-            self._session.answer_message(slots[position], reply)
-            if not self._session.in_transaction:
+            session.answer_message(slots[position], reply)
+            if not session.in_transaction:
                 self._transaction = None
                 self._end_transaction()
-            self._run()
+                self._run()
+            elif session.has_something_to_say:
+                self._run()
 
         self._transaction.deliver(answer)
 

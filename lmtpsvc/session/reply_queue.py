@@ -81,6 +81,13 @@ class ReplyQueue:
         return len(self._slots) >= count and self.outstanding >= count
 
     @property
+    def is_ready(self) -> bool:
+        """
+        There is something to be drained.
+        """
+        return bool(self._ready or (self._slots and self._slots[0].reply is not None))
+
+    @property
     def is_full(self) -> bool:
         """
         There is so much to be drained that no more should be said before it is.

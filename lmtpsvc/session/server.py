@@ -239,6 +239,13 @@ class ServerSession:
         return len(self._replies) > 0 or self._asked is not None
 
     @property
+    def has_something_to_say(self) -> bool:
+        """
+        There is something in `data_to_send`.
+        """
+        return self._replies.is_ready
+
+    @property
     def has_much_to_say(self) -> bool:
         """
         No further command is read before what there is in `data_to_send` has been taken; then see
