@@ -17,13 +17,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ..client import TLS, Client, Delivery, Dialect, Outcome, PoolLimits, Stage, address
 from ..envelope import UNKNOWN_HOST, Address, Mailbox, Recipient, Sender
 from ..errors import DeliveryError, refusal
-from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITellsWhere
+from ..interfaces import Capabilities, IBackend, IMessage, ITellsWhere
 from ..outgoing.destination import destination
 from ..replies import (
     BAD_MAILBOX,
@@ -38,7 +37,7 @@ from ..replies import (
 from ..response_codes import MAILDATA, read
 from .forward_breaker import Breaker
 from .forward_referral import Referral, referral_in
-from .forward_settings import SYNOPSIS, ForwardSettings, field_in, from_words
+from .forward_settings import ForwardSettings, field_in
 from .forward_text import is_in_a_loop, passed_on
 from .forward_wishes import policy, wishes_for_all, wishes_for_recipient
 
@@ -470,36 +469,3 @@ def _has_ended(passenger: _Passenger) -> bool:
         passenger.errback(refusal(OUT_OF_TIME))
         return True
     return False
-
-
-@implementer(IPlugin, IBackendFactory)
-class ForwardFactory:
-    """
-    Makes a `ForwardBackend`.
-    """
-
-    name = "forward"
-    synopsis = SYNOPSIS
-    help = """\
-Gives mail to another LMTP or SMTP server; each recipient's reply is that server's.
-
-DESTINATION  HOST:PORT, unix:PATH, or any client endpoint of Twisted's; {node} is the host that the
-          directory says the mailbox is on (node=), and {domain} that of the address: {node}:24.
-protocol  of that server.
-tls       none; may (if it is offered), encrypt (or nothing), must (and its certificate is verified, in
-          the name of the host or of name, by the system's authorities or those in ca).
-certificate  a PEM file with our own certificate and its key.
-login     and password_file, with the password on its first line, to authenticate.
-connections  to one destination, at most.
-retry     how often a server is tried that could not be reached; mail for it is refused meanwhile (451).
-referrals go where a node says that the mailbox is: [REFERRAL lmtp://HOST/], or Dovecot's way.
-xclient   tell a server that lets us who our client is, and how long it waits.
-binary    all these servers take BINARYMIME, so that clients may send it.
-maildata  ask the first node where its copy lies, and tell the others, which may link it.
-"""
-
-    def build(self, reactor: object, *words: str, **options: str) -> IBackend:
-        """
-        Make the backend; nobody is connected to yet.
-        """
-        return ForwardBackend(from_words(reactor, words, options), reactor)

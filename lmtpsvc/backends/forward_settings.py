@@ -13,14 +13,8 @@ from attrs import field, frozen
 from ..client import TLS, Dialect, Encryption, Login
 from ..outgoing.destination import destination
 from ..quantities import count, seconds
+from .forward_factory import SYNOPSIS
 from .words import choice, quantity
-
-SYNOPSIS: Final = (
-    "forward:DESTINATION[:protocol=lmtp|smtp][:tls=none|may|encrypt|must][:name=HOST][:ca=FILE]"
-    "[:certificate=FILE][:login=USER][:password_file=FILE][:connections=10][:retry=10s]"
-    "[:referrals=yes|no][:xclient=yes|no][:maildata=no|yes]"
-    "[:binary=no|yes]"
-)
 
 #: What may stand in a destination: what the directory says, and the domain of the recipient.
 FIELDS: Final = ("node", "domain")

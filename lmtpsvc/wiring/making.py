@@ -8,13 +8,11 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from ..auth.authority import CheckerAuthority
 from ..auth.specs import checker_from_string
 from ..config import ListeningConfig, Problem
 from ..in_thread import in_pool_of
 from ..interfaces import IDirectory
 from ..server.tls import ServerTLS, TLSFiles, UnusableTLS
-from ..session.auth import Auth
 from ..session.extensions import Extension, Extensions
 from ..session.standard import standard_extensions
 from ..specs import directory_from_string, extension_from_string
@@ -83,6 +81,10 @@ class Making(Generic[C]):
         made = list(asked_for)
         checkers = self._checkers()
         if checkers:
+            # SCRAM takes more than a megabyte, and most services know no passwords.
+            from ..auth.authority import CheckerAuthority  # noqa: PLC0415
+            from ..session.auth import Auth  # noqa: PLC0415
+
             made.append(Auth(CheckerAuthority(checkers, in_pool_of(self.reactor))))
         for number, words in enumerate(self.config.extension, 1):
             try:

@@ -1,28 +1,30 @@
 """
 Where delivery reports are handed in: the words of ``--dsn``.
+
+The client is imported when there is such a server: it takes more than a megabyte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..client import TLS, Client, Dialect, Outcome
 from ..delivery.reporting import Reporter
 from ..envelope import Address, Sender
 from ..in_thread import InThread
 from ..replies import Reply
+
+if TYPE_CHECKING:
+    from ..client import Client, Outcome
 
 #: Seconds for one attempt.
 SECONDS: Final = 300.0
 
 #: In place of the words: the relay in front reports.
 RELAYED: Final = "relayed"
-
-_DIALECTS: Final = {"smtp": Dialect.SMTP, "lmtp": Dialect.LMTP}
 
 
 def submission_client(reactor: Any, words: str, hostname: str) -> Client:
@@ -33,12 +35,15 @@ def submission_client(reactor: Any, words: str, hostname: str) -> Client:
     Raises:
         ValueError: They name none.
     """
+    from ..client import TLS, Client, Dialect  # noqa: PLC0415 - see above
+
+    dialects = {"smtp": Dialect.SMTP, "lmtp": Dialect.LMTP}
     dialect, _, rest = words.partition(":")
-    to = rest if dialect in _DIALECTS else words
+    to = rest if dialect in dialects else words
     return Client(
         reactor,
         to,
-        dialect=_DIALECTS.get(dialect, Dialect.SMTP),
+        dialect=dialects.get(dialect, Dialect.SMTP),
         hostname=hostname,
         tls=TLS.MAY,
     )

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from lmtpsvc import replies
-from lmtpsvc.backends.forward import MARGIN_SECONDS, ForwardBackend, ForwardFactory
+from lmtpsvc.backends.forward import MARGIN_SECONDS, ForwardBackend
 from lmtpsvc.backends.forward_breaker import ENOUGH, Breaker
+from lmtpsvc.backends.forward_factory import ForwardFactory
 from lmtpsvc.backends.forward_referral import Referral, referral_in
 from lmtpsvc.backends.forward_settings import from_words
 from lmtpsvc.backends.forward_text import passed_on

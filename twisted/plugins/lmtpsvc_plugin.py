@@ -8,7 +8,7 @@ reactor.
 from twisted.application.service import ServiceMaker
 
 from lmtpsvc.auth.plugins import ProofFactory, ScramFactory
-from lmtpsvc.backends.forward import ForwardFactory
+from lmtpsvc.backends.forward_factory import ForwardFactory
 from lmtpsvc.backends.maildir import MaildirFactory
 from lmtpsvc.backends.mbox import MboxFactory
 from lmtpsvc.backends.pipe import PipeFactory
