@@ -8,9 +8,8 @@ import json
 import re
 from collections.abc import Mapping
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from attrs import frozen
 from twisted.logger import Logger, LogLevel
 
 from ..envelope import Client, Envelope, Recipient
@@ -31,8 +30,7 @@ _NOTHING: Final[Mapping[str, str]] = {}
 _is_word = re.compile(r'[^\s"=\\]+').fullmatch
 
 
-@frozen
-class Timing:
+class Timing(NamedTuple):
     """
     Seconds spent on one recipient: to find out who it is, to store the message, and in all since
     the client began to send the text.
