@@ -7,6 +7,7 @@ One place for the words a client reads: whoever wants to know what is said when,
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from attrs import field, frozen
 
@@ -163,6 +164,7 @@ class AddressReply:
 # ── greetings and farewells ──────────────────────────────────────────────────────────────────────
 
 
+@lru_cache(maxsize=16)
 def greeting(hostname: str) -> Reply:
     """
     The first line a client sees.  RFC 2034 §4 keeps enhanced codes out of it.
@@ -170,6 +172,7 @@ def greeting(hostname: str) -> Reply:
     return Reply(220, f"{hostname} LMTP lmtpsvc ready")
 
 
+@lru_cache(maxsize=16)
 def smtp_greeting(hostname: str) -> Reply:
     """
     The same in SMTP (RFC 5321 §4.2).
@@ -177,6 +180,7 @@ def smtp_greeting(hostname: str) -> Reply:
     return Reply(220, f"{hostname} ESMTP lmtpsvc ready")
 
 
+@lru_cache(maxsize=16)
 def goodbye(hostname: str) -> Reply:
     """
     The answer to QUIT.

@@ -5,10 +5,11 @@ Values that travel through every layer.
 from __future__ import annotations
 
 import pytest
+from attrs import evolve, fields
 from hypothesis import given
 from hypothesis.strategies import characters, text
 
-from lmtpsvc.envelope import NO_PARAMETERS, Address, Mailbox, Recipient, Sender
+from lmtpsvc.envelope import NO_PARAMETERS, Address, Client, Mailbox, Recipient, Sender
 from lmtpsvc.wire.paths import parse_rcpt
 
 
@@ -109,3 +110,13 @@ def test_no_parameters_stay_none() -> None:
     with pytest.raises(TypeError):
         recipient.parameters["NOTIFY"] = "NEVER"  # type: ignore[index]  # that is what is tested
     assert {} == dict(NO_PARAMETERS)
+
+
+def test_a_client_with_another_name() -> None:
+    """
+    All else stays as it was, whatever else there will be.
+    """
+    known: dict[str, object] = {each.name: object() for each in fields(Client)}
+    client = Client(**known)  # type: ignore[arg-type]  # told apart is all that they are to be
+
+    assert evolve(client, name="mx") == client.named("mx")

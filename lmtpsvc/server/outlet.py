@@ -5,14 +5,19 @@ Outlet: the short way for replies to the socket.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Server
+from twisted.python.failure import Failure
+
+_DONE: Final = Failure(ConnectionDone())
 
 
 class Outlet:
     """
-    Writes to a plain TCP or UNIX connection at once.
+    Writes to a plain TCP or UNIX connection, and closes it, at once.
 
     A Twisted transport keeps what is written until the reactor has asked the kernel whether it may
     be sent.  A reply is short and its client is waiting for it, so it nearly always may; not asking
@@ -44,3 +49,17 @@ class Outlet:
             octets = octets[sent:]
             self._send = None
         self._transport.write(octets)
+
+    def close(self) -> None:
+        """
+        Close the connection, now or as soon as all has been sent: the protocol may hear that it is
+        lost before this returns.
+        """
+        transport = self._transport
+        if self._send is not None and isinstance(transport, Server) and transport.connected:
+            # As the reactor does it, once it has been told to wait for a socket that may be written
+            # to, has waited, and has written nothing.
+            self._send = None
+            transport.connectionLost(_DONE)
+        else:
+            transport.loseConnection()

@@ -57,7 +57,6 @@ class Transport(Shape):
     What a connection does with its transport: TCP, UNIX and TLS all can.
     """
 
-    def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
@@ -108,13 +107,14 @@ class LMTPProtocol(Protocol):
         assert transport is not None
         self._connection = connection = cast("Transport", transport)
         self._outlet = Outlet(transport)
-        known = self._facts(transport)
+        peer = transport.getPeer()
+        known = self._facts(transport, peer)
         factory = self.factory
         self._tls = factory.tls
         self._session = factory.speaks(
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
-        if ITCPTransport.providedBy(transport) and hasattr(transport.getPeer(), "port"):
+        if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
             # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
             # takes a UNIX connection for a TCP one.)
             transport.setTcpNoDelay(True)
@@ -245,7 +245,8 @@ class LMTPProtocol(Protocol):
                 # The last word of TLS is the other side's, and has to be read.
                 self._reading = True
                 connection.resumeProducing()
-            connection.loseConnection()
+            assert self._outlet is not None, "made with the connection"
+            self._outlet.close()
         else:
             self._regulate()
 
@@ -362,11 +363,10 @@ class LMTPProtocol(Protocol):
         self._outlet = Outlet(transport)
         self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
 
-    def _facts(self, transport: ITransport) -> Connection:
+    def _facts(self, transport: ITransport, peer: object) -> Connection:
         """
         What is known of the connection when it has just been made.
         """
-        peer = transport.getPeer()
         host = getattr(peer, "host", "local")
         port, identifier = getattr(peer, "port", None), ""
         trusted = self.factory.trusts(host)

@@ -109,6 +109,15 @@ class Extensions:
         #: Verbs that wait until every command before them has been answered.
         self.barriers = frozenset(verb for each in self._extensions for verb in each.barriers)
         self._actions: tuple[Mapping[bytes, VerbAction], Mapping[bytes, VerbAction]] | None = None
+        # Who is asked whether it is there, and for its line, by those who do not always say the same.
+        self._announcements = tuple(
+            (
+                each.is_available if each in self._choosy else _always,
+                each.announcement if _says_more(each) else None,
+                each.keyword,
+            )
+            for each in self._extensions
+        )
         # The answer to LHLO is one of very few.
         self._hello = lru_cache(maxsize=64)(partial(MultilineReply, 250))
         keywords = [each.keyword for each in self._extensions]
@@ -176,12 +185,11 @@ class Extensions:
         """
         The answer to LHLO (RFC 5321 §4.1.1.1).
         """
-        choosy = self._choosy
         announced = [
             line
-            for each in self._extensions
-            if (each not in choosy or each.is_available(session))
-            and (line := each.announcement(session))
+            for is_available, announcement, keyword in self._announcements
+            if is_available(session)
+            and (line := keyword if announcement is None else announcement(session))
         ]
         return self._hello((hostname, *announced))
 
@@ -243,3 +251,14 @@ class Extensions:
                 raise CommandError(replies.UNKNOWN_PARAMETER)
             parsed[keyword] = parser(value)
         return parsed
+
+
+def _always(_session: ServerSession) -> bool:
+    return True
+
+
+def _says_more(extension: Extension) -> bool:
+    """
+    It announces itself with another line than its keyword.
+    """
+    return type(extension).announcement is not Extension.announcement

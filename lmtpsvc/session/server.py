@@ -578,7 +578,7 @@ class ServerSession:
     def _lhlo(self, argument: bytes) -> None:
         after = advance(self._state, Verb.LHLO)
         name = parse_hello(argument)
-        self.client = evolve(self.client, name=self._told_name or name)
+        self.client = self.client.named(self._told_name or name)
         self._forget_transaction()
         self._state = after
         self._replies.put(self._extensions.capabilities(self._hostname, self))
