@@ -18,6 +18,9 @@ from .log import NAMESPACE
 
 _log = Logger(namespace="lmtpsvc.json_log")
 
+# `json.dumps` makes another each time.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 _FIELDS = (
     "transaction",
     "client",
@@ -47,6 +50,10 @@ class _Quietly:
     """
 
     _failed = False
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Nobody has given us a formatter, and the standard one looks for more than there is.
+        return record.getMessage()
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._failed:
@@ -108,6 +115,8 @@ class _Observer:
         if event.get("log_namespace") != NAMESPACE:
             return
         said = {"time": event["log_time"]}
-        said.update((name, event[name]) for name in _FIELDS if name in event)
-        line = json.dumps(said, ensure_ascii=False)
+        for name in _FIELDS:
+            if name in event:
+                said[name] = event[name]
+        line = _encode(said)
         self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
