@@ -19,6 +19,7 @@ from .relay.queue import Queue
 from .relay.routes import IRouter
 from .relay.schedule import Schedule
 from .relay_options import RelayOptions
+from .server.allocation import keep_memory
 from .server.factory import LMTPFactory
 from .server.hangup import Hangup
 from .server.plan import CannotReload, CurrentPlan, Plan
@@ -160,6 +161,7 @@ def makeService(options: RelayOptions) -> IService:
     """
     Join the parts; nothing here can fail.
     """
+    keep_memory()
     current = Running(options)
     plan = current.plan(options.parts)
     factory = LMTPFactory(plan.agent, plan.extensions)

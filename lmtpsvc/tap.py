@@ -20,6 +20,7 @@ from .interfaces import IBackend
 from .limits import Limits
 from .networks import Networks
 from .options import Options
+from .server.allocation import keep_memory
 from .server.command import Account
 from .server.factory import LMTPFactory
 from .server.hangup import Hangup
@@ -47,6 +48,7 @@ def makeService(options: Options) -> IService:
     """
     Join the parts; nothing here can fail.
     """
+    keep_memory()
     if options["workers"] > 1:
         return _supervisor(options)
     reactor = options.reactor
