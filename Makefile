@@ -4,7 +4,7 @@
 # make format       lay the code out
 # make coverage     the tests that need no peers, and which lines they leave out
 # make test-oldest  the same tests with the oldest versions that pyproject.toml allows
-# make bench        deliveries per second, beside Dovecot's if that is installed; needs smtp-source
+# make bench        how fast it is here, beside Dovecot if that is installed; make bench BENCH=--help
 # make clean        remove the virtual environments
 
 PYTHON ?= python3
@@ -39,8 +39,8 @@ test-oldest: $(OLDEST)/test.stamp
 	$(OLDEST)/bin/python -m pytest -m '$(UNIT)' $(PYTEST)
 	$(OLDEST)/bin/python -m pytest tests/pop3/test_service.py  # twisted.mail as it was, too
 
-bench: $(VENV)/run.stamp
-	$(BIN)/python benchmarks/deliver.py $(BENCH)
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf $(VENV) $(OLDEST)
@@ -59,6 +59,10 @@ $(VENV)/venv.stamp:
 
 $(VENV)/run.stamp: $(VENV)/venv.stamp pyproject.toml
 	$(BIN)/python $(PIP) install -e .
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	$(BIN)/python $(PIP) install -e '.[bench]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

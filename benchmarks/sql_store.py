@@ -24,14 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path.insert(0, str(REPOSITORY))
 
 SESSIONS = (1, 10, 50)
 OCTETS = 4096
@@ -93,7 +93,7 @@ def run_store(url: str, sessions: int, seconds: float) -> None:
     What that process does.
     """
     from twisted.internet import reactor
-    from twisted.internet.defer import gatherResults, inlineCallbacks
+    from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
     from lmtpsvc.backends.sql.factory import SQLFactory
     from lmtpsvc.backends.sql.reading import Store
@@ -106,7 +106,7 @@ def run_store(url: str, sessions: int, seconds: float) -> None:
     end = 0.0
 
     @inlineCallbacks
-    def session(number: int) -> Iterator[Any]:
+    def session(number: int) -> Generator[Deferred[Any], Any, None]:
         nonlocal answered
         message = 0
         while time.perf_counter() < end:
@@ -122,7 +122,7 @@ def run_store(url: str, sessions: int, seconds: float) -> None:
             answered += 1
 
     @inlineCallbacks
-    def main() -> Iterator[Any]:
+    def main() -> Generator[Deferred[Any], Any, None]:
         nonlocal end, answered
         # The first deliveries make mailboxes, connections and statements.
         for warm in (0.5, seconds):
@@ -133,10 +133,10 @@ def run_store(url: str, sessions: int, seconds: float) -> None:
             rate = answered / (time.perf_counter() - begun)
         yield backend.stopService()
         print(rate)
-        reactor.stop()  # type: ignore[attr-defined]  # untyped
+        reactor.stop()
 
-    reactor.callWhenRunning(main)  # type: ignore[attr-defined]  # untyped
-    reactor.run()  # type: ignore[attr-defined]  # untyped
+    reactor.callWhenRunning(main)
+    reactor.run()
     with Store.at(url) as found:
         boxes = found.mailboxes()
     assert sum(box.messages for box in boxes) >= answered, "something is missing"
@@ -220,7 +220,7 @@ def database(kind: str, directory: Path) -> Iterator[Callable[[], str]]:
     """
     What makes new databases of a kind, all in *directory*.
     """
-    import databases
+    from tests import databases
 
     if kind == "sqlite":
         numbers = iter(range(1000))

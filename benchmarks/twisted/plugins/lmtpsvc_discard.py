@@ -1,7 +1,7 @@
 """
-The name of the backend that benchmarks use; seen by twistd when ``benchmarks`` is on its path.
+The name of the backend that benchmarks use; seen by twistd when ``benchmarks`` and what holds it are on its path.
 """
 
-from discard import DiscardFactory
+from benchmarks.discard import DiscardFactory
 
 discard = DiscardFactory()
