@@ -12,6 +12,7 @@ import argparse
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -29,12 +30,11 @@ from .workloads import IDLE, WORKLOADS
 RESULTS = Path("build/benchmark/results.json")
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """
     Measure what the words ask for, print the tables, and draw the pictures.
     """
-    arguments = parse()
-    signal.signal(signal.SIGTERM, _leave)
+    arguments = parse(words)
     try:
         if arguments.again:
             results = Results.load(arguments.results)
@@ -60,7 +60,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """
     What somebody wants to know.
     """
@@ -111,7 +111,7 @@ def parse() -> argparse.Namespace:
     add("--results", type=Path, default=RESULTS, help=f"JSON with all runs ({RESULTS})")
     add("--pictures", type=Path, default=RESULTS.parent, help=f"for SVG ({RESULTS.parent})")
     add("--again", action="store_true", help="measure nothing: tables and pictures of --results")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def choose(arguments: argparse.Namespace) -> dict[str, Server]:
@@ -190,4 +190,5 @@ def draw(results: Results, directory: Path) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)
     sys.exit(main())

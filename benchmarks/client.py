@@ -90,11 +90,13 @@ class Sent:
 
 class Client:
     """
-    As many sessions as the workload wants, with a server on a port of this machine.
+    As many sessions as the workload wants, over what *connect* gives.
     """
 
-    def __init__(self, port: int, workload: Workload, ledger: Ledger) -> None:
-        self._port = port
+    def __init__(
+        self, connect: Callable[[], socket.socket], workload: Workload, ledger: Ledger
+    ) -> None:
+        self._new_connection = connect
         self._workload = workload
         self._ledger = ledger
         self._text: Text = text_of(workload.octets)
@@ -214,9 +216,8 @@ class Client:
                 self._read(session)
 
     def _connect(self) -> None:
-        connection = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
+        connection = self._new_connection()
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sessions[connection.fileno()] = Session(connection)
         self._epoll.register(connection, EPOLLIN)
 
@@ -285,7 +286,7 @@ class Client:
             session.stage = Stage.NOTHING
             self._busy -= 1
             return
-        session.number, session.users = self._ledger.number(), self._choose()
+        session.number, session.users = self._ledger.number(self._text.octets), self._choose()
         words = [b"MAIL FROM:<sender@bench.example>\r\n"]
         words += [_rcpt(user) for user in session.users]
         words.append(b"DATA\r\n")
@@ -321,6 +322,19 @@ class Client:
         for reply in replies:
             if not reply.startswith(code):
                 raise LoadError(f"expected {code.decode()}, heard {reply!r}")
+
+
+def to_port(port: int) -> Callable[[], socket.socket]:
+    """
+    What connects to a port of this machine.
+    """
+
+    def connect() -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    return connect
 
 
 def _rcpt(user: int) -> bytes:

@@ -7,15 +7,16 @@ A server is started once for all points of a series, the small ones first.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 
 from attrs import evolve, frozen
 
 from .mailboxes import fill, make
-from .measure import Running, send_to_all, started, timed, warm
+from .measure import Running, Stock, send_to_all, started, timed, warm
 from .place import Place
 from .runs import Run
-from .servers import Server
+from .servers import NOBODY, Server
 from .workloads import KB, MB, WORKLOADS, Workload
 
 _BASE = WORKLOADS["b"]
@@ -27,7 +28,8 @@ class Series:
     """
     Something that grows: what it is called, over which points, and how one of them is measured.
 
-    *stored* says that it is about the store, and nothing for a server that has none.
+    *stored* says that it is about the store, and nothing for a server that has none; *stock* makes a
+    store that all servers use, one after the other.
     """
 
     title: str
@@ -35,6 +37,7 @@ class Series:
     stored: bool
     prepare: Callable[[Running], None]
     measure: Callable[[Running, int, float], Run]
+    stock: Callable[[Place], Stock] | None = None
 
 
 def _nothing(here: Running) -> None:
@@ -49,7 +52,7 @@ def _nothing(here: Running) -> None:
 def _sessions(here: Running, count: int, seconds: float) -> Run:
     workload = evolve(_BASE, title=f"{count} sessions", sessions=count)
     warm(here, workload)
-    return timed(here, workload, seconds, count)
+    return timed(here, workload, seconds, str(count))
 
 
 # ── recipients ───────────────────────────────────────────────────────────────────────────────────
@@ -64,7 +67,7 @@ def _for_many(here: Running) -> None:
 def _recipients(here: Running, count: int, seconds: float) -> Run:
     title = f"{count} recipients"
     workload = Workload(title, sessions=4, recipients=count, users=_MANY)
-    return timed(here, workload, seconds, count)
+    return timed(here, workload, seconds, str(count))
 
 
 # ── octets ───────────────────────────────────────────────────────────────────────────────────────
@@ -81,7 +84,7 @@ def _for_usual(here: Running) -> None:
 def _octets(here: Running, count: int, seconds: float) -> Run:
     most = max(_OCTETS // count, 8)
     workload = Workload(f"{count} octets", sessions=4, octets=count, most=most)
-    return timed(here, workload, seconds, count)
+    return timed(here, workload, seconds, str(count))
 
 
 # ── users ────────────────────────────────────────────────────────────────────────────────────────
@@ -91,20 +94,29 @@ _NEWCOMERS = 500_000
 _USERS = (10, 100, 1000, 10_000, 100_000)
 
 
-def _for_users(here: Running) -> None:
-    make(here.store, range(_USERS[-1]), here.server.owner)
+def _for_users(place: Place) -> Stock:
+    """
+    So many mailboxes take a minute, and another to delete; all servers use the same.
+    """
+    stock = Stock(place.fresh() / "mail")
+    stock.store.mkdir()
+    owner = NOBODY if os.geteuid() == 0 else None
+    if owner is not None:
+        shutil.chown(stock.store, owner, "nogroup")
+    make(stock.store, range(_USERS[-1]), owner)
     os.sync()
+    return stock
 
 
 def _users(here: Running, count: int, seconds: float) -> Run:
     workload = evolve(_BASE, title=f"{count} users", users=range(count))
-    return timed(here, workload, seconds, count)
+    return timed(here, workload, seconds, str(count))
 
 
 def _new_users(here: Running, count: int, seconds: float) -> Run:
     first = _NEWCOMERS + count
     workload = evolve(_BASE, title=f"{count} new users", users=range(first, first + count))
-    return timed(here, workload, seconds, count)
+    return timed(here, workload, seconds, str(count))
 
 
 # ── messages in the mailbox ──────────────────────────────────────────────────────────────────────
@@ -123,7 +135,7 @@ def _messages(here: Running, count: int, seconds: float) -> Run:
     workload = evolve(_BASE, title=f"{count} messages", users=range(count, count + 1))
     # Whoever lists what is there, does so before the clock runs.
     send_to_all(here, workload)
-    return timed(here, workload, seconds, count)
+    return timed(here, workload, seconds, str(count))
 
 
 # ── all ──────────────────────────────────────────────────────────────────────────────────────────
@@ -133,20 +145,22 @@ SERIES = {
     SESSIONS: Series("sessions", _TO_1000, False, _nothing, _sessions),
     "recipients": Series("recipients of each message", _TO_1000, False, _for_many, _recipients),
     "octets": Series("octets of each message", _SIZES, False, _for_usual, _octets),
-    "users": Series("users with mailboxes", _USERS, True, _for_users, _users),
+    "users": Series("users with mailboxes", _USERS, True, _nothing, _users, _for_users),
     "new-users": Series("users without mailboxes", _USERS, True, _nothing, _new_users),
     "messages": Series("messages in the mailbox", _MESSAGES, True, _for_messages, _messages),
 }
 
 
-def points(series: Series, server: Server, place: Place, seconds: float) -> Iterator[Run]:
+def points(
+    series: Series, server: Server, place: Place, stock: Stock | None, seconds: float
+) -> Iterator[Run]:
     """
     Measure a series for one server, point by point.
 
     Raises:
         StartError, LoadError: as for a single run.
     """
-    with started(server, place) as here:
+    with started(server, place, stock) as here:
         series.prepare(here)
         for count in series.points:
             yield series.measure(here, count, seconds)

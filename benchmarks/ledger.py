@@ -52,13 +52,15 @@ class Ledger:
     """
 
     numbered: int = 0
+    largest: int = 0
     entries: set[tuple[int, int]] = field(factory=set)
 
-    def number(self) -> int:
+    def number(self, octets: int) -> int:
         """
-        A number for a new message.
+        A number for a new message of so many octets.
         """
         self.numbered += 1
+        self.largest = max(self.largest, octets)
         return self.numbered
 
     def compare(self, store: Path) -> Findings:
@@ -69,10 +71,8 @@ class Ledger:
         damaged = 0
         # One file, with a link for each recipient, is read once.
         known: dict[int, int | None] = {}
-        for box in (store / DOMAIN).glob("*"):
-            for entry in os.scandir(box / "new") if (box / "new").is_dir() else ():
-                if entry.name.endswith(BEFORE):
-                    continue
+        for name in os.listdir(store / DOMAIN):
+            for entry in _entries(f"{store}/{DOMAIN}/{name}/new"):
                 inode = entry.inode()
                 if inode not in known:
                     known[inode] = _number(entry.path)
@@ -80,7 +80,7 @@ class Ledger:
                 if number is None:
                     damaged += 1
                 else:
-                    found[number, int(box.name[1:])] += 1
+                    found[number, int(name[1:])] += 1
         return Findings(
             acknowledged=len(self.entries),
             missing=len(self.entries - found.keys()),
@@ -88,6 +88,17 @@ class Ledger:
             damaged=damaged,
             extra=len(found.keys() - self.entries),
         )
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    """
+    The files in ``new/`` that were not there before; none if there is no such directory.
+    """
+    try:
+        with os.scandir(path) as entries:
+            return [entry for entry in entries if not entry.name.endswith(BEFORE)]
+    except FileNotFoundError:
+        return []
 
 
 def _number(path: str) -> int | None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from .client import Client, LoadError, Sent
+from .client import Client, LoadError, Sent, to_port
 from .ledger import Ledger
-from .place import Place, empty
+from .place import LARGE, Place, empty
 from .processes import cpu_of, forget_peaks, free_port, running, usage
 from .runs import Idle, Run
 from .servers import Server
@@ -23,6 +23,16 @@ from .workloads import KB, USERS, Workload
 #: How long an idle machine has to settle, in seconds, before memory is read.
 _SETTLING = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@frozen
+class Stock:
+    """
+    A store, and the ledger of what was put into it.
+    """
+
+    store: Path
+    ledger: Ledger = field(factory=Ledger)
 
 
 @frozen
@@ -39,28 +49,31 @@ class Running:
 
 
 @contextmanager
-def started(server: Server, place: Place, *, look_up: bool = True) -> Iterator[Running]:
+def started(
+    server: Server, place: Place, stock: Stock | None = None, *, look_up: bool = True
+) -> Iterator[Running]:
     """
-    Run a server on an empty store; in the end, look there for all that it has acknowledged, unless
-    the mail is not ours.
+    Run a server on a store, which is empty if none is given; in the end, look there for all that it
+    has acknowledged, unless the mail is not ours.
 
     Raises:
         StartError: It does not start.
         LoadError: Something is missing, or damaged, or nobody was told of it.
     """
     work = place.fresh()
-    store = work / "mail"
-    store.mkdir()
+    if stock is None:
+        stock = Stock(work / "mail")
+        stock.store.mkdir()
     port = free_port()
-    command = server.command(work, store, port)
+    command = server.command(work, stock.store, port)
     with running(command, port, work / "out", server.environment) as pid:
-        here = Running(server, store, port, [pid])
-        yield here
+        yield Running(server, stock.store, port, [pid], stock.ledger)
     if server.keeps and look_up:
-        findings = here.ledger.compare(store)
+        findings = stock.ledger.compare(stock.store)
         if not findings.good:
             raise LoadError(f"{server.name} has lost or spoiled mail: {findings}")
-    empty(store)
+    if stock.ledger.largest >= LARGE:
+        empty(stock.store)
 
 
 def warm(here: Running, workload: Workload) -> None:
@@ -75,7 +88,7 @@ def send_to_all(here: Running, workload: Workload) -> None:
     """
     A message for each of the users of a workload.
     """
-    client = Client(here.port, workload, here.ledger)
+    client = Client(to_port(here.port), workload, here.ledger)
     try:
         client.open()
         client.send_to_all()
@@ -83,14 +96,14 @@ def send_to_all(here: Running, workload: Workload) -> None:
         client.close()
 
 
-def timed(here: Running, workload: Workload, seconds: float, point: float | str) -> Run:
+def timed(here: Running, workload: Workload, seconds: float, point: str) -> Run:
     """
     Send for so long.
 
     Raises:
         LoadError: The server did what makes a measurement worthless.
     """
-    client = Client(here.port, workload, here.ledger)
+    client = Client(to_port(here.port), workload, here.ledger)
     try:
         client.open()
         with watched(here) as watch:
@@ -121,7 +134,7 @@ class Watch:
         self._usage = usage(self._here.pids)
         self._cpu = self._usage.cpu - self._cpu
 
-    def run(self, workload: Workload, sent: Sent, point: float | str) -> Run:
+    def run(self, workload: Workload, sent: Sent, point: str) -> Run:
         """
         What all of it comes to.
         """
@@ -172,7 +185,7 @@ def idle(server: Server, place: Place, connections: int) -> Idle:
     with started(server, place) as here:
         # What is made for the first connection, or the first message, is not made for each.
         send_to_all(here, evolve(workload, octets=KB, users=range(100)))
-        client = Client(here.port, workload, here.ledger)
+        client = Client(to_port(here.port), workload, here.ledger)
         try:
             time.sleep(_SETTLING)
             before = usage(here.pids).shared

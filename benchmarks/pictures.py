@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from attrs import frozen
+from attrs import evolve, frozen
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from .growth import SERIES
 from .runs import Run, in_order, middle, of
@@ -59,12 +59,13 @@ _LATE = Panel(
 _CPU = Panel("CPU per delivery, µs", lambda run: run.cpu_per_delivery, logarithmic=True)
 _MEGABYTES = Panel("MB per second", lambda run: run.megabytes, logarithmic=True)
 _MEMORY = Panel("memory of the server, MB", lambda run: run.memory, logarithmic=True)
-_MANY = Panel("deliveries per second", lambda run: run.rate, logarithmic=True)
+_PEAK = Panel("peak memory of the server, MB", lambda run: run.peak)
+_MANY = evolve(_RATE, logarithmic=True)
 
 _PANELS: dict[str, Sequence[Panel]] = {
-    "sessions": (_MANY, _LATE, _MEMORY),
+    "sessions": (_RATE, _LATE, _MEMORY),
     "recipients": (_MANY, _CPU),
-    "octets": (_MEGABYTES, _MEMORY),
+    "octets": (_MEGABYTES, _PEAK),
     "users": (_RATE, _CPU),
     "new-users": (_RATE, _CPU),
     "messages": (_RATE, _CPU),
@@ -83,6 +84,7 @@ def draw(name: str, runs: Sequence[Run], path: Path) -> None:
             _plot(axes, panel, runs)
             axes.set_xlabel(SERIES[name].title)
             if name == "octets":
+                axes.set_xticks([KB, 16 * KB, 256 * KB, 4 * MB, 50 * MB])
                 axes.xaxis.set_major_formatter(FuncFormatter(_octets))
         lines, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(lines, names, loc="outside upper left", ncols=len(names), frameon=False)
@@ -109,13 +111,14 @@ def _plot(axes: Axes, panel: Panel, runs: Sequence[Run]) -> None:
         )
     axes.set_title(panel.title, fontsize=9, loc="left")
     axes.set_xscale("log")
-    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
-    axes.xaxis.set_major_formatter(plain)
     if panel.logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
         axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(plain)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_locator(NullLocator())
     axes.grid(visible=True)
 
 

@@ -21,14 +21,14 @@ class Run:
     """
     One load on one server.
 
-    *point* is the key of a workload, or what grows.  *seconds* are those of the load, *cpu* those of
+    *point* is the key of a workload, or the number that grows.  *seconds* are those of the load, *cpu* those of
     processors that the server took, *client* those that the client took, *others* what the machine
     did besides, as a share of it.  *peak* and *memory* are MB, peaks summed up and shared pages
     counted once.  Latencies are seconds from the final dot to a reply; None if they are not known.
     """
 
     server: str
-    point: float | str
+    point: str
     messages: int
     deliveries: int
     octets: int
@@ -127,11 +127,12 @@ class Results:
         Raises:
             ValueError: That is not what is in there.
         """
-        converter = cattrs.Converter()
-        converter.register_structure_hook(float | str, lambda value, _: value)
         try:
-            return converter.structure(json.loads(path.read_text()), cls)
-        except (cattrs.BaseValidationError, TypeError) as problem:
+            found = json.loads(path.read_text())
+            if not isinstance(found, dict):
+                raise TypeError("no object")
+            return cattrs.structure(found, cls)
+        except (cattrs.BaseValidationError, TypeError, ValueError) as problem:
             raise ValueError(f"{path} has no results: {problem}") from None
 
 
@@ -150,7 +151,7 @@ def middle(runs: Iterable[Run], what: Callable[[Run], float | None]) -> float:
     return median(map(what, runs)) or 0.0
 
 
-def of(runs: Iterable[Run], server: str, point: float | str) -> list[Run]:
+def of(runs: Iterable[Run], server: str, point: str) -> list[Run]:
     """
     The runs of one server at one point.
     """

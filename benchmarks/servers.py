@@ -112,7 +112,7 @@ service anvil {{
   chroot =
 }}
 """
-_NOBODY = "nobody"
+NOBODY = "nobody"
 
 
 def dovecot(work: Path, store: Path, port: int) -> list[str]:
@@ -121,8 +121,8 @@ def dovecot(work: Path, store: Path, port: int) -> list[str]:
     """
     for name in ("run", "state"):
         (work / name).mkdir()
-    shutil.chown(store, _NOBODY, "nogroup")
-    text = _DOVECOT.format(work=work, store=store, port=port, user=_NOBODY, group="nogroup")
+    shutil.chown(store, NOBODY, "nogroup")
+    text = _DOVECOT.format(work=work, store=store, port=port, user=NOBODY, group="nogroup")
     (work / "dovecot.conf").write_text(text)
     return ["dovecot", "-F", "-c", str(work / "dovecot.conf")]
 
@@ -131,7 +131,7 @@ def smtp_sink(work: Path, store: Path, port: int) -> list[str]:
     """
     Postfix's sink: C, one process, keeps nothing.
     """
-    privileges = ["-u", _NOBODY] if os.geteuid() == 0 else []
+    privileges = ["-u", NOBODY] if os.geteuid() == 0 else []
     return ["smtp-sink", *privileges, "-L", "-m", "20000", f"127.0.0.1:{port}", "4096"]
 
 
@@ -171,7 +171,7 @@ def known(workers: int) -> dict[str, Server]:
         if count != workers
     ]
     servers = [
-        Server(DOVECOT, dovecot, owner=_NOBODY),
+        Server(DOVECOT, dovecot, owner=NOBODY),
         *ours,
         Server(DISCARD, lmtpsvc("--backend", "discard"), keeps=False),
         Server("smtp-sink", smtp_sink, keeps=False),

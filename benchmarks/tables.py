@@ -36,7 +36,7 @@ def overview(results: Results) -> str:
     disks = ["disk, one by one", "disk, in batches"] if results.limits else []
     head = ["deliveries/s", *disks, *servers]
     lines = []
-    for key in in_order(str(run.point) for run in results.table):
+    for key in in_order(run.point for run in results.table):
         base = _rate(results.table, servers[0], key)
         limits = [limit for limit in results.limits if limit.point == key]
         if results.limits:
@@ -70,7 +70,7 @@ def details(results: Results) -> Iterable[str]:
         *("CPU s/1,000 messages", "x", "peak MB", "x"),
     ]
     servers = in_order(run.server for run in results.table)
-    for key in in_order(str(run.point) for run in results.table):
+    for key in in_order(run.point for run in results.table):
         base = of(results.table, servers[0], key)
         lines = []
         for server in servers:
@@ -122,7 +122,7 @@ def growth(name: str, runs: Sequence[Run]) -> str:
     head = [name, *(f"{server}, {what}" for server in servers for what in ("/s", "us CPU", "MB"))]
     lines = []
     for point in in_order(run.point for run in runs):
-        cells = [_octets(point) if name == "octets" else f"{point:,}"]
+        cells = [_octets(point) if name == "octets" else f"{int(point):,}"]
         for server in servers:
             found = of(runs, server, point)
             cells.append(number(middle(found, lambda run: run.rate)) if found else "–")
@@ -156,7 +156,7 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _octets(count: float | str) -> str:
+def _octets(count: str) -> str:
     value = int(count)
     return f"{value >> 20} MB" if value >= 1 << 20 else f"{value >> 10} KB"
 

@@ -48,6 +48,7 @@ class Turns:
     idle: int
     smtp_source: bool = False
     results: Results = field(factory=Results)
+    _stocks: dict[str, measure.Stock] = field(factory=dict)
 
     def run(self, place: Place) -> Results:
         """
@@ -109,8 +110,10 @@ class Turns:
         return f"{idle.kilobytes:.1f} KB each"
 
     def _grow(self, name: str, server: Server, place: Place) -> str:
-        rates = []
-        for run in growth.points(growth.SERIES[name], server, place, self.seconds):
+        series, rates = growth.SERIES[name], []
+        if series.stock is not None and name not in self._stocks:
+            self._stocks[name] = series.stock(place)
+        for run in growth.points(series, server, place, self._stocks.get(name), self.seconds):
             self.results.growth.setdefault(name, []).append(run)
             rates.append(number(run.rate))
         return f"{', '.join(rates)}/s"
