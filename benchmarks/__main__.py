@@ -96,7 +96,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         help="another checkout of lmtpsvc, such as one from before a change",
     )
     add("--rounds", type=int, help="how often each is measured (the table 3, growth 2)")
-    add("--seconds", type=float, default=None, help="for each run (the table 1.5, growth 1)")
+    add("--seconds", type=float, default=None, help="for each run (the table 1, growth 0.7)")
     add("--idle", type=int, default=500, help="connections that do nothing (default: 500)")
     add("--where", type=Path, default=Path("/var/tmp"), help="a directory on the disk (/var/tmp)")
     add(
@@ -165,7 +165,7 @@ def turns(arguments: argparse.Namespace, servers: dict[str, Server]) -> Turns:
         names=[name for name in possible if wanted is None or name in wanted],
         rounds=arguments.rounds or (3 if table else 2),
         rounds_of_growth=1 if table else arguments.rounds or 2,
-        seconds=arguments.seconds or (1.5 if table else 1.0),
+        seconds=arguments.seconds or (1.0 if table else 0.7),
         idle=arguments.idle,
         smtp_source=arguments.client == "smtp-source",
     )

@@ -62,6 +62,8 @@ def in_batches(store: Path, workload: Workload, seconds: float) -> float:
 
 
 def _boxes(store: Path, workload: Workload) -> list[str]:
+    # It takes its time to be made.
+    text_of(workload.octets)
     boxes = []
     for user in workload.users:
         box = store / DOMAIN / mailbox(user)

@@ -28,7 +28,7 @@ _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
 
 #: What a full run of the table leaves behind, about.
-ROOM = 16 * KB * MB
+ROOM = 8 * KB * MB
 #: Files from this size on give their room back once they were looked at.
 LARGE = 64 * KB
 
@@ -99,12 +99,26 @@ def new_ext4(where: Path) -> Iterator[Place]:
     with below(where) as outside:
         image, point = outside.root / "image", outside.root / "m"
         point.mkdir()
+        # All of it is written now, the file and what ext4 keeps in it: otherwise the disk below would
+        # have to find room, and the kernel to go on with its work, while we measure.
         with image.open("wb") as file:
-            file.truncate(ROOM)
-        # All of it is written now: the kernel would do so later, while we measure.
+            for _ in range(ROOM // (8 * MB)):
+                file.write(bytes(8 * MB))
+            os.fsync(file.fileno())
         whole = "lazy_itable_init=0,lazy_journal_init=0"
-        _run("mkfs.ext4", "-q", "-O", "has_journal", "-E", whole, "-T", "news", str(image))
+        _run(
+            "mkfs.ext4",
+            "-q",
+            "-O",
+            "has_journal",
+            "-E",
+            f"nodiscard,{whole}",
+            "-i",
+            "8192",
+            str(image),
+        )
         _run("mount", "-o", "loop", str(image), str(point))
+        os.sync()
         try:
             point.chmod(0o755)
             yield Place(point)
