@@ -10,7 +10,9 @@ by one, to find out whose fault it was.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -19,13 +21,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import from_os_error
+from .file_systems import FileSystem
+from .haste import Haste
 from .identity import as_user
-from .places import Place, Places
+from .places import Known, Place, Places
 from .pool import Pool
 from .posting import Posting
 from .quotas import Quotas
 from .settings import Settings
-from .sharing import Shared
+from .sharing import Shared, Sharing
 from .syncing import Syncing
 from .target import Answer, Target, fire
 
@@ -50,11 +54,14 @@ class Batch:
         places: Places,
         syncing: Syncing,
         quotas: Quotas,
+        haste: Haste,
         pool: Pool,
     ) -> None:
         self._postings = postings
         self._settings, self._places, self._syncing, self._pool = settings, places, syncing, pool
-        self._quotas = quotas
+        self._quotas, self._haste = quotas, haste
+        # By device: those that may be synced as a whole, opened before anything was written there.
+        self._file_systems: dict[int, FileSystem] = {}
         self._answers: list[Answer] = []
         # Shown, but not yet safe; and what could not be linked and needs a copy of its own.
         self._shown: list[tuple[Posting, Target]] = []
@@ -70,7 +77,8 @@ class Batch:
         try:
             postings = self._postings
             for posting in postings:
-                self._adopt(posting)
+                if self._settings.sharing is not None:
+                    self._adopt(posting, self._settings.sharing)
                 self._reserve(posting)
             while postings:
                 self._left = []
@@ -83,26 +91,30 @@ class Batch:
         finally:
             for each in self._held:
                 each.let_go()
+            for file_system in self._file_systems.values():
+                file_system.close()
             for target in all_targets:
                 # Of those that were called off, and after a defect.
-                self._end(target)
+                if target.reservation is not None:
+                    target.reservation.end()
         return self._answers
 
     def _store_round(self, postings: list[Posting]) -> None:
         together = self._syncing.whole_pays(len(postings))
-        written = [each for each in postings if self._write(each, durably=not together)]
+        watched = together or self._syncing.whole_pays(sum(len(each.targets) for each in postings))
+        written = [each for each in postings if self._write(each, together, watched)]
         if together:
             written = self._made_durable(written)
         for posting in written:
             self._show(posting)
         self._settle()
 
-    def _adopt(self, posting: Posting) -> None:
+    def _adopt(self, posting: Posting, sharing: Sharing) -> None:
         """
         Take the copy that another node has stored, if there is one.
         """
-        sharing, message = self._settings.sharing, posting.message
-        if sharing is None or not message.is_for_all:
+        message = posting.message
+        if not message.is_for_all:
             return
         name = posting.names.make(message.sizes(self._settings.line_ending))
         found = sharing.find(message, self._settings.line_ending, name)
@@ -116,24 +128,22 @@ class Batch:
         """
         Leave out the mailboxes that are full.
         """
-        for target in [target for target in posting.targets if target.quota is not None]:
-            if not self._attempt(posting, target, partial(self._reserve_for, posting, target)):
-                posting.targets.remove(target)
-
-    def _reserve_for(self, posting: Posting, target: Target) -> None:
-        assert target.quota is not None, "only those that have one come here"
-        target.reservation = self._quotas.reserve(target.place, target.quota, posting.octets)
-
-    def _end(self, target: Target, *, delivered: bool = False) -> None:
-        """
-        The room for the message is used now, or free again.
-        """
-        if target.reservation is not None:
-            target.reservation.end(delivered=delivered)
+        full: list[Target] = []
+        for target in posting.targets:
+            if target.quota is not None:
+                try:
+                    room = self._quotas.reserve(target.place, target.quota, posting.octets)
+                except Exception as error:
+                    full.append(target)
+                    self._fail(posting, target, error)
+                else:
+                    target.reservation = room
+        if full:
+            posting.targets = [target for target in posting.targets if target not in full]
 
     # ── into tmp ─────────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, posting: Posting, *, durably: bool) -> bool:
+    def _write(self, posting: Posting, together: bool, watched: bool) -> bool:
         """
         Write the message into the first mailbox that takes it; False if none does.
         """
@@ -142,31 +152,74 @@ class Batch:
             target = posting.targets.pop(0)
             if target.is_cancelled:
                 continue
-            if self._attempt(posting, target, partial(self._write_into, posting, target, durably)):
+            try:
+                if together:
+                    self._write_into(posting, target, durably=False)
+                else:
+                    with self._syncing.timed():
+                        self._write_into(posting, target, durably=True, watched=watched)
+            except Exception as error:
+                self._fail(posting, target, error)
+            else:
                 return True
         return False
 
-    def _write_into(self, posting: Posting, target: Target, durably: bool) -> None:
-        if durably:
-            with self._syncing.timed():
-                posting.write(target, durably=True)
-        else:
-            posting.write(target, durably=False)
+    def _write_into(
+        self, posting: Posting, target: Target, *, durably: bool, watched: bool = True
+    ) -> None:
+        place = target.place
+        known = self._made(place, durably=durably)
+        if watched or (known is not None and self._haste.wants_to_see(known)):
+            self._watch(place, known)
+        posting.write(target, durably=durably, calls=self._haste.calls(known, posting.octets))
+        if not durably and posting.device not in self._file_systems:
+            # Somebody has put the mailbox elsewhere since it was last looked at.
+            posting.sync()
+
+    def _made(self, place: Place, *, durably: bool) -> Known | None:
+        """
+        See to it that the Maildir is there; returns what was known of it before.
+        """
+        known = self._places.known(place)
+        if known is None:
+            self._places.make(place, durably=durably)
+        return known
+
+    def _watch(self, place: Place, known: Known | None) -> None:
+        """
+        Hear of all that is lost from now on of what is written to *place*, if that is possible.
+        """
+        if known is not None and known.device in self._file_systems:
+            return
+        with suppress(OSError), as_user(place.uid, place.gid):
+            file_system = FileSystem(os.path.join(place.directory, "tmp"))
+            self._haste.saw(file_system)
+            if self._file_systems.setdefault(file_system.device, file_system) is not file_system:
+                file_system.close()
 
     def _made_durable(self, written: list[Posting]) -> list[Posting]:
         """
         Wait for the disk to have the messages; returns those that it has.
         """
         safe: list[Posting] = []
-        for group in _by_device(written, lambda posting: posting.device):
-            whole = self._sync_whole(group[0].source_place, "tmp")
+        for device, group in _by_device(written, lambda posting: posting.device):
+            if device not in self._file_systems:
+                # Each has been synced.
+                safe += group
+                continue
+            whole = self._sync_whole(device, finally_=False)
             for posting in group:
-                source = posting.source
-                assert source is not None, "it was written"
-                if self._attempt(posting, source, posting.check if whole else posting.sync):
+                try:
+                    if not whole:
+                        posting.sync()
+                    elif posting.is_taken:
+                        posting.check()
+                except Exception as error:
+                    self._fail(posting, posting.written_to, error)
+                    if posting.targets:
+                        self._left.append(evolve(posting))
+                else:
                     safe.append(posting)
-                elif posting.targets:
-                    self._left.append(evolve(posting))
         return safe
 
     # ── into new ─────────────────────────────────────────────────────────────────────────────────
@@ -178,73 +231,76 @@ class Batch:
         unlinked: list[Target] = []
         for target in posting.targets:
             if target.begin():
-                self._attempt(posting, target, partial(self._link, posting, target, unlinked))
+                try:
+                    # Synced when the link is.
+                    known = self._made(target.place, durably=False)
+                    if posting.link(target, self._haste.calls(known, 0)):
+                        self._shown.append((posting, target))
+                    else:
+                        unlinked.append(target)
+                except Exception as error:
+                    self._fail(posting, target, error)
             if len(self._shown) >= AT_ONCE:
                 self._settle()
                 self._answer_now()
         if unlinked:
             self._left.append(evolve(posting, targets=unlinked))
-        source = posting.source
-        assert source is not None, "it was written"
+        source = posting.written_to
         if not source.begin():
             posting.withdraw()
-        elif self._attempt(posting, source, posting.rename):
-            self._shown.append((posting, source))
-
-    def _link(self, posting: Posting, target: Target, unlinked: list[Target]) -> None:
-        if posting.link(target):
-            self._shown.append((posting, target))
+            return
+        try:
+            posting.rename(self._haste.calls(self._places.known(source.place), 0))
+        except Exception as error:
+            self._fail(posting, source, error)
         else:
-            unlinked.append(target)
+            self._shown.append((posting, source))
 
     def _settle(self) -> None:
         """
         Wait for the disk to have the names of what has been shown, and answer.
         """
         shown, self._shown = self._shown, []
-        if self._syncing.whole_pays(len({target.place for _, target in shown})):
-            for group in _by_device(shown, lambda each: each[0].device):
-                if self._sync_whole(group[0][1].place, "new"):
-                    for posting, target in group:
-                        step = partial(self._places.have_become_safe, target.place)
-                        self._finish(posting, target, step)
-                else:
-                    self._settle_each(group)
-        else:
+        places = {target.place.directory for _, target in shown}
+        if not self._file_systems or not self._syncing.whole_pays(len(places)):
             self._settle_each(shown)
+            return
+        for device, group in _by_device(shown, lambda each: each[0].device):
+            if device in self._file_systems and self._sync_whole(device, finally_=True):
+                for posting, target in group:
+                    try:
+                        self._places.have_become_safe(target.place)
+                    except Exception as error:
+                        self._fail_shown(posting, target, error)
+                    else:
+                        self._succeed(posting, target)
+            else:
+                self._settle_each(group)
 
     def _settle_each(self, shown: list[tuple[Posting, Target]]) -> None:
         for posting, target in shown:
-            self._finish(posting, target, partial(self._sync, target.place))
+            try:
+                with self._syncing.timed():
+                    self._places.sync(target.place)
+            except Exception as error:
+                self._fail_shown(posting, target, error)
+            else:
+                self._succeed(posting, target)
             if len(shown) > 1:
                 self._answer_now()
 
-    def _finish(self, posting: Posting, target: Target, step: Callable[[], object]) -> None:
+    def _sync_whole(self, device: int, *, finally_: bool) -> bool:
         """
-        Do the last *step*, and answer.
+        Make all durable that is on *device*, see `FileSystem.sync`; False if that is not certain.
         """
-        if self._attempt(posting, target, step):
-            self._succeed(posting, target)
-        else:
-            # Nobody knows whether it would be there; the client keeps its copy.
-            posting.withdraw(target)
-
-    def _sync(self, place: Place) -> None:
-        with self._syncing.timed():
-            self._places.sync(place)
-
-    def _sync_whole(self, place: Place, name: str) -> bool:
-        """
-        Make all durable that is on the file system of *place*; False if that is not certain.
-        """
+        file_system = self._file_systems[device]
         try:
-            with as_user(place.uid, place.gid):
-                self._syncing.whole(f"{place.directory}/{name}")
+            self._syncing.whole(file_system, finally_=finally_)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 _log.warn(
                     "{directory}: syncfs failed ({error}), syncing one by one",
-                    directory=place.directory,
+                    directory=file_system.directory,
                     error=error,
                 )
             return False
@@ -252,13 +308,11 @@ class Batch:
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────
 
-    def _attempt(self, posting: Posting, target: Target, step: Callable[[], object]) -> bool:
+    def _fail(self, posting: Posting, target: Target, error: Exception) -> None:
         """
-        Do one *step*; False if it failed, and *target* has its answer.
+        While *error* is handled: it is the answer to *target*.
         """
-        try:
-            step()
-        except OSError as error:
+        if isinstance(error, OSError):
             _log.error(
                 "{id}: no delivery to {mailbox} in {directory}: {error}",
                 id=posting.message.id,
@@ -268,15 +322,19 @@ class Batch:
             )
             refusal = from_os_error(error, self._settings.mailbox_full)
             self._answers.append((target, Failure(refusal)))
-        except Exception:
-            self._answers.append((target, Failure()))
         else:
-            return True
-        self._end(target)
-        return False
+            self._answers.append((target, Failure()))
+        if target.reservation is not None:
+            target.reservation.end()
+
+    def _fail_shown(self, posting: Posting, target: Target, error: Exception) -> None:
+        self._fail(posting, target, error)
+        # Nobody knows whether it would be there; the client keeps its copy.
+        posting.withdraw(target)
 
     def _succeed(self, posting: Posting, target: Target) -> None:
-        self._end(target, delivered=True)
+        if target.reservation is not None:
+            target.reservation.end(delivered=True)
         self._answers.append((target, posting.codes(target)))
         if self._places.is_untidy(target.place):
             self._pool.run(partial(self._places.tidy, target.place))
@@ -286,11 +344,11 @@ class Batch:
         self._pool.post(fire, answers)
 
 
-def _by_device(items: list[T], device: Callable[[T], int]) -> list[list[T]]:
+def _by_device(items: list[T], device: Callable[[T], int]) -> Iterable[tuple[int, list[T]]]:
     """
-    Those on the same file system together.
+    Those on the same file system together, with its device.
     """
     groups: dict[int, list[T]] = {}
     for item in items:
         groups.setdefault(device(item), []).append(item)
-    return list(groups.values())
+    return groups.items()

@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+from .calls import PATIENT, Calls
 
 #: Octets that are copied at a time.
 CHUNK = 1 << 18
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def sync_directory(path: str) -> os.stat_result:
@@ -76,38 +80,34 @@ def make_directory_durably(path: str, mode: int) -> None:
             sync_directory(parent)
 
 
-def create(path: str, source: BinaryIO, mode: int, *, durably: bool) -> int:
+def create(path: str, source: BinaryIO, mode: int, *, durably: bool, calls: Calls = PATIENT) -> int:
     """
     Write what *source* holds into the new file *path*; if *durably*, wait until the disk has it.
-    Returns which device it is on.
+    Returns which device it is on.  All is done by way of *calls*, but for the wait.
 
     Raises:
         OSError: It did not work; there is no such file then.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = calls.open(path, _NEW, mode)
     try:
         try:
             if mode & 0o077:
                 # As in make_directory.
                 os.fchmod(descriptor, mode)
             while chunk := source.read(CHUNK):
-                _write(descriptor, chunk)
+                written = calls.write(descriptor, chunk)
+                while written < len(chunk):
+                    chunk = chunk[written:]
+                    written = calls.write(descriptor, chunk)
             if durably:
                 os.fsync(descriptor)
-            return os.fstat(descriptor).st_dev
+            return calls.device(descriptor)
         finally:
             # NFS tells of a full quota here, so it must be before success.
-            os.close(descriptor)
+            calls.close(descriptor)
     except BaseException:
         remove(path)
         raise
-
-
-def _write(descriptor: int, octets: bytes) -> None:
-    written = os.write(descriptor, octets)
-    while written < len(octets):
-        octets = octets[written:]
-        written = os.write(descriptor, octets)
 
 
 def touch(path: str, mode: int) -> None:

@@ -27,6 +27,7 @@ from .batch import Batch
 from .files import check_room, make_directory, make_directory_durably, remove_older
 from .folders import directory_name
 from .group_commit import GroupCommit
+from .haste import Haste
 from .names import Names
 from .places import STALE_SECONDS, Place, Places
 from .pool import Pool, WorkerPool
@@ -54,6 +55,7 @@ class MaildirBackend(Service):
         self._spool = None if root is None else os.path.join(root, SPOOL)
         self._places = Places(root, settings.mode, seconds)
         self._syncing = Syncing(time.monotonic)
+        self._haste = Haste(time.monotonic)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
@@ -125,8 +127,8 @@ class MaildirBackend(Service):
         """
         In a worker thread: store several messages together.
         """
-        settings, pool = self._settings, self._pool
-        return Batch(postings, settings, self._places, self._syncing, self._quotas, pool).store()
+        knowledge = self._places, self._syncing, self._quotas, self._haste
+        return Batch(postings, self._settings, *knowledge, self._pool).store()
 
     def _check_room(self, mailbox: Mailbox, place: Place, quota: Quota) -> None:
         """

@@ -4,6 +4,7 @@ The directories of Maildirs: made when the first mail comes, so that they surviv
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from threading import Lock
@@ -46,6 +47,20 @@ class Place:
     gid: int | None = None
 
 
+class Known:
+    """
+    A Maildir that is safe on disk, as far as this process knows: which ``new`` it was when it was
+    last synced, when it was last used, and when leftovers were looked for, in seconds.
+    """
+
+    __slots__ = ("device", "inode", "tidied", "used")
+
+    def __init__(self, new: os.stat_result, tidied: float) -> None:
+        self.device, self.inode = new.st_dev, new.st_ino
+        self.used = -math.inf
+        self.tidied = tidied
+
+
 class Places:
     """
     Knows which Maildirs are there and safe, and makes those that are not.
@@ -56,9 +71,8 @@ class Places:
 
     def __init__(self, root: str | None, mode: int, seconds: Callable[[], float]) -> None:
         self._root, self._mode, self._seconds = root, mode, seconds
-        # By directory: which new/ was synced last, and when the leftovers were looked for.
-        self._safe: dict[str, tuple[int, int]] = {}
-        self._tidied: dict[str, float] = {}
+        # By directory.
+        self._safe: dict[str, Known] = {}
         self._lock = Lock()
 
     @property
@@ -75,6 +89,12 @@ class Places:
         Whether the Maildir was there, and safe on disk, when last looked at.
         """
         return place.directory in self._safe
+
+    def known(self, place: Place) -> Known | None:
+        """
+        What is known of the Maildir, if it was there, and safe on disk, when last looked at.
+        """
+        return self._safe.get(place.directory)
 
     def make(self, place: Place, *, durably: bool = True) -> None:
         """
@@ -116,7 +136,8 @@ class Places:
         """
         with as_user(place.uid, place.gid):
             new = sync_directory(place.directory + "/new")
-        if self._safe.get(place.directory) != (new.st_dev, new.st_ino):
+        known = self._safe.get(place.directory)
+        if known is None or (known.device, known.inode) != (new.st_dev, new.st_ino):
             # Somebody has replaced the directory: nobody knows whether it is safe.
             self.make(place)
 
@@ -124,10 +145,11 @@ class Places:
         """
         Whether it is time to `tidy`; says so once.
         """
+        known = self._safe.get(place.directory)
         now = self._seconds()
-        if now - self._tidied.get(place.directory, -TIDY_SECONDS) < TIDY_SECONDS:
+        if known is None or now - known.tidied < TIDY_SECONDS:
             return False
-        self._tidied[place.directory] = now
+        known.tidied = now
         return True
 
     def tidy(self, place: Place) -> None:
@@ -177,10 +199,8 @@ class Places:
     def _remember(self, place: Place, new: os.stat_result) -> None:
         with self._lock:
             while len(self._safe) >= REMEMBERED:
-                oldest = next(iter(self._safe))
-                del self._safe[oldest]
-                self._tidied.pop(oldest, None)
-            self._safe[place.directory] = (new.st_dev, new.st_ino)
+                del self._safe[next(iter(self._safe))]
+            self._safe[place.directory] = Known(new, -TIDY_SECONDS)
 
 
 def file_mode(mode: int) -> int:

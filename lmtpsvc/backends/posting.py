@@ -16,13 +16,14 @@ from attrs import define, field
 
 from ..interfaces import IMessage
 from ..response_codes import Codes
+from .calls import PATIENT, Calls
+from .file_systems import check_written
 from .files import create, remove
 from .identity import as_user, identity
 from .names import Names
 from .places import Place, Places
 from .settings import Settings
 from .sharing import Named
-from .syncing import check_written
 from .target import Target
 
 # What link(2) says where a copy may still succeed: another file system, too many links, links to
@@ -46,8 +47,12 @@ class Posting:
     #: Of the file; with the sizes in it, which may take a look at the whole message.
     name: str = field(default="", init=False)
     source: Target | None = field(default=None, init=False)
-    #: The file system that the file in ``tmp`` is on.
+    #: The file in ``tmp`` of the source, that is linked from.
+    tmp: str = field(default="", init=False)
+    #: The file system that it is on.
     device: int = field(default=-1, init=False)
+    #: It was written before this began, in the spool.
+    is_taken: bool = field(default=False, init=False)
 
     @property
     def octets(self) -> int:
@@ -57,19 +62,12 @@ class Posting:
         return self.message.sizes(self.settings.line_ending).physical
 
     @property
-    def source_place(self) -> Place:
+    def written_to(self) -> Target:
         """
-        The Maildir with the file in its ``tmp``.
+        The source, once it is one.
         """
         assert self.source is not None, "it was written"
-        return self.source.place
-
-    @property
-    def tmp(self) -> str:
-        """
-        The file that is linked from.
-        """
-        return os.path.join(self.source_place.directory, "tmp", self.name)
+        return self.source
 
     def new(self, target: Target) -> str:
         """
@@ -87,7 +85,7 @@ class Posting:
         sizes = message.sizes(self.settings.line_ending)
         return [sharing.code(Named(self.new(target), sizes, message.digest))]
 
-    def write(self, target: Target, *, durably: bool) -> None:
+    def write(self, target: Target, *, durably: bool, calls: Calls = PATIENT) -> None:
         """
         Have the whole message in ``tmp`` of *target*, which is the source then.
 
@@ -98,22 +96,23 @@ class Posting:
         self.source = target
         if not self.name:
             self.name = self.names.make(self.message.sizes(self.settings.line_ending))
-        if not self.places.is_safe(place):
-            self.places.make(place, durably=durably)
+        self.tmp = f"{place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
         try:
-            self._put(place, durably=durably)
+            self._put(place, durably, calls)
         except FileNotFoundError:
-            # Somebody has removed the mailbox since.
+            # Nobody has made the mailbox, or somebody has removed it since.
             self.places.make(place, durably=durably)
-            self._put(place, durably=durably)
+            self._put(place, durably, PATIENT)
 
-    def _put(self, place: Place, *, durably: bool) -> None:
-        path = self.tmp
-        if self.message.path is not None and self._take(self.message.path, place, path, durably):
+    def _put(self, place: Place, durably: bool, calls: Calls) -> None:
+        path, message, settings = self.tmp, self.message, self.settings
+        self.is_taken = False
+        if message.path is not None and self._take(message.path, place, path, durably):
+            self.is_taken = True
             return
         # Opened by the service: what is spooled is not for the user to read.
-        with self.message.open(self.settings.line_ending) as source, as_user(place.uid, place.gid):
-            self.device = create(path, source, self.settings.file_mode, durably=durably)
+        with message.open(settings.line_ending) as source, as_user(place.uid, place.gid):
+            self.device = create(path, source, settings.file_mode, durably=durably, calls=calls)
 
     def _take(self, spooled: str, place: Place, path: str, durably: bool) -> bool:
         """
@@ -152,7 +151,7 @@ class Posting:
 
     def check(self) -> None:
         """
-        Make sure that the file in ``tmp`` was written, after its file system has been synced.
+        Make sure that what was spooled was written, after its file system has been synced.
 
         Raises:
             OSError: It was not; the file has been removed.
@@ -160,7 +159,7 @@ class Posting:
         self._ask(check_written)
 
     def _ask(self, question: Callable[[int], None]) -> None:
-        place = self.source_place
+        place = self.written_to.place
         with as_user(place.uid, place.gid):
             try:
                 descriptor = os.open(self.tmp, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -172,58 +171,55 @@ class Posting:
                 remove(self.tmp)
                 raise
 
-    def link(self, target: Target) -> bool:
+    def link(self, target: Target, calls: Calls = PATIENT) -> bool:
         """
-        Show the file to *target*; False if there can be no link.
+        Show the file to *target*, whose Maildir has been made; False if there can be no link.
         """
-        place = target.place
-        if not self.places.is_safe(place):
-            # Synced when the link is.
-            self.places.make(place, durably=False)
-        if target.reservation is not None:
-            target.reservation.hold()
+        place, reservation = target.place, target.reservation
+        if reservation is not None:
+            reservation.hold()
         with as_user(place.uid, place.gid):
             try:
-                os.link(self.tmp, self.new(target))
+                calls.link(self.tmp, f"{place.directory}/new/{self.name}")
             except OSError as error:
                 if error.errno not in _NO_LINK:
                     raise
             else:
                 return True
-        if target.reservation is not None:
-            target.reservation.let_go()
+        if reservation is not None:
+            reservation.let_go()
         return False
 
-    def rename(self) -> None:
+    def rename(self, calls: Calls = PATIENT) -> None:
         """
         Show the file to the source, and to nobody after that.
 
         Raises:
             OSError: It did not work; the file has been removed.
         """
-        source = self.source
-        assert source is not None, "it was written"
+        source = self.written_to
         if source.reservation is not None:
             source.reservation.hold()
         try:
             try:
-                self._rename(source)
+                self._rename(source, calls)
             except FileNotFoundError:
                 # Somebody has removed new/ since.  Synced when the name is.
                 self.places.make(source.place, durably=False)
-                self._rename(source)
+                self._rename(source, PATIENT)
         except BaseException:
             self.withdraw()
             raise
 
-    def _rename(self, source: Target) -> None:
-        with as_user(source.place.uid, source.place.gid):
-            os.rename(self.tmp, self.new(source))
+    def _rename(self, source: Target, calls: Calls) -> None:
+        place = source.place
+        with as_user(place.uid, place.gid):
+            calls.rename(self.tmp, f"{place.directory}/new/{self.name}")
 
     def withdraw(self, target: Target | None = None) -> None:
         """
         Take the file out of *target*'s ``new``, or out of ``tmp``.
         """
-        place = self.source_place if target is None else target.place
+        place = self.written_to.place if target is None else target.place
         with as_user(place.uid, place.gid):
             remove(self.tmp if target is None else self.new(target))

@@ -30,7 +30,10 @@ class Waiting:
         """
         Whether nobody waits any more.
         """
-        return all(commitment.called for commitment in self.waiting)
+        waiting = self.waiting
+        if len(waiting) == 1:
+            return waiting[0].called
+        return all(commitment.called for commitment in waiting)
 
     def begin(self) -> bool:
         """

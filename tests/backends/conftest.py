@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from lmtpsvc.backends import mbox_settings, syncing
+from lmtpsvc.backends import file_systems, mbox_settings
+from lmtpsvc.backends.calls import HastyCalls
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.mbox import MboxBackend
 from lmtpsvc.backends.names import Names
@@ -102,18 +103,21 @@ def real(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[int], object]]:
     disk that others write to must not hold up the tests.
     """
     real: dict[str, Callable[[int], object]] = {
-        "syncfs": syncing._syncfs,
-        "file_system": syncing._file_system,
+        "syncfs": file_systems._syncfs,
+        "file_system": file_systems._file_system,
+        "journal": file_systems._journal,
     }
     stat = os.fstat
 
     def pretend(descriptor: int) -> None:
         stat(descriptor)
 
-    monkeypatch.setattr(syncing, "_syncfs", pretend)
+    monkeypatch.setattr(file_systems, "_syncfs", pretend)
     monkeypatch.setattr(os, "fsync", pretend)
     # Wherever the temporary files are.
-    monkeypatch.setattr(syncing, "_file_system", lambda _: EXT4)
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: EXT4)
+    # Without a journal, unless a test says otherwise.
+    monkeypatch.setattr(file_systems, "_journal", lambda _: False)
     return real
 
 
@@ -214,6 +218,15 @@ def _place(subject: int | str | Path) -> str:
     return os.fspath(subject)
 
 
+def _subject(owner: Any, name: str, args: tuple[Any, ...]) -> str:
+    """
+    The path that counts: of what is linked, which is the same everywhere, where to.
+    """
+    if owner is HastyCalls:
+        args = args[1:]
+    return _place(args[1] if name in {"rename", "link"} else args[0])
+
+
 @pytest.fixture
 def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """
@@ -222,20 +235,22 @@ def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """
     seen: list[tuple[str, str]] = []
 
-    def record(module: Any, name: str) -> None:
-        original = getattr(module, name)
+    def record(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
 
-        def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
-            path = _place(args[0] if name in {"rename", "link"} else subject)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            path = _subject(owner, name, args)
             if path.startswith(f"{root}"):
                 seen.append((name.removeprefix("_"), os.path.relpath(path, root)))
-            return original(subject, *args, **kwargs)
+            return original(*args, **kwargs)
 
-        monkeypatch.setattr(module, name, call)
+        monkeypatch.setattr(owner, name, call)
 
     for name in ("mkdir", "write", "fsync", "rename", "link", "unlink"):
         record(os, name)
-    record(syncing, "_syncfs")
+        if hasattr(HastyCalls, name):
+            record(HastyCalls, name)
+    record(file_systems, "_syncfs")
     return seen
 
 
@@ -248,18 +263,23 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], Non
     """
 
     def break_call(name: str, where: str, number: int) -> None:
-        special = name in {"syncfs", "sync_file_range"}
-        module, inner = (syncing, f"_{name}") if special else (os, name)
-        original = getattr(module, inner)
+        def replace(owner: Any, name: str) -> None:
+            original = getattr(owner, name)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            # What is linked is the same everywhere; where to is what counts.
-            path = _place(args[1] if name in {"rename", "link"} else args[0])
-            if where in path and not (name == "open" and not args[1] & os.O_CREAT):
-                raise OSError(number, os.strerror(number), path)
-            return original(*args, **kwargs)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                path = _subject(owner, name, args)
+                if where in path and not (name == "open" and not args[-2] & os.O_CREAT):
+                    raise OSError(number, os.strerror(number), path)
+                return original(*args, **kwargs)
 
-        monkeypatch.setattr(module, inner, call)
+            monkeypatch.setattr(owner, name, call)
+
+        if name in {"syncfs", "sync_file_range"}:
+            replace(file_systems, f"_{name}")
+        else:
+            replace(os, name)
+        if hasattr(HastyCalls, name):
+            replace(HastyCalls, name)
         if name == "fsync":
             break_call("syncfs", "", number)
 

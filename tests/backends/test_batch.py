@@ -15,8 +15,9 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.logger import capturedLogs, formatEvent
 
-from lmtpsvc.backends import syncing
+from lmtpsvc.backends import file_systems
 from lmtpsvc.backends.batch import AT_ONCE
+from lmtpsvc.backends.file_systems import FileSystem
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.places import Places
 from lmtpsvc.backends.posting import Posting
@@ -80,9 +81,9 @@ def test_two_waits_for_all(
         held_pool.work()
 
         steps = [call for call, _ in calls if call != "mkdir"]
-        wait = ["syncfs", "fsync"]
         names = ["link", "rename", "rename", "rename"]
-        assert [*["write"] * 3, *wait, *names, *wait, *["answer"] * 4] == steps
+        wait = ["syncfs", "fsync"]
+        assert [*["write"] * 3, "syncfs", *names, *wait, *["answer"] * 4] == steps
 
     assert ("11", "1122", "33") == (texts(ANN), texts(BOB), texts(CY))
     assert success_of(results[0][0]) is None
@@ -96,7 +97,6 @@ STEPS = [
     ("rename", "ann/new/"),
     ("mkdir", "ann/new"),
     ("fsync", "ann/tmp/"),
-    ("sync_file_range", "ann/tmp/"),
     ("fsync", "ann/new"),
 ]
 
@@ -140,12 +140,52 @@ def test_one_fails(
 
 
 @pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        ("open", "ann/tmp/"),
+        ("write", "ann/tmp/"),
+        ("close", "ann/tmp/"),
+        ("rename", "ann/new/"),
+        ("link", "ann/new/"),
+        ("fsync", "ann/tmp/"),
+        ("fsync", "ann/new"),
+    ],
+)
+def test_one_fails_in_haste(
+    backend: MaildirBackend,
+    together: Together,
+    held_pool: Any,
+    break_call: Break,
+    success_of: Any,
+    failure_of: Any,
+    texts: Callable[[Mailbox], str],
+    leftovers: Leftovers,
+    call: str,
+    where: str,
+) -> None:
+    """
+    The same holds for mailboxes that are in use, and so are written to in haste.
+    """
+    others = [BOB, ANN] if call == "link" else [ANN]
+    for result in chain.from_iterable(together(backend, [(ONE, [ANN, BOB, CY])])):
+        held_pool.work()
+        success_of(result)
+    results = together(backend, [(TWO, others), (THREE, [CY])])
+    break_call(call, where, errno.EDQUOT)
+    held_pool.work()
+
+    failure_of(results[0][others.index(ANN)], DeliveryError)
+    success_of(results[1][0])
+    assert ("1", "13") == (texts(ANN), texts(CY))
+    assert [] == leftovers()
+
+
+@pytest.mark.parametrize(
     ("call", "where", "missing"),
     [
         ("open", "ann/tmp/", "ann"),
         ("write", "ann/tmp/", "ann"),
         ("fsync", "ann/tmp/", "ann"),
-        ("sync_file_range", "ann/tmp/", "ann"),
         ("rename", "ann/new/", "ann"),
         ("fsync", "ann/new", "ann"),
         ("link", "bob/new/", "bob"),
@@ -233,7 +273,7 @@ def test_syncfs_is_no_promise(
     """
     On FUSE and its like syncfs says yes to anything: each file is synced, and nobody is warned.
     """
-    monkeypatch.setattr(syncing, "_file_system", lambda _: 0x65735546)
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: 0x65735546)
     results = together(backend, [(ONE, [ANN]), (TWO, [BOB])])
     calls.clear()
     with capturedLogs() as events:
@@ -347,7 +387,7 @@ def test_cancelled_while_the_disk_is_busy(
     mailboxes = [ANN, BOB, CY]
     [[*others], results] = together(backend, [(ONE, [ANN]), (TWO, mailboxes)])
 
-    def cancel(*_: object) -> None:
+    def cancel(*_: object, **__: object) -> None:
         for each in who:
             results[each].cancel()
 
@@ -377,8 +417,8 @@ def test_cancelled_too_late(
     """
     results = together(backend, [(ONE, [ANN, BOB]), (TWO, [CY])])
 
-    def cancel(self: Syncing, directory: str) -> None:
-        if directory.endswith("/new"):
+    def cancel(self: Syncing, file_system: FileSystem, *, finally_: bool) -> None:
+        if finally_:
             for result in chain.from_iterable(results):
                 result.cancel()
 
@@ -438,7 +478,7 @@ def test_copies_are_safe_before_they_are_shown(
 
     steps = [call for call, _ in calls if call != "mkdir"]
     # What fails is not recorded.
-    round_ = ["write", "syncfs", "fsync", "rename", "syncfs", "fsync"]
+    round_ = ["write", "syncfs", "rename", "syncfs", "fsync"]
     assert [*round_, *round_, "answer"] == steps
 
 
@@ -467,8 +507,7 @@ def test_two_file_systems(
         success_of(result)
     assert ("1", "2", "3", "1") == (texts(ANN), texts(eve), texts(BOB), texts(fay))
     synced = [path for call, path in calls if call == "syncfs"]
-    leaves = ["org/ann/tmp", "net/eve/tmp", "org/ann/new", "net/eve/new"]
-    assert [f"example.{leaf}" for leaf in leaves] == synced
+    assert ["example.org/ann/tmp", "example.net/eve/tmp"] * 2 == synced
     assert [] == leftovers()
 
 

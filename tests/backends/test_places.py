@@ -152,7 +152,11 @@ def test_remembered_once_the_disk_has_it(
     """
     backend, seen = maildir(), []
     place = backend._place(ANN)
-    monkeypatch.setattr(Syncing, "whole", lambda *_: seen.append(backend._places.is_safe(place)))
+
+    def look(*_: object, **__: object) -> None:
+        seen.append(backend._places.is_safe(place))
+
+    monkeypatch.setattr(Syncing, "whole", look)
 
     for _ in range(2):
         [result] = backend.deliver(message, [ANN])

@@ -5,16 +5,14 @@ What is cheaper: to wait for each file, or for the whole file system.
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from twisted.internet.task import Clock
 
-from lmtpsvc.backends import syncing
-from lmtpsvc.backends.syncing import Syncing, can_sync_file_systems, check_written
+from lmtpsvc.backends import file_systems, syncing
+from lmtpsvc.backends.file_systems import FileSystem
+from lmtpsvc.backends.syncing import Syncing
 
 Calls = list[tuple[str, str]]
 
@@ -42,7 +40,17 @@ class Disk:
         self.clock, self.root = clock, root
         self.syncing = Syncing(clock.seconds)
         self.whole_takes = 0.0
-        monkeypatch.setattr(syncing, "_syncfs", lambda _: clock.advance(self.whole_takes))
+        monkeypatch.setattr(file_systems, "_syncfs", lambda _: clock.advance(self.whole_takes))
+
+    def whole(self) -> None:
+        """
+        Wait for the whole file system.
+        """
+        file_system = FileSystem(str(self.root))
+        try:
+            self.syncing.whole(file_system, finally_=True)
+        finally:
+            file_system.close()
 
     def one_by_one(self, seconds: float, times: int = 30) -> None:
         """
@@ -58,7 +66,7 @@ class Disk:
         """
         self.whole_takes = seconds
         for _ in range(times):
-            self.syncing.whole(str(self.root))
+            self.whole()
 
 
 def test_nothing_known(disk: Disk) -> None:
@@ -129,10 +137,10 @@ def test_failures_cost_time_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> 
         disk.clock.advance(1)
         raise OSError(errno.EIO, "")
 
-    monkeypatch.setattr(syncing, "_syncfs", fail)
+    monkeypatch.setattr(file_systems, "_syncfs", fail)
 
     with pytest.raises(OSError, match="5"):
-        disk.syncing.whole(str(disk.root))
+        disk.whole()
 
     assert not disk.syncing.whole_pays(100)
 
@@ -146,132 +154,18 @@ def test_not_able(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not disk.syncing.whole_pays(1000)
 
 
-def test_whole(root: Path, calls: Calls) -> None:
-    """
-    The file system, and the directory after it: without a journal, the disk's cache is emptied then.
-    """
-    root.mkdir()
-    calls.clear()
-
-    Syncing(lambda: 0.0).whole(str(root))
-
-    assert [("syncfs", "."), ("fsync", ".")] == calls
-
-
-@pytest.mark.parametrize("call", ["syncfs", "fsync"])
-def test_whole_fails(
-    tmp_path: Path, break_call: Callable[[str, str, int], None], call: str
-) -> None:
-    """
-    What the disk says is passed on, and no descriptor stays open.
-    """
-    before = os.listdir("/proc/self/fd")
-    break_call(call, tmp_path.name, errno.EIO)
-
-    with pytest.raises(OSError, match="Input/output error"):
-        Syncing(lambda: 0.0).whole(str(tmp_path))
-
-    assert before == os.listdir("/proc/self/fd")
-
-
 @pytest.mark.parametrize("number", [0x65735546, 0xFF534D42, 0x01021997, 0x794C7630, 0x6969])
 def test_not_on_this_file_system(disk: Disk, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """
     FUSE, CIFS, 9P, overlayfs and NFS are synced one by one, and are not asked again for a minute.
     """
-    monkeypatch.setattr(syncing, "_file_system", lambda _: number)
-    monkeypatch.setattr(syncing, "_syncfs", lambda _: pytest.fail("it would have said yes"))
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: number)
+    monkeypatch.setattr(file_systems, "_syncfs", lambda _: pytest.fail("it would have said yes"))
 
     with pytest.raises(OSError, match="no promise"):
-        disk.syncing.whole(str(disk.root))
+        disk.whole()
 
     disk.clock.advance(50)
     assert not disk.syncing.whole_pays(2)
     disk.clock.advance(30)
     assert disk.syncing.whole_pays(2)
-
-
-def test_whole_without_a_directory(tmp_path: Path) -> None:
-    """
-    A directory that is not there is no success.
-    """
-    with pytest.raises(FileNotFoundError):
-        Syncing(lambda: 0.0).whole(f"{tmp_path}/missing")
-
-
-# ── the system ───────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def fresh() -> Iterator[None]:
-    """
-    What is known of the system is looked up in the test, and again after it.
-    """
-    can_sync_file_systems.cache_clear()
-    yield
-    can_sync_file_systems.cache_clear()
-
-
-@pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize(
-    ("system", "release", "able"),
-    [
-        ("Linux", "5.8.0", True),
-        ("Linux", "5.10.0-21-amd64", True),
-        ("Linux", "6.1-rc3", True),
-        ("Linux", "10.0", True),
-        ("Linux", "5.7.19", False),
-        ("Linux", "4.18.0-553.el8.x86_64", False),
-        ("Linux", "6", False),
-        ("Linux", "strange", False),
-        ("FreeBSD", "14.1-RELEASE", False),
-    ],
-)
-def test_which_system(
-    monkeypatch: pytest.MonkeyPatch, system: str, release: str, able: bool
-) -> None:
-    """
-    Linux before 5.8 tells of no errors, and so is not asked.
-    """
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(sysname=system, release=release))
-
-    assert able is can_sync_file_systems()
-
-
-@pytest.mark.usefixtures("fresh")
-def test_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A C library without syncfs.
-    """
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(sysname="Linux", release="6.1.0"))
-    monkeypatch.setattr(syncing, "_library", SimpleNamespace)
-
-    assert not can_sync_file_systems()
-
-
-def test_real(
-    unavailable: Callable[[str], None],
-    real: dict[str, Callable[[int], object]],
-    mounted: Callable[[Path], None],
-    tmp_path: Path,
-) -> None:
-    """
-    The system calls take a descriptor, and say what is wrong with another.
-    """
-    if not can_sync_file_systems():
-        unavailable("syncfs")
-    mounted(tmp_path)
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    real["syncfs"](descriptor)
-    assert 0x01021994 == real["file_system"](descriptor)
-    os.close(descriptor)
-    with open(tmp_path / "file", "wb") as file:
-        check_written(file.fileno())
-
-    with pytest.raises(OSError, match="Bad file descriptor") as error:
-        real["syncfs"](descriptor)
-
-    assert errno.EBADF == error.value.errno
-    for call in (check_written, real["file_system"]):
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            call(descriptor)

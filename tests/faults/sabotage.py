@@ -8,7 +8,8 @@ Usage: sabotage.py files|large-files|directories|file-systems -- TWISTD-ARGUMENT
 in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
 for each sync that is done: the path.  These four sync one by one, never a file system as a whole;
 ``file-systems`` leaves out just that, wherever the server thinks that it pays, and
-``record-file-systems`` does it always, and adds to FILE the directory that it was done for.
+``record-file-systems`` does it always, and adds to FILE "finally", if it was done for good, or "not
+yet".
 """
 
 from __future__ import annotations
@@ -89,17 +90,20 @@ def main() -> None:
     # This directory's modules are nobody's top-level modules.
     del sys.path[0]
     from lmtpsvc.backends import syncing
+    from lmtpsvc.backends.file_systems import FileSystem
 
     end = sys.argv.index("--")
     mode, *rest = sys.argv[1:end]
     if mode == "file-systems":
-        replace(syncing.Syncing, "whole", lambda *_: None)
+        replace(syncing.Syncing, "whole", lambda *_, **__: None)
     elif mode == "record-file-systems":
         record, whole = os.open(rest[0], RECORD, 0o600), syncing.Syncing.whole
 
-        def recorded_whole(self: syncing.Syncing, directory: str) -> None:
-            whole(self, directory)
-            os.write(record, f"{directory}\n".encode())
+        def recorded_whole(
+            self: syncing.Syncing, file_system: FileSystem, *, finally_: bool = True
+        ) -> None:
+            whole(self, file_system, finally_=finally_)
+            os.write(record, b"finally\n" if finally_ else b"not yet\n")
 
         replace(syncing.Syncing, "whole", recorded_whole)
         replace(syncing.Syncing, "whole_pays", lambda *_: True)

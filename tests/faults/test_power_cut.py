@@ -5,6 +5,7 @@ The promise: what was answered 250 survives a power cut, whole.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,26 @@ def test_nothing_lost(
     assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
     astray = [path for path in leftovers(plugged.root) if not is_temporary(path)]
     assert astray == []
+
+
+@pytest.mark.parametrize(("connections", "seed"), [(8, 0), (8, 1), (8, 2), (1, 3), (1, 4), (1, 5)])
+def test_nothing_lost_at_once(
+    connections: int,
+    seed: int,
+    disk: Callable[..., Disk],
+    service: Callable[..., Service],
+    directory: Path,
+) -> None:
+    """
+    The same where everything is left to the sync of the file system as a whole.
+
+    With a journal, nothing else is asked of the disk.
+    """
+    always = ("record-file-systems", str(directory / "syncs"))
+    most = 150 if connections > 1 else 40
+    ledger, found = cut_power_under_load(
+        disk(), service, seed, connections=connections, most=most, sabotage=always
+    )
+
+    assert found.harm == [], f"seed {seed}, {connections} connections"
+    assert ledger.promised

@@ -1,0 +1,96 @@
+"""
+Which system calls are sure to be quick.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Final
+
+from .calls import PATIENT, Calls, HastyCalls
+from .file_systems import FileSystem
+from .places import Known
+
+#: Octets of a message that may be written with the lock kept, at most.
+SMALL: Final = 1 << 16
+
+#: For so many seconds after its last mail, the kernel is expected to have a Maildir's directories in
+#: memory.
+WARM: Final = 60.0
+
+# Devices that are remembered at a time; one backend seldom has more than one.
+_DEVICES: Final = 1000
+
+#: For how many seconds the lock is given away then, and for how many if it happens again and again.
+PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 300.0
+
+
+class Haste:
+    """
+    Decides which way to take.
+
+    The lock is kept for files in the machine itself, in Maildirs that were used a moment ago.  Even
+    there a call may block: while others write more than the disk can take, while a journal is full,
+    or when the disk is about to fail.  So each is timed, and after one that has blocked the lock is
+    given away for a while, and for longer each time that it happens again.  May be used from any
+    thread.
+
+    *seconds* is a clock that never goes back.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._pause = 0.0
+        self._until = -math.inf
+        # When each device was last looked at, and whether it is in the machine itself.
+        self._seen: dict[int, tuple[float, bool]] = {}
+        self._hasty = self._made()
+
+    def calls(self, known: Known | None, octets: int) -> Calls:
+        """
+        For a message of *octets* that is to be in the Maildir of which this is *known*; in a
+        worker thread.
+        """
+        if known is None or self._hasty is None:
+            return PATIENT
+        now = self._seconds()
+        was_used, known.used = known.used, now
+        if now - was_used > WARM or now < self._until or octets > SMALL:
+            return PATIENT
+        seen = self._seen.get(known.device)
+        return self._hasty if seen is not None and seen[1] else PATIENT
+
+    def wants_to_see(self, known: Known) -> bool:
+        """
+        Whether it is time to find out what the Maildir is on.
+        """
+        seen = self._seen.get(known.device)
+        return seen is None or self._seconds() - seen[0] > WARM
+
+    def saw(self, file_system: FileSystem) -> None:
+        """
+        Learn what is on a device.
+        """
+        if len(self._seen) >= _DEVICES:
+            self._seen.clear()
+        self._seen[file_system.device] = (self._seconds(), file_system.is_reliable)
+
+    def _made(self) -> Calls | None:
+        try:
+            calls = HastyCalls(self._seconds, self._blocked)
+            here = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return calls if calls.device(here) == os.fstat(here).st_dev else None
+            finally:
+                os.close(here)
+        except (OSError, AttributeError):
+            return None
+
+    def _blocked(self) -> None:
+        now = self._seconds()
+        again = now - self._until < self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if again else PAUSE
+        self._until = now + self._pause

@@ -1,0 +1,184 @@
+"""
+In haste only where that is safe: on disks of this machine, in mailboxes in use, and on trial.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.task import Clock
+
+from lmtpsvc.backends import calls, file_systems
+from lmtpsvc.backends.calls import PATIENT, SLOW
+from lmtpsvc.backends.file_systems import FileSystem
+from lmtpsvc.backends.haste import LONGEST_PAUSE, PAUSE, SMALL, WARM, Haste
+from lmtpsvc.backends.places import Known
+
+
+@pytest.fixture
+def haste(clock: Clock) -> Haste:
+    return Haste(clock.seconds)
+
+
+@pytest.fixture
+def known(root: Path, haste: Haste) -> Known:
+    """
+    A Maildir that was used a moment ago, on a disk that has been looked at.
+    """
+    root.mkdir()
+    look(haste, root)
+    known = Known(os.stat(root), 0.0)
+    assert not is_hasty(haste, known), "it was not used yet"
+    return known
+
+
+def look(haste: Haste, root: Path) -> None:
+    file_system = FileSystem(str(root))
+    haste.saw(file_system)
+    file_system.close()
+
+
+def is_hasty(haste: Haste, known: Known | None, octets: int = 0) -> bool:
+    return haste.calls(known, octets) is not PATIENT
+
+
+def test_in_use(haste: Haste, known: Known, clock: Clock) -> None:
+    """
+    The first mail to a Maildir is stored with patience, and the next after a long time.
+    """
+    assert is_hasty(haste, known)
+
+    clock.advance(0.9 * WARM)
+    assert is_hasty(haste, known)
+    clock.advance(0.9 * WARM)
+    assert is_hasty(haste, known)
+
+    clock.advance(1.1 * WARM)
+    assert not is_hasty(haste, known)
+    assert is_hasty(haste, known)
+
+
+def test_not_known(haste: Haste) -> None:
+    """
+    A Maildir that is not known to be there takes patience.
+    """
+    assert not is_hasty(haste, None)
+
+
+def test_size(haste: Haste, known: Known) -> None:
+    """
+    What is large takes patience.
+    """
+    assert is_hasty(haste, known, SMALL)
+    assert not is_hasty(haste, known, SMALL + 1)
+
+
+@pytest.mark.parametrize("kind", [0x65735546, 0xFF534D42, 0x01021997, 0x794C7630, 0x6969])
+def test_elsewhere(
+    haste: Haste, known: Known, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    """
+    FUSE, CIFS, 9P, overlayfs and NFS take patience, and so does what nobody has looked at.
+    """
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: kind)
+    look(haste, root)
+    assert not is_hasty(haste, known)
+
+    known.device += 1
+    assert not is_hasty(haste, known)
+
+
+def test_looked_at_from_time_to_time(haste: Haste, known: Known, root: Path, clock: Clock) -> None:
+    """
+    Which devices are in this machine is looked at each minute: the number may be another's by then.
+    """
+    assert not haste.wants_to_see(known)
+    clock.advance(1.1 * WARM)
+    assert haste.wants_to_see(known)
+
+    look(haste, root)
+    assert not haste.wants_to_see(known)
+    known.device += 1
+    assert haste.wants_to_see(known)
+
+
+def test_devices_are_forgotten(haste: Haste, known: Known) -> None:
+    """
+    However many devices come and go, they do not fill the memory.
+    """
+    for device in range(5000):
+        haste.saw(SimpleNamespace(device=device, is_reliable=True))  # type: ignore[arg-type]  # as much of it as counts
+
+    assert len(haste._seen) <= 1000
+
+
+def test_blocked(haste: Haste, known: Known, clock: Clock, root: Path) -> None:
+    """
+    After a call that has blocked, all take patience for a while; longer, if it happens again.
+    """
+    (root / "a").touch()
+
+    def block() -> None:
+        hasty = haste.calls(known, 0)
+        assert hasty is not PATIENT
+        rename = hasty._rename  # type: ignore[attr-defined]  # the slow disk is here
+        hasty._rename = lambda *_: clock.advance(1.1 * SLOW)  # type: ignore[attr-defined]
+        hasty.rename(f"{root}/a", f"{root}/b")
+        hasty._rename = rename  # type: ignore[attr-defined]
+
+    pause = PAUSE
+    for _ in range(10):
+        block()
+        clock.advance(0.99 * pause)
+        assert not is_hasty(haste, known)
+        clock.advance(0.02 * pause)
+        # Used meanwhile.
+        is_hasty(haste, known)
+        assert is_hasty(haste, known)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+    clock.advance(1.1 * LONGEST_PAUSE)
+    is_hasty(haste, known)
+    block()
+    clock.advance(1.01 * PAUSE)
+    assert is_hasty(haste, known)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """
+    A C library that has nothing but what the test puts there.
+    """
+    library = SimpleNamespace()
+    monkeypatch.setattr(ctypes, "PyDLL", lambda *_, **__: library)
+    return library
+
+
+@pytest.mark.usefixtures("library")
+def test_no_such_calls(clock: Clock, root: Path) -> None:
+    """
+    Where the C library is another one, there is always patience.
+    """
+    root.mkdir()
+    haste = Haste(clock.seconds)
+    known = Known(os.stat(root), 0.0)
+    look(haste, root)
+
+    assert [False, False] == [is_hasty(haste, known) for _ in range(2)]
+
+
+def test_other_struct(clock: Clock, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    And where a file's device is not where it should be.
+    """
+    monkeypatch.setattr(calls.HastyCalls, "device", lambda *_: 4711)
+    root.mkdir()
+    haste = Haste(clock.seconds)
+    known = Known(os.stat(root), 0.0)
+    look(haste, root)
+
+    assert [False, False] == [is_hasty(haste, known) for _ in range(2)]
