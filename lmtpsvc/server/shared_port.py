@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReadDescriptor,
 )
+from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,7 +35,7 @@ PAUSE_SECONDS: Final = 0.002
 PAUSES: Final = 10
 #: How long to leave connections to others when this process can have no more files.
 EXHAUSTED_SECONDS: Final = 1.0
-#: At most so many connections at a time for those that nobody else takes.
+#: At most so many connections at a time: those that there are have to be served, too.
 AT_ONCE: Final = 100
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -67,6 +68,8 @@ class SharedPort:
         self._poll.register(descriptor, select.POLLIN)
         self._pauses = 0
         self._call: IDelayedCall | None = None
+        # Connections so far, for their names in the log.
+        self._begun = 0
 
     # ── IListeningPort ───────────────────────────────────────────────────────────────────────────
 
@@ -113,13 +116,13 @@ class SharedPort:
 
     def doRead(self) -> None:
         """
-        There is a connection.  One at a time: the next may be somebody else's.
+        There is a connection.  After each, the others are looked at: the next may be theirs.
         """
         if self._counts.stopping:
             # The supervisor has shut the socket down, and it would be readable for ever.
             self._reactor.removeReader(self)
         elif self._counts.is_due(self._number):
-            self._accept(1)
+            self._accept()
         else:
             self._pauses = 0
             self._stand_back(PAUSE_SECONDS)
@@ -141,36 +144,63 @@ class SharedPort:
         if self._poll.poll(0) and not self._counts.stopping:
             self._pauses += 1
             if self._counts.is_due(self._number):
-                self._accept(1)
+                self._accept()
             elif self._pauses < PAUSES:
                 self._call = self._reactor.callLater(PAUSE_SECONDS, self._look_again)
             else:
-                self._accept(AT_ONCE)
+                self._accept(all_of_them=True)
         if self._call is None and self._socket.fileno() >= 0:
             self._reactor.addReader(self)
 
-    def _accept(self, at_most: int) -> None:
-        for _ in range(at_most):
+    def _accept(self, *, all_of_them: bool = False) -> None:
+        """
+        Take what is there, as long as it is this worker's turn, or *all_of_them*.
+        """
+        for _ in range(AT_ONCE):
             try:
-                connection, _address = self._socket.accept()
+                connection, address = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._cannot_accept(error)
                 return
-            with connection:
-                connection.setblocking(False)
+            if connection.family == socket.AF_UNIX:
                 self._adopt(connection)
+            else:
+                self._begin(connection, address)
+            if not (all_of_them or self._counts.is_due(self._number)):
+                return
+
+    def _begin(self, connection: socket.socket, address: Any) -> None:
+        """
+        Do what a port of the reactor does: to have it adopt the connection takes a second descriptor,
+        and questions to the kernel about what is known here.
+        """
+        type_of = IPv4Address if connection.family == socket.AF_INET else IPv6Address
+        protocol = self._factory.buildProtocol(type_of("TCP", *address))
+        if protocol is None:
+            connection.close()
+            return
+        self._begun += 1
+        transport = Server(connection, protocol, address, None, self._begun, self._reactor)  # type: ignore[arg-type]  # as Twisted itself calls it
+        transport.repstr = f"<{type(protocol).__name__} #{self._begun} of worker {self._number}>"
+        try:
+            protocol.makeConnection(transport)
+        except Exception:
+            self._log.failure("a connection could not be begun")
+            transport.abortConnection()
 
     def _adopt(self, connection: socket.socket) -> None:
-        try:
-            self._reactor.adoptStreamConnection(
-                connection.fileno(), connection.family, self._factory
-            )
-        except Exception as error:
-            # A client that has gone again has no address any more.
-            if getattr(error, "errno", None) != errno.ENOTCONN:
-                self._log.failure("a connection could not be begun")
+        with connection:
+            connection.setblocking(False)
+            try:
+                self._reactor.adoptStreamConnection(
+                    connection.fileno(), connection.family, self._factory
+                )
+            except Exception as error:
+                # A client that has gone again has no address any more.
+                if getattr(error, "errno", None) != errno.ENOTCONN:
+                    self._log.failure("a connection could not be begun")
 
     def _cannot_accept(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:

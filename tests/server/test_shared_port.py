@@ -9,11 +9,14 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from lmtpsvc.server.counts import Counts
@@ -101,16 +104,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 class TestTurns:
-    def test_one_at_a_time(self, world: World) -> None:
+    def test_catches_up(self, world: World) -> None:
         """
-        One connection, then the others may look.
+        Who has fewer than all others takes connections until he has one more; then they may look.
         """
-        world.counts.set(2, 5)
-        world.connect(3)
+        world.counts.set(2, 2)
+        world.connect(5)
         world.turn()
-        assert world.reactor.adopted == 1
+        assert world.reactor.adopted == 3
         world.turn()
-        assert world.reactor.adopted == 2
+        assert world.reactor.adopted == 3
 
     def test_stands_back(self, world: World) -> None:
         """
@@ -258,3 +261,91 @@ class TestEnd:
         world.port.connectionLost(Failure(ConnectionDone()))
         world.port.stopListening()
         assert not world.is_reading
+
+
+class Greeting(Protocol):
+    """
+    Says who it is, and what it knows.
+    """
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if self.factory is not None and getattr(self.factory, "broken", False):
+            raise RuntimeError("broken")
+        transport.write(f"{transport.getPeer()} {transport.getHost()}".encode())
+        transport.doWrite()
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+class TestOverTheNetwork:
+    @pytest.fixture
+    def factory(self) -> Factory:
+        return Factory.forProtocol(Greeting)
+
+    @pytest.fixture
+    def connected(
+        self, family: socket.AddressFamily, host: str, factory: Factory
+    ) -> Iterator[tuple[socket.socket, SharedPort, MemoryReactorClock]]:
+        """
+        A client whose connection waits to be accepted.
+        """
+        with socket.socket(family) as listening, socket.socket(family) as client:
+            listening.bind((host, 0))
+            listening.listen()
+            client.connect(listening.getsockname())
+            client.settimeout(10)
+            counts, reactor = Counts.create(1), MemoryReactorClock()
+            counts.take(1)
+            port = SharedPort(reactor, os.dup(listening.fileno()), factory, counts, 1)
+            port.startListening()
+            yield client, port, reactor
+            port.stopListening()
+            for each in reactor.getReaders():
+                each.connectionLost(Failure(ConnectionDone()))
+
+    def test_is_begun(self, connected: Any, host: str) -> None:
+        """
+        It has a transport of Twisted's, which knows both ends.
+        """
+        client, port, reactor = connected
+        port.doRead()
+        said = client.recv(1000).decode()
+
+        [transport] = [each for each in reactor.getReaders() if each is not port]
+        assert not os.get_blocking(transport.fileno())
+        assert isinstance(transport, Server)
+        peer, here = said.split(") ")
+        assert str(client.getsockname()[1]) in peer
+        assert host in peer
+        assert str(client.getpeername()[1]) in here
+        assert "Greeting #1 of worker 1" in repr(transport)
+
+    def test_nobody_wants_it(
+        self, connected: Any, factory: Factory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        It is closed if the factory makes no protocol.
+        """
+        client, port, reactor = connected
+        monkeypatch.setattr(factory, "buildProtocol", lambda _: None)
+        port.doRead()
+
+        assert client.recv(1) == b""
+        assert reactor.getReaders() == [port]
+
+    def test_is_broken(self, connected: Any, factory: Factory) -> None:
+        """
+        A protocol that fails at once harms nobody else.
+        """
+        client, port, reactor = connected
+        factory.broken = True  # type: ignore[attr-defined]
+        with capturedLogs() as logs:
+            port.doRead()
+            reactor.advance(0)
+
+        assert ["a connection could not be begun"] == [formatEvent(each) for each in logs]
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert reactor.getReaders() == [port]
