@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, Protocol, TypeVar
 
@@ -58,27 +57,30 @@ class WorkerPool:
     """
     A `Pool` of at most *size* threads, each started when there is work that nobody else takes.
 
-    It needs no start, and can be used again after a stop.
+    The thread that was idle last is the next to work: what it needs is still in the processor's
+    caches.  The pool needs no start, and can be used again after a stop.
     """
 
     def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
         self._reactor, self._size, self._name = reactor, size, name
         self._jobs: Ranks[Callable[[], object]] = Ranks()
-        # Wakes a thread for each job, which takes the most urgent one; it is there by then.  None
-        # tells one thread after the other to end.
-        self._wakes: SimpleQueue[bool | None] = SimpleQueue()
         self._threads: list[Thread] = []
-        self._starting = Lock()
+        # Who adds a job looks for an idle thread behind it, and who becomes idle looks for a job
+        # before it, both with this lock: so no job is left lying.
+        self._lock = Lock()
+        # Each idle thread waits for its own lock.
+        self._idle: list[Lock] = []
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._awake = False
         self._stopping: Deferred[None] | None = None
 
     def run(self, job: Callable[[], object], priority: int = 0) -> None:
         self._jobs.add(job, priority)
-        self._wakes.put(True)
-        # A job still in the queue: perhaps nobody was waiting for one.
-        if len(self._threads) < self._size and not self._wakes.empty():
-            self._start_one()
+        with self._lock:
+            if self._idle:
+                self._idle.pop().release()
+            elif len(self._threads) < self._size:
+                self._start_one()
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
         self._posts.append((call, arguments))
@@ -103,51 +105,53 @@ class WorkerPool:
         return result
 
     def stop(self) -> Deferred[None]:
-        if not self._threads:
-            return succeed(None)
-        if self._stopping is None:
-            self._stopping = Deferred()
-            self._wakes.put(None)
+        with self._lock:
+            if not self._threads:
+                return succeed(None)
+            if self._stopping is None:
+                self._stopping = Deferred()
+            while self._idle:
+                self._idle.pop().release()
         waiting: Deferred[None] = Deferred()
         self._stopping.addCallback(waiting.callback)
         return waiting
 
     def _start_one(self) -> None:
-        with self._starting:
-            number = len(self._threads)
-            if number < self._size:
-                # Daemons: a process that ends without stop(), as after an error, must not hang.
-                # Nobody was told yes about what they are doing then.
-                name = f"{self._name}-{number}"
-                thread = Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                try:
-                    thread.start()
-                except RuntimeError:
-                    # The job is in the queue, for the threads there are or the next try.
-                    self._threads.remove(thread)
-                    _log.failure("a thread cannot be started")
+        # Daemons: a process that ends without stop(), as after an error, must not hang.  Nobody was
+        # told yes about what they are doing then.
+        name = f"{self._name}-{len(self._threads)}"
+        thread = Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The job is in the queue, for the threads there are or the next try.
+            self._threads.remove(thread)
+            _log.failure("a thread cannot be started")
 
     def _work(self) -> None:
-        wakes, jobs = self._wakes, self._jobs
+        jobs, wake = self._jobs, Lock()
+        wake.acquire()
         while True:
-            if wakes.get() is None:
-                # There is only one None, so an empty queue means that no job is left; the next
-                # thread finds it here.  A job that queues further jobs is followed by its own
-                # thread at the least, which does them before it ends.
-                last = wakes.empty()
-                wakes.put(None)
-                if last:
-                    self.post(self._ended, current_thread())
-                    return
+            try:
+                job = jobs.take()
+            except IndexError:
+                with self._lock:
+                    if jobs:
+                        continue
+                    if self._stopping is not None:
+                        # A job that queues further jobs is followed by its own thread at the least.
+                        break
+                    self._idle.append(wake)
+                wake.acquire()
                 continue
-            job = jobs.take()
             try:
                 job()
             except BaseException:
                 _log.failure("a job failed")
             # Nothing of the last job (a message, a mailbox) is kept while waiting for the next.
             del job
+        self.post(self._ended, current_thread())
 
     def _drain(self) -> None:
         self._awake = False
@@ -161,8 +165,13 @@ class WorkerPool:
     def _ended(self, thread: Thread) -> None:
         # The thread has nothing more to do than to return.
         thread.join()
-        self._threads.remove(thread)
-        if not self._threads and self._stopping is not None:
-            stopped, self._stopping = self._stopping, None
-            self._wakes = SimpleQueue()
+        with self._lock:
+            self._threads.remove(thread)
+            if self._jobs and not self._idle:
+                # It came when this thread had looked for the last time.
+                self._start_one()
+            stopped = None if self._threads else self._stopping
+            if stopped is not None:
+                self._stopping = None
+        if stopped is not None:
             stopped.callback(None)

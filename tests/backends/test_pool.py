@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -237,6 +238,69 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in pool._threads:
         thread.join(10)
     threads.run()
+
+
+def test_last_idle_first() -> None:
+    """
+    Jobs that come one after the other are all done by the thread that was idle last, however many
+    there are; and no thread is started as long as one is idle.
+    """
+    reactor = Reactor()
+    pool, names = WorkerPool(reactor, 3, "test"), list[str]()
+
+    def meet(barrier: threading.Barrier) -> None:
+        barrier.wait(10)
+
+    def note() -> None:
+        names.append(threading.current_thread().name)
+
+    def wait_for_idle(count: int) -> None:
+        # A thread becomes idle in its own time behind the job, and tells nobody.
+        deadline = time.monotonic() + 10
+        while len(pool._idle) < count and time.monotonic() < deadline:
+            time.sleep(0)
+        assert count == len(pool._idle)
+
+    both = threading.Barrier(3)
+    pool.run(partial(meet, both))
+    pool.run(partial(meet, both))
+    both.wait(10)
+    wait_for_idle(2)
+    for number in range(5):
+        pool.run(note)
+        wait_for_idle(2)
+        assert number + 1 == len(names)
+
+    assert 1 == len(set(names))
+    assert 2 == len(pool._threads)
+    pool.stop()
+    for thread in pool._threads:
+        thread.join(10)
+    reactor.run()
+    assert [] == pool._threads
+
+
+def test_job_behind_the_last_look() -> None:
+    """
+    A job that comes when every thread has looked for the last time is done before the pool has
+    stopped.
+    """
+    reactor, done = Reactor(), list[str]()
+    pool = WorkerPool(reactor, 1, "test")
+    pool.run(partial(done.append, "before"))
+    stopped = pool.stop()
+    (thread,) = pool._threads
+    thread.join(10)
+    pool.run(partial(done.append, "behind"))
+
+    reactor.run()
+    for thread in pool._threads:
+        thread.join(10)
+    reactor.run()
+
+    assert ["before", "behind"] == done
+    assert stopped.called
+    assert [] == pool._threads
 
 
 @pytest.mark.parametrize("way", ["one_by_one", "at_once", "both"])
