@@ -18,7 +18,7 @@ from types import FrameType
 
 from lmtpsvc.config import Config
 
-from . import growth, tables
+from . import growth, page, tables
 from .client import LoadError
 from .place import below, new_ext4
 from .processes import StartError
@@ -50,7 +50,14 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     print(tables.render(results))
-    return draw(results, arguments.pictures)
+    status = draw(results, arguments.pictures)
+    if arguments.page is not None:
+        try:
+            page.put(results, arguments.page, arguments.pictures, brief=arguments.ext4)
+        except (ValueError, OSError) as problem:
+            say(f"benchmarks: {arguments.page}: {problem}")
+            return 1
+    return status
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -78,7 +85,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         f" with --growth: {', '.join(growth.SERIES)}",
     )
     add("--growth", action="store_true", help="how cost grows, instead of the table")
-    add("--servers", metavar="NAMES", help="only these, with commas between; first Dovecot's name")
+    add(
+        "--servers",
+        metavar="NAMES",
+        help="only these, with commas between; ratios are to the first",
+    )
     add(
         "--add",
         metavar="NAME=COMMAND",
@@ -110,6 +121,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--results", type=Path, default=RESULTS, help=f"JSON with all runs ({RESULTS})")
     add("--pictures", type=Path, default=RESULTS.parent, help=f"for SVG ({RESULTS.parent})")
+    add("--page", type=Path, help="put it all into this page, such as docs/performance.md")
     add("--again", action="store_true", help="measure nothing: tables and pictures of --results")
     return parser.parse_args(words)
 

@@ -18,13 +18,21 @@ def render(results: Results) -> str:
     """
     All tables that there is something for, in Markdown.
     """
-    parts = [results.machine]
-    if results.table:
-        parts += [overview(results), *details(results), *warnings(results)]
-    if results.idle:
-        parts.append(idle(results))
+    parts = [render_table(results)]
     parts += [growth(name, runs) for name, runs in results.growth.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def render_table(results: Results) -> str:
+    """
+    The same without what grows.
+    """
+    parts = [results.machine]
+    if results.table:
+        parts += [overview(results), *warnings(results), *details(results)]
+    if results.idle:
+        parts.append(idle(results))
+    return "\n\n".join(parts)
 
 
 def overview(results: Results) -> str:

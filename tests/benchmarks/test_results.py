@@ -7,8 +7,11 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.growth import SERIES
+from benchmarks.page import put
 from benchmarks.runs import Idle, Limit, Results, Run
 from benchmarks.tables import number, overview, render
+
+MARKS = ("results", "growth", "other disk")
 
 
 def run(server: str, point: str, rate: int, cpu: float = 1.0) -> Run:
@@ -136,6 +139,40 @@ class TestPictures:
         assert ET.fromstring(text).tag.endswith("svg")
         assert ">lmtpsvc<" in text
         assert len(text) < 80_000
+
+
+class TestPage:
+    def test_put(self, results: Results, tmp_path: Path) -> None:
+        """
+        Table and growth each have their place; the rest of the page stays.
+        """
+        page = tmp_path / "docs" / "page.md"
+        page.parent.mkdir()
+        marks = "".join(f"<!-- {mark} -->\n<!-- end of {mark} -->\n" for mark in MARKS)
+        page.write_text(f"Above\n{marks}Below\n")
+        grown = Results(growth=results.growth)
+        results.growth = {}
+
+        for each in (results, grown, results):
+            put(each, page, tmp_path / "docs" / "pictures")
+        put(results, page, tmp_path, brief=True)
+
+        text = page.read_text()
+        assert text.count("| lmtpsvc | 500 | 6.0 | 0.005 |") == 1
+        assert text.count("![sessions](pictures/sessions.svg)") == 1
+        assert text.startswith("Above\n<!-- results -->\na machine\n")
+        assert text.endswith("|\n<!-- end of other disk -->\nBelow\n")
+
+    def test_no_marks(self, results: Results, tmp_path: Path) -> None:
+        """
+        A page without marks is left alone.
+        """
+        (tmp_path / "page.md").write_text("Above\n")
+
+        with pytest.raises(ValueError, match="<!-- results -->"):
+            put(results, tmp_path / "page.md", tmp_path)
+
+        assert (tmp_path / "page.md").read_text() == "Above\n"
 
 
 class TestMain:
