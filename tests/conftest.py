@@ -6,7 +6,9 @@ Test folders are no packages, so that shared code is a fixture here, never an im
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import re
 import shutil
@@ -20,8 +22,9 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-# Fixtures: servers for whoever needs a database.
+# Fixtures: servers for whoever needs a database, and processes that have begun already.
 from .databases import mariadb, new_mariadb, new_postgresql, postgresql  # noqa: F401
+from .forks import forks  # noqa: F401
 
 TESTS = Path(__file__).parent
 
@@ -30,6 +33,11 @@ TESTS = Path(__file__).parent
 settings.register_profile("home", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
+
+
+# pytest asks for every single test which Twisted this is, and the answer is the parsing of a long
+# text.  What is installed does not change meanwhile.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 
 # In the name of a class, among the parameters of a test, or among the fixtures that it asks for.

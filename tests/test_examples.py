@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .forks import TWIST, Forks
+
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "write-a-backend.md"
 EXTENSIONS = ROOT / "docs" / "write-an-extension.md"
@@ -66,6 +68,15 @@ def python(directory: Path, *words: str, path: str = "") -> str:
     return done.stdout
 
 
+def twist(forks: Forks, directory: Path, *words: str, status: int = 0) -> str:
+    """
+    What ``twist lmtp`` prints in *directory*; the test fails with it at another exit status.
+    """
+    ended = forks.run(TWIST, "lmtp", *words, directory=directory)
+    assert status == ended.status, ended.said
+    return ended.said
+
+
 def contract(directory: Path) -> str:
     """
     What pytest says to the contract in the guide's test file; a warning is an error.
@@ -109,7 +120,9 @@ class TestGuide:
         assert "BackendPlugin(" in first
         assert len(first.splitlines()) <= LINES
 
-    def test_the_first_backend(self, tmp_path: Path, kept: dict[str, Future[str]]) -> None:
+    def test_the_first_backend(
+        self, tmp_path: Path, kept: dict[str, Future[str]], forks: Forks
+    ) -> None:
         """
         It is found, keeps the contract, and says honestly what was not tried.
         """
@@ -119,12 +132,12 @@ class TestGuide:
             named("twisted/plugins/tickets_plugin.py")[0],
         )
 
-        listed = python(tmp_path, "-m", "twisted", "lmtp", "--help-backends")
+        listed = twist(forks, tmp_path, "--help-backends")
 
         assert "tickets:DATABASE\n    Opens a ticket for each message" in listed
         assert "not applicable" in kept["first"].result()
 
-    def test_the_real_one(self, tmp_path: Path) -> None:
+    def test_the_real_one(self, tmp_path: Path, forks: Forks) -> None:
         """
         The last versions of all files are found; they are those of the package, whose tests see to
         it that they keep the contract.
@@ -132,7 +145,7 @@ class TestGuide:
         for name, source in steps():
             write(tmp_path, name, source)
 
-        listed = python(tmp_path, "-m", "twisted", "lmtp", "--help-backends")
+        listed = twist(forks, tmp_path, "--help-backends")
         assert "tickets:DATABASE[:queues=support]" in listed
 
     @pytest.mark.faults
@@ -175,34 +188,32 @@ class TestExtension:
         write(tmp_path, name, source)
         return tmp_path
 
-    def test_listed(self, directory: Path) -> None:
+    def test_listed(self, directory: Path, forks: Forks) -> None:
         """
         It is found, and says what it is.
         """
-        listed = python(directory, "-m", "twisted", "lmtp", "--help-extensions")
+        listed = twist(forks, directory, "--help-extensions")
 
         assert "expires\n    Takes XEXPIRES=YYYY-MM-DD on RCPT" in listed
 
-    def test_twice(self, directory: Path) -> None:
+    def test_twice(self, directory: Path, forks: Forks) -> None:
         """
         What claims a thing twice is one line at the start.
         """
         write(directory, "lmtp.toml", 'extension = ["expires", "expires"]\n')
 
-        with pytest.raises(AssertionError) as caught:
-            python(directory, "-m", "twisted", "lmtp", "--config", "lmtp.toml")
+        said = twist(forks, directory, "--config", "lmtp.toml", status=1)
 
-        said = str(caught.value)
         assert "lmtp.toml: extension: two extensions claim 'XEXPIRES'" in said
         assert "Traceback" not in said
 
-    def test_talk(self, directory: Path) -> None:
+    def test_talk(self, directory: Path, forks: Forks) -> None:
         """
         The parameter refuses what is late and reaches the backend's envelope; the verb answers.
         """
-        write(directory, "talk.py", _TALK)
-
-        announced, *heard, parameters = python(directory, "talk.py").splitlines()
+        ended = forks.run(_TALK, directory=directory)
+        assert 0 == ended.status, ended.said
+        announced, *heard, parameters = ended.said.splitlines()
 
         assert "True" == announced
         said = [" ".join(line.split()[:2]) for line in heard]

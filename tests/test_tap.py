@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +26,8 @@ from lmtpsvc.config import DEFAULT_LISTEN
 from lmtpsvc.limits import Limits
 from lmtpsvc.tap import Options, makeService
 
+from .forks import TWIST, TWISTD, Forks
+
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), *sys.path])),
@@ -33,7 +35,7 @@ ENVIRONMENT = {
 
 
 def daemon(*words: str) -> list[str]:
-    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *words]
+    return [sys.executable, "-c", TWISTD, *words]
 
 
 def twistd(*words: str) -> list[str]:
@@ -41,8 +43,7 @@ def twistd(*words: str) -> list[str]:
 
 
 def twist(*words: str) -> list[str]:
-    main = "import sys; from twisted.application.twist._twist import Twist; Twist.main()"
-    return [sys.executable, "-c", main, "lmtp", *words]
+    return [sys.executable, "-c", TWIST, "lmtp", *words]
 
 
 @pytest.fixture
@@ -288,40 +289,42 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[Callable[[str], Run]]:
+    """
+    ``runs(name)``: what became of a command.
+    """
     directory = tmp_path_factory.mktemp("newcomer")
     (directory / "file").touch()
-    with socket.create_server(("127.0.0.1", 0)) as taken, ThreadPoolExecutor(4) as pool:
-        port = taken.getsockname()[1]
-        in_use = f"tcp:{port}:interface=127.0.0.1"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        in_use = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        not_a_daemon = ("-n", "--pidfile=", "lmtp")
+        logs = (f"--pidfile={directory}/pid", f"--logfile={directory}/log")
         words = {
-            "port in use": twistd("--listen", in_use),
-            "port in use, twist": twist("--listen", in_use),
-            "port in use, daemon": daemon(
-                f"--pidfile={directory}/pid",
-                f"--logfile={directory}/log",
-                *("lmtp", "--listen", in_use),
-            ),
-            "directory": twistd("--backend", "maildir:file/{user}"),
-            "not writable": [*NOBODY, *twistd("--backend", "maildir:/root/x/{user}")],
-            "option": twistd("--colour", "red"),
-            "users": twistd("--users", "file:nowhere"),
-            "port 25": twistd("--listen", "tcp:025:interface=127.0.0.1"),
-            "no socket": twistd("--listen", "unix:nowhere/sock"),
-            "help": twistd("--help"),
-            "help-backends": twistd("--help-backends"),
-            "help-users": twist("--help-users"),
+            "port in use": (TWISTD, *not_a_daemon, "--listen", in_use),
+            "port in use, twist": (TWIST, "lmtp", "--listen", in_use),
+            "port in use, daemon": (TWISTD, *logs, "lmtp", "--listen", in_use),
+            "directory": (TWISTD, *not_a_daemon, "--backend", "maildir:file/{user}"),
+            "option": (TWISTD, *not_a_daemon, "--colour", "red"),
+            "users": (TWISTD, *not_a_daemon, "--users", "file:nowhere"),
+            "port 25": (TWISTD, *not_a_daemon, "--listen", "tcp:025:interface=127.0.0.1"),
+            "no socket": (TWISTD, *not_a_daemon, "--listen", "unix:nowhere/sock"),
+            "help": (TWISTD, *not_a_daemon, "--help"),
+            "help-backends": (TWISTD, *not_a_daemon, "--help-backends"),
+            "help-users": (TWIST, "lmtp", "--help-users"),
         }
-        if os.geteuid() != 0:
-            del words["not writable"]
-        yield dict(
-            zip(words, pool.map(lambda each: run(each, directory), words.values()), strict=True)
-        )
+
+        @cache
+        def runs(name: str) -> Run:
+            ended = forks.run(*words[name], directory=directory)
+            return Run(ended.status, ended.said.splitlines())
+
+        yield runs
 
 
 class TestTerminal:
     """
-    A newcomer's mistakes, with the real command: they run side by side, as each is a process.
+    A newcomer's mistakes, with the real command: each is a process, none of which starts anew but
+    the one of another user.
     """
 
     @pytest.mark.parametrize(
@@ -332,25 +335,26 @@ class TestTerminal:
             ("users", "nowhere: No such file or directory"),
         ],
     )
-    def test_words(self, name: str, says: str, runs: dict[str, Run]) -> None:
+    def test_words(self, name: str, says: str, runs: Callable[[str], Run]) -> None:
         """
         A mistake in the words is one line, and nothing else.
         """
-        (line,) = runs[name].lines
+        (line,) = runs(name).lines
 
         assert says in line
-        assert 1 == runs[name].status
+        assert 1 == runs(name).status
 
-    def test_not_writable(self, runs: dict[str, Run], unavailable: Callable[..., NoReturn]) -> None:
+    def test_not_writable(self, tmp_path: Path, unavailable: Callable[..., NoReturn]) -> None:
         """
         So is a directory in which this user may not write.
         """
-        if "not writable" not in runs:
+        if os.geteuid() != 0:
             unavailable("root")
-        (line,) = runs["not writable"].lines
+        ended = run([*NOBODY, *twistd("--backend", "maildir:/root/x/{user}")], tmp_path)
+        (line,) = ended.lines
 
         assert "/root is not writable" in line
-        assert 1 == runs["not writable"].status
+        assert 1 == ended.status
 
     @pytest.mark.parametrize(
         ("name", "says"),
@@ -361,25 +365,25 @@ class TestTerminal:
             ("port 25", "tcp:025:interface=127.0.0.1"),
         ],
     )
-    def test_listening(self, name: str, says: str, runs: dict[str, Run]) -> None:
+    def test_listening(self, name: str, says: str, runs: Callable[[str], Run]) -> None:
         """
         What turns out on listening is one line too, the last one in the log, with no traceback.
         """
-        (line,) = runs[name].saying(says)
+        (line,) = runs(name).saying(says)
 
-        assert runs[name].lines[-1] == line
+        assert runs(name).lines[-1] == line
         assert "twistd lmtp: " in line
-        assert [] == runs[name].saying("Traceback")
-        assert 1 == runs[name].status
+        assert [] == runs(name).saying("Traceback")
+        assert 1 == runs(name).status
 
-    def test_daemon(self, runs: dict[str, Run]) -> None:
+    def test_daemon(self, runs: Callable[[str], Run]) -> None:
         """
         A daemon that cannot listen says so to the terminal that it was started from.
         """
-        first, _ = runs["port in use, daemon"].lines
+        first, _ = runs("port in use, daemon").lines
 
         assert "Address already in use: cannot listen on tcp:" in first
-        assert 1 == runs["port in use, daemon"].status
+        assert 1 == runs("port in use, daemon").status
 
     @pytest.mark.parametrize(
         ("name", "says"),
@@ -390,12 +394,12 @@ class TestTerminal:
             ("help-users", "passwd["),
         ],
     )
-    def test_help(self, name: str, says: str, runs: dict[str, Run]) -> None:
+    def test_help(self, name: str, says: str, runs: Callable[[str], Run]) -> None:
         """
         Who asks for help gets it.
         """
-        assert runs[name].saying(says)
-        assert 0 == runs[name].status
+        assert runs(name).saying(says)
+        assert 0 == runs(name).status
 
 
 def talk(where: str, *said: bytes) -> list[bytes]:

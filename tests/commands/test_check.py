@@ -27,6 +27,7 @@ from lmtpsvc.interfaces import IDirectory
 from lmtpsvc.wiring.parts import Parts, make_parts
 
 from ..certificates import DAY, NOW, Authority
+from ..forks import LMTPSVC, Forks
 
 
 class Terminal:
@@ -488,7 +489,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 class TestCommand:
-    def test_addresses(self, tmp_path: Path) -> None:
+    def test_addresses(self, tmp_path: Path, forks: Forks) -> None:
         """
         The whole command: a user of the system is looked up in a thread, one that is none is refused.
         """
@@ -496,15 +497,17 @@ class TestCommand:
             "listen = 'unix:sock'\nusers = 'passwd:min_uid=0'\nbackend = 'maildir:mail'\n"
         )
 
-        done = run("check", "lmtp.toml", "root@example.org", "no-such@example.org", cwd=tmp_path)
+        words = ("check", "lmtp.toml", "root@example.org")
+
+        done = forks.run(LMTPSVC, *words, "no-such@example.org", directory=tmp_path)
 
         assert [
             "no problem found: mail goes to maildir:mail, users: passwd:min_uid=0",
             f"root@example.org -> root@example.org in maildir:mail: {tmp_path}/mail/example.org/root",
             "no-such@example.org: 550 5.1.1 No such user",
-        ] == done.stdout.splitlines()
-        assert ("", 1) == (done.stderr, done.returncode)
-        assert 0 == run("check", "lmtp.toml", "root@example.org", cwd=tmp_path).returncode
+        ] == done.said.splitlines()
+        assert 1 == done.status
+        assert 0 == forks.run(LMTPSVC, *words, directory=tmp_path).status
         assert not (tmp_path / "mail").exists(), "nothing was made"
 
     def test_which(self, capsys: pytest.CaptureFixture[str]) -> None:

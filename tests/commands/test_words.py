@@ -4,12 +4,13 @@ What ``lmtpsvc`` itself says: its list of commands, and what is missing.
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
 from lmtpsvc.__main__ import COMMANDS, main
+
+from ..forks import Forks
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,18 +38,16 @@ def test_help_of_each(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("missing", ["sqlalchemy", "alembic"])
-def test_without_sql(missing: str) -> None:
+def test_without_sql(missing: str, tmp_path: Path, forks: Forks) -> None:
     """
     Who has not installed what a command needs is told so, in one line.
     """
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from lmtpsvc.__main__ import main;"
-        "print([main([name, '--help']) for name in ('sql', 'export', 'import')])"
+        "print([main([name, '--help']) for name in ('sql', 'export', 'import')], flush=True)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    ended = forks.run(program, directory=tmp_path)
 
     said = f"{missing} is missing: pip install 'lmtpsvc[sql]'\n"
-    assert "[1, 1, 1]\n" == done.stdout
-    assert f"lmtpsvc sql: {said}lmtpsvc export: {said}lmtpsvc import: {said}" == done.stderr
+    names = ("sql", "export", "import")
+    assert "".join(f"lmtpsvc {name}: {said}" for name in names) + "[1, 1, 1]\n" == ended.said

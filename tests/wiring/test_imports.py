@@ -4,11 +4,11 @@ What a service imports: memory that every process of it takes, whether or not an
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from ..forks import Forks
 
 BUILD = """\
 import sys
@@ -34,34 +34,29 @@ BY_WISH = {
 }
 
 
-def imported(directory: Path, *words: str) -> set[str]:
+def imported(forks: Forks, directory: Path, *words: str) -> set[str]:
     """
     All modules of a process that has built a service from *words*, to be started in *directory*.
     """
     (directory / "logins").touch(0o600)
-    said = subprocess.run(
-        [sys.executable, "-c", BUILD, "--listen", "tcp:0:interface=127.0.0.1", *words],
-        cwd=directory,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    return set(said.stdout.split())
+    ended = forks.run(BUILD, "--listen", "tcp:0:interface=127.0.0.1", *words, directory=directory)
+    assert 0 == ended.status, ended.said
+    return set(ended.said.split())
 
 
-def test_nothing_that_nobody_asks_for(tmp_path: Path) -> None:
+def test_nothing_that_nobody_asks_for(tmp_path: Path, forks: Forks) -> None:
     """
     A service that stores mail in Maildirs has imported neither what speaks to others, nor what knows
     passwords and databases.
     """
-    assert imported(tmp_path).isdisjoint(BY_WISH)
+    assert imported(forks, tmp_path).isdisjoint(BY_WISH)
 
 
 @pytest.mark.parametrize(
     ("name", "words"), [(name, words) for name, words in BY_WISH.items() if words]
 )
-def test_all_at_the_start(name: str, words: list[str], tmp_path: Path) -> None:
+def test_all_at_the_start(name: str, words: list[str], tmp_path: Path, forks: Forks) -> None:
     """
     What is asked for is imported before there is a connection, while it can still be read.
     """
-    assert name in imported(tmp_path, *words)
+    assert name in imported(forks, tmp_path, *words)
