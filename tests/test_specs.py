@@ -374,8 +374,10 @@ def test_stranger(tmp_path: Path, python: Callable[[str], str]) -> None:
 
     said = python(
         "from lmtpsvc.specs import *\n"
-        "print(*[f.name for f in directory_factories()])\n"
-        "print(type(directory_from_string(None, 'strange:x')).__name__)\n"
+        "names = [f.name for f in directory_factories()]\n"
+        "made = type(directory_from_string(None, 'strange:x')).__name__\n"
+        "print(*names)\n"
+        "print(made)"
     )
 
     *_, names, made = said.splitlines()  # the broken one is told of in front
