@@ -12,6 +12,7 @@ from typing import Final
 from .calls import PATIENT, Calls, HastyCalls
 from .file_systems import FileSystem
 from .places import Known
+from .syncing import Syncing
 
 #: Octets of a message that may be written with the lock kept, at most.
 SMALL: Final = 1 << 16
@@ -22,6 +23,10 @@ WARM: Final = 60.0
 
 # Devices that are remembered at a time; one backend seldom has more than one.
 _DEVICES: Final = 1000
+
+#: A disk that took longer than so many seconds for the latest sync has more to do than it can: what
+#: writes to it may be made to wait.
+BUSY: Final = 0.05
 
 #: For how many seconds the lock is given away then, and for how many if it happens again and again.
 PAUSE: Final = 5.0
@@ -34,15 +39,15 @@ class Haste:
 
     The lock is kept for files in the machine itself, in Maildirs that were used a moment ago.  Even
     there a call may block: while others write more than the disk can take, while a journal is full,
-    or when the disk is about to fail.  So each is timed, and after one that has blocked the lock is
-    given away for a while, and for longer each time that it happens again.  May be used from any
-    thread.
+    or when the disk is about to fail.  So the lock is given away while the disk is busy, as *syncing*
+    knows.  And each call is timed: after one that has blocked the lock is given away for a while, and
+    for longer each time that it happens again.  May be used from any thread.
 
     *seconds* is a clock that never goes back.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: Callable[[], float], syncing: Syncing) -> None:
+        self._seconds, self._syncing = seconds, syncing
         self._pause = 0.0
         self._until = -math.inf
         # When each device was last looked at, and whether it is in the machine itself.
@@ -59,6 +64,8 @@ class Haste:
         now = self._seconds()
         was_used, known.used = known.used, now
         if now - was_used > WARM or now < self._until or octets > SMALL:
+            return PATIENT
+        if self._syncing.latest > BUSY:
             return PATIENT
         seen = self._seen.get(known.device)
         return self._hasty if seen is not None and seen[1] else PATIENT

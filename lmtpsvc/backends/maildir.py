@@ -55,7 +55,7 @@ class MaildirBackend(Service):
         self._spool = None if root is None else os.path.join(root, SPOOL)
         self._places = Places(root, settings.mode, seconds)
         self._syncing = Syncing(time.monotonic)
-        self._haste = Haste(time.monotonic)
+        self._haste = Haste(time.monotonic, self._syncing)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store

@@ -40,6 +40,8 @@ class Syncing:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
+        #: What the latest wait took, in seconds.
+        self.latest = 0.0
         self._each = _GUESS
         self._whole = _GUESS
         self._whole_at = seconds()
@@ -60,7 +62,8 @@ class Syncing:
         """
         before = self._seconds()
         yield
-        self._each += _WEIGHT * (self._seconds() - before - self._each)
+        self.latest = self._seconds() - before
+        self._each += _WEIGHT * (self.latest - self._each)
 
     def whole(self, file_system: FileSystem, *, finally_: bool = True) -> None:
         """
@@ -75,5 +78,6 @@ class Syncing:
             file_system.sync(finally_=finally_)
         finally:
             now = self._seconds()
-            self._whole += _WEIGHT * (now - before + penalty - self._whole)
+            self.latest = now - before
+            self._whole += _WEIGHT * (self.latest + penalty - self._whole)
             self._whole_at = now

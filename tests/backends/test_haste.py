@@ -15,13 +15,19 @@ from twisted.internet.task import Clock
 from lmtpsvc.backends import calls, file_systems
 from lmtpsvc.backends.calls import PATIENT, SLOW
 from lmtpsvc.backends.file_systems import FileSystem
-from lmtpsvc.backends.haste import LONGEST_PAUSE, PAUSE, SMALL, WARM, Haste
+from lmtpsvc.backends.haste import BUSY, LONGEST_PAUSE, PAUSE, SMALL, WARM, Haste
 from lmtpsvc.backends.places import Known
+from lmtpsvc.backends.syncing import Syncing
 
 
 @pytest.fixture
-def haste(clock: Clock) -> Haste:
-    return Haste(clock.seconds)
+def sync(clock: Clock) -> Syncing:
+    return Syncing(clock.seconds)
+
+
+@pytest.fixture
+def haste(clock: Clock, sync: Syncing) -> Haste:
+    return Haste(clock.seconds, sync)
 
 
 @pytest.fixture
@@ -116,6 +122,19 @@ def test_devices_are_forgotten(haste: Haste, known: Known) -> None:
     assert len(haste._seen) <= 1000
 
 
+def test_busy_disk(haste: Haste, known: Known, clock: Clock, sync: Syncing, root: Path) -> None:
+    """
+    As long as the disk takes long to sync, writing to it takes patience.
+    """
+    with sync.timed():
+        clock.advance(1.1 * BUSY)
+    assert not is_hasty(haste, known)
+
+    with sync.timed():
+        clock.advance(0.9 * BUSY)
+    assert is_hasty(haste, known)
+
+
 def test_blocked(haste: Haste, known: Known, clock: Clock, root: Path) -> None:
     """
     After a call that has blocked, all take patience for a while; longer, if it happens again.
@@ -159,25 +178,27 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.mark.usefixtures("library")
-def test_no_such_calls(clock: Clock, root: Path) -> None:
+def test_no_such_calls(clock: Clock, sync: Syncing, root: Path) -> None:
     """
     Where the C library is another one, there is always patience.
     """
     root.mkdir()
-    haste = Haste(clock.seconds)
+    haste = Haste(clock.seconds, sync)
     known = Known(os.stat(root), 0.0)
     look(haste, root)
 
     assert [False, False] == [is_hasty(haste, known) for _ in range(2)]
 
 
-def test_other_struct(clock: Clock, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_struct(
+    clock: Clock, sync: Syncing, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     And where a file's device is not where it should be.
     """
     monkeypatch.setattr(calls.HastyCalls, "device", lambda *_: 4711)
     root.mkdir()
-    haste = Haste(clock.seconds)
+    haste = Haste(clock.seconds, sync)
     known = Known(os.stat(root), 0.0)
     look(haste, root)
 
