@@ -103,21 +103,24 @@ class MaildirBackend(Service):
         """
         Store *message*; mailboxes that are the same Maildir get one copy.
         """
-        results = [Commitment() for _ in mailboxes]
-        targets: dict[Place, Target] = {}
-        for mailbox, result in zip(mailboxes, results, strict=True):
+        results: list[Commitment] = []
+        # By Maildir, and by owner: links can only be shared by those to whom the file belongs.
+        targets: dict[tuple[str, int | None, int | None], Target] = {}
+        owners: dict[tuple[int | None, int | None], list[Target]] = {}
+        for mailbox in mailboxes:
+            result = Commitment()
+            results.append(result)
             try:
                 place, quota = self._place(mailbox), allowance(mailbox, self._settings.quota)
             except DeliveryError as error:
                 result.errback(error)
                 continue
-            if place not in targets:
-                targets[place] = Target(place, mailbox, quota)
-            targets[place].waiting.append(result)
-        # Links can only be shared by those to whom the file belongs.
-        owners: dict[tuple[int | None, int | None], list[Target]] = {}
-        for place, target in targets.items():
-            owners.setdefault((place.uid, place.gid), []).append(target)
+            uid, gid = place.uid, place.gid
+            target = targets.get((place.directory, uid, gid))
+            if target is None:
+                target = targets[place.directory, uid, gid] = Target(place, mailbox, quota)
+                owners.setdefault((uid, gid), []).append(target)
+            target.waiting.append(result)
         for group in owners.values():
             posting = Posting(message, group, self._settings, self._places, self._names)
             self._group.add(posting, message.envelope.sender.priority)

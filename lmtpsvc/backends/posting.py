@@ -79,8 +79,11 @@ class Posting:
         """
         What the reply for *target*, who has the message, tells besides.
         """
-        message, sharing = self.message, self.settings.sharing
-        if sharing is None or not (message.is_for_all and message.envelope.sender.wants_maildata):
+        sharing = self.settings.sharing
+        if sharing is None:
+            return None
+        message = self.message
+        if not (message.is_for_all and message.envelope.sender.wants_maildata):
             return None
         sizes = message.sizes(self.settings.line_ending)
         return [sharing.code(Named(self.new(target), sizes, message.digest))]
