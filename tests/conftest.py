@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 # Fixtures: servers for whoever needs a database, and processes that have begun already.
-from .databases import mariadb, new_mariadb, new_postgresql, postgresql  # noqa: F401
+from .databases import mariadb, new_mariadb, new_postgresql, postgresql, sqlite_with  # noqa: F401
 from .forks import forks  # noqa: F401
 
 TESTS = Path(__file__).parent

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -34,6 +35,31 @@ def _die_with_us() -> None:
     In the new process: whatever becomes of pytest, no server is left behind (prctl(2)).
     """
     _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@pytest.fixture(scope="session")
+def sqlite_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, Path], str]:
+    """
+    ``sqlite_with(tables, path)``: the URL of a new SQLite file at *path* that has these tables and
+    nothing in them: a copy of one that Alembic has worked on, which is slow.
+    """
+    from lmtpsvc.backends.sql import versions
+    from lmtpsvc.backends.sql.engine import parse
+
+    @cache
+    def original(tables: versions.Tables) -> Path:
+        path = tmp_path_factory.mktemp("tables") / "original.db"
+        path.touch(0o600)
+        engine = parse(f"sqlite:///{path}").engine(1)
+        versions.upgrade(engine, tables)
+        engine.dispose()
+        return path
+
+    def sqlite_with(tables: versions.Tables, path: Path) -> str:
+        shutil.copy(original(tables), path)
+        return f"sqlite:///{path}"
+
+    return sqlite_with
 
 
 class Server:

@@ -255,12 +255,14 @@ def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], None]:
+def break_call(tmp_path: Path) -> Iterator[Callable[[str, str, int], None]]:
     """
     ``break_call("fsync", "ann/new", EIO)``: from now on, that call fails where the path it is about
     has these names in it.  A sync that fails does so for all that it is to make safe: syncfs does,
     too.
     """
+    # Whole again before the directory is removed.
+    patch = pytest.MonkeyPatch()
 
     def break_call(name: str, where: str, number: int) -> None:
         def replace(owner: Any, name: str) -> None:
@@ -272,7 +274,7 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], Non
                     raise OSError(number, os.strerror(number), path)
                 return original(*args, **kwargs)
 
-            monkeypatch.setattr(owner, name, call)
+            patch.setattr(owner, name, call)
 
         if name in {"syncfs", "sync_file_range"}:
             replace(file_systems, f"_{name}")
@@ -283,7 +285,8 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, int], Non
         if name == "fsync":
             break_call("syncfs", "", number)
 
-    return break_call
+    yield break_call
+    patch.undo()
 
 
 #: What is delivered together: messages, each with its mailboxes.

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from typing import Any
 import pytest
 
 from lmtpsvc.__main__ import main
-from lmtpsvc.backends.sql import versions
-from lmtpsvc.backends.sql.engine import parse
 from lmtpsvc.backends.sql.reading import Store
+from lmtpsvc.backends.sql.versions import MAIL
 from lmtpsvc.commands.transfer import Progress, path_for
 from lmtpsvc.testing import MemoryMessage, envelope
 
@@ -34,14 +34,11 @@ FLAGS = [["\\Seen", "\\Answered"], [], ["\\Flagged"], ["\\Seen"]]
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(tmp_path: Path, sqlite_with: Callable[..., str]) -> str:
     """
     A store in which Ann has four messages, two of which are the same, and Bob has one.
     """
-    url = f"sqlite:///{tmp_path}/mail.db"
-    engine = parse(url).engine(1)
-    versions.upgrade(engine)
-    engine.dispose()
+    url = sqlite_with(MAIL, tmp_path / "mail.db")
     with Store.at(url) as store:
         for text, flags in zip(TEXTS, FLAGS, strict=True):
             store.append(ANN, MemoryMessage(text), WHEN, flags)

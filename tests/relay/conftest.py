@@ -17,6 +17,7 @@ from lmtpsvc.client import address
 from lmtpsvc.envelope import Recipient, Sender
 from lmtpsvc.relay.entries import Result, State
 from lmtpsvc.relay.queue import Queue
+from lmtpsvc.relay.tables import QUEUE
 
 T = TypeVar("T")
 
@@ -116,11 +117,11 @@ def words() -> Any:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, sqlite_with: Callable[..., str]) -> Iterator[Bench]:
     """
     Over an SQLite file.
     """
-    bench = Bench(f"sqlite:///{tmp_path}/queue.db")
+    bench = Bench(sqlite_with(QUEUE, tmp_path / "queue.db"))
     yield bench
     bench.close()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -71,7 +72,7 @@ def check(connection: Connection, tables: Tables = MAIL) -> None:
     """
     _check_server(connection)
     found = _revision(connection, tables)
-    script = ScriptDirectory.from_config(_config(tables))
+    script = _scripts(tables)
     head = script.get_current_head()
     if found == head:
         return
@@ -111,6 +112,14 @@ def upgrade(engine: Engine, tables: Tables = MAIL) -> bool:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return True
+
+
+@cache
+def _scripts(tables: Tables) -> ScriptDirectory:
+    """
+    The versions that this lmtpsvc knows, which are Python files: each is read and run once.
+    """
+    return ScriptDirectory.from_config(_config(tables))
 
 
 def _config(tables: Tables = MAIL) -> Config:

@@ -18,6 +18,7 @@ from lmtpsvc.backends.sql.backend import SQLBackend
 from lmtpsvc.backends.sql.engine import parse
 from lmtpsvc.backends.sql.reading import Store
 from lmtpsvc.backends.sql.settings import from_words
+from lmtpsvc.backends.sql.versions import MAIL
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
@@ -164,8 +165,16 @@ def make_bench() -> Iterator[Callable[..., Bench]]:
 
 
 @pytest.fixture
-def bench(url: str, make_bench: Callable[..., Bench]) -> Bench:
+def bench(
+    url: str,
+    kind: str,
+    make_bench: Callable[..., Bench],
+    sqlite_with: Callable[..., str],
+    tmp_path: Path,
+) -> Bench:
     """
     A backend over an empty database of each kind.
     """
+    if kind == "sqlite":
+        assert sqlite_with(MAIL, tmp_path / "mail.db") == url
     return make_bench(url)
