@@ -59,11 +59,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("interop")
 
 
+# Until all tests have been found there is no garbage to speak of, and more and more to look through.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """
     Thousands of tests, and the modules that they need, are no garbage: nobody has to look at them
     again and again, least of all those tests that look for garbage themselves.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -2,7 +2,7 @@
 Commands that are each a process of its own, without the start of Python and of all that it imports.
 
 One process has imported Twisted and the wiring; for each command it forks, as if it had just begun.
-Neither the reactor nor any plugin is there yet, nor anything that the wiring imports by wish.
+Neither a reactor nor Twisted's package of plugins is there yet, nor what the wiring imports by wish.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import pytest
 from attrs import frozen
 
 _ROOT: Final = Path(__file__).parent.parent
+# For what it imports, which every command comes to.
+_PLUGINS: Final = _ROOT / "twisted" / "plugins" / "lmtpsvc_plugin.py"
 
 TWISTD: Final = "from twisted.scripts.twistd import run; run()"
 TWIST: Final = (
@@ -29,9 +31,10 @@ LMTPSVC: Final = "import sys; from lmtpsvc.__main__ import main; sys.exit(main()
 
 # The child goes on behind the loop and ends as any other process: by the end of the program.
 _PROGRAM: Final = """\
-import json, os, sys
-import twisted.scripts.twistd
+import json, os, runpy, sys
+import twisted.application.runner._runner, twisted.internet.epollreactor, twisted.scripts.twistd
 import lmtpsvc.tap
+runpy.run_path(sys.argv[1])
 for line in sys.stdin:
     source, words, directory, output = json.loads(line)
     child = os.fork()
@@ -92,7 +95,7 @@ def forks() -> Iterator[Forks]:
     """
     path = os.pathsep.join(filter(None, [str(_ROOT), *sys.path]))
     with subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM],
+        [sys.executable, "-c", _PROGRAM, str(_PLUGINS)],
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
