@@ -25,6 +25,10 @@ _HALF_LIFE: Final = 5.0
 #: What one fsync and one syncfs take as long as nothing is known, in seconds.
 _GUESS: Final = 0.001
 
+#: One wait for many may take so many times as long as theirs together: one thread waits then, where
+#: several would take turns with the reactor.
+_WORTH: Final = 2
+
 #: What syncfs is taken to cost where it is no promise, in seconds, so that it is not tried for a
 #: minute.
 _UNRELIABLE: Final = 50.0
@@ -53,7 +57,7 @@ class Syncing:
         if count < 2 or not can_sync_file_systems():
             return False
         age = self._seconds() - self._whole_at
-        return bool(self._whole * 0.5 ** (age / _HALF_LIFE) < count * self._each)
+        return bool(self._whole * 0.5 ** (age / _HALF_LIFE) < _WORTH * count * self._each)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -89,10 +89,11 @@ def test_a_single_file(disk: Disk, count: int) -> None:
 
 def test_as_many_as_pay(disk: Disk) -> None:
     """
-    What the last ones took decides: where syncfs takes as long as ten files, eleven are too many.
+    What the last ones took decides: where syncfs takes as long as twenty files, eleven are too many,
+    as so many threads would have to wait for them.
     """
     disk.one_by_one(0.010)
-    disk.at_once(0.100)
+    disk.at_once(0.200)
 
     assert not disk.syncing.whole_pays(9)
     assert disk.syncing.whole_pays(11)
@@ -104,10 +105,10 @@ def test_the_newest_count_most(disk: Disk) -> None:
     """
     disk.one_by_one(0.010)
     disk.at_once(0.010)
-    disk.at_once(0.060, times=1)
+    disk.at_once(0.120, times=1)
     assert disk.syncing.whole_pays(3)
 
-    disk.at_once(0.060, times=10)
+    disk.at_once(0.120, times=10)
     assert not disk.syncing.whole_pays(3)
 
 
@@ -116,7 +117,7 @@ def test_tried_again_later(disk: Disk) -> None:
     A bad experience counts half after five seconds: the backup that was in the way may have ended.
     """
     disk.one_by_one(0.010)
-    disk.at_once(0.160)
+    disk.at_once(0.320)
     assert not disk.syncing.whole_pays(5)
 
     disk.clock.advance(5.1)
