@@ -42,7 +42,7 @@ MISTAKE: Final = 64
 _EPILOG: Final = """\
 TO is HOST:PORT, the path of a UNIX socket, or an endpoint string of Twisted's (unix:PATH,
 tcp:HOST:PORT, tls:HOST:PORT).  FILE is the message, "-" reads it from standard input; without it a
-short one is made up.  Lines may end with LF.
+short one is made up, and what is piped to the command is not read.  Lines may end with LF.
 
 The exit status is 0 if all recipients were accepted, 1 if some were, 2 if none was, and 64 if the
 words above were wrong.
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("server", metavar="TO", help="where to: 127.0.0.1:8024, /run/lmtp.sock, ...")
-    add("file", metavar="FILE", nargs="?", help="the message")
+    add("file", metavar="FILE", nargs="?", help="the message; default: a short one is made up")
     add("--to", metavar="ADDRESS", action="append", required=True, help="a recipient; repeatable")
     add("--from", dest="sender", metavar="ADDRESS", default="", help="default: the null sender <>")
     dialect = parser.add_mutually_exclusive_group()

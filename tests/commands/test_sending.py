@@ -83,6 +83,7 @@ class TestMistakes:
         output = capsys.readouterr().out
         assert "The exit status is 0" in output
         assert "--xclient" in output
+        assert "what is piped to the command is not read" in output
 
 
 class TestLetter:
