@@ -24,8 +24,8 @@ WARM: Final = 60.0
 # Devices that are remembered at a time; one backend seldom has more than one.
 _DEVICES: Final = 1000
 
-#: A disk that took longer than so many seconds for the latest sync has more to do than it can: what
-#: writes to it may be made to wait.
+#: A disk that took longer than so many seconds for the latest sync, or takes longer for one that is
+#: not over, has more to do than it can: what writes to it may be made to wait.
 BUSY: Final = 0.05
 
 #: For how many seconds the lock is given away then, and for how many if it happens again and again.
@@ -65,7 +65,7 @@ class Haste:
         was_used, known.used = known.used, now
         if now - was_used > WARM or now < self._until or octets > SMALL:
             return PATIENT
-        if self._syncing.latest > BUSY:
+        if self._syncing.takes_longer_than(BUSY):
             return PATIENT
         seen = self._seen.get(known.device)
         return self._hasty if seen is not None and seen[1] else PATIENT

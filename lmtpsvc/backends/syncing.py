@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Final
 
 from .file_systems import FileSystem, can_sync_file_systems
@@ -44,8 +45,9 @@ class Syncing:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        #: What the latest wait took, in seconds.
-        self.latest = 0.0
+        # What the latest wait took, in seconds; and since when each thread has been waiting.
+        self._latest = 0.0
+        self._waiting: dict[int, float] = {}
         self._each = _GUESS
         self._whole = _GUESS
         self._whole_at = seconds()
@@ -59,15 +61,29 @@ class Syncing:
         age = self._seconds() - self._whole_at
         return bool(self._whole * 0.5 ** (age / _HALF_LIFE) < _WORTH * count * self._each)
 
+    def takes_longer_than(self, seconds: float) -> bool:
+        """
+        Whether the latest wait has taken, or one that is not over takes, more than so many
+        *seconds*.
+        """
+        if self._latest > seconds:
+            return True
+        begun = min(tuple(self._waiting.values()), default=None)
+        return begun is not None and self._seconds() - begun > seconds
+
     @contextmanager
     def timed(self) -> Iterator[None]:
         """
         Around what waits for one file or directory.
         """
-        before = self._seconds()
-        yield
-        self.latest = self._seconds() - before
-        self._each += _WEIGHT * (self.latest - self._each)
+        thread, before = get_ident(), self._seconds()
+        self._waiting[thread] = before
+        try:
+            yield
+            self._latest = took = self._seconds() - before
+            self._each += _WEIGHT * (took - self._each)
+        finally:
+            del self._waiting[thread]
 
     def whole(self, file_system: FileSystem, *, finally_: bool = True) -> None:
         """
@@ -76,12 +92,14 @@ class Syncing:
         Raises:
             OSError: It has not, or it is not known whether it has.
         """
-        before = self._seconds()
+        thread, before = get_ident(), self._seconds()
+        self._waiting[thread] = before
         penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
         try:
             file_system.sync(finally_=finally_)
         finally:
+            del self._waiting[thread]
             now = self._seconds()
-            self.latest = now - before
-            self._whole += _WEIGHT * (self.latest + penalty - self._whole)
+            self._latest = took = now - before
+            self._whole += _WEIGHT * (took + penalty - self._whole)
             self._whole_at = now

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,6 +133,51 @@ def test_busy_disk(haste: Haste, known: Known, clock: Clock, sync: Syncing, root
 
     with sync.timed():
         clock.advance(0.9 * BUSY)
+    assert is_hasty(haste, known)
+
+
+@pytest.mark.parametrize("way", ["one", "whole"])
+def test_disk_that_hangs(
+    haste: Haste,
+    known: Known,
+    clock: Clock,
+    sync: Syncing,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """
+    Nobody is in haste behind a wait that does not end, whatever ends in other threads meanwhile; and
+    when it fails, it is over.
+    """
+
+    def hang(_: object = None) -> None:
+        assert is_hasty(haste, known)
+        clock.advance(1.1 * BUSY)
+        assert not is_hasty(haste, known)
+        with ThreadPoolExecutor(1) as others:
+            others.submit(be_quick).result()
+        assert not is_hasty(haste, known)
+        raise OSError
+
+    def be_quick() -> None:
+        with sync.timed():
+            pass
+
+    def wait() -> None:
+        if way == "one":
+            with sync.timed():
+                hang()
+        else:
+            sync.whole(file_system)
+
+    monkeypatch.setattr(file_systems, "_syncfs", hang)
+    file_system = FileSystem(str(root))
+    with pytest.raises(OSError):
+        wait()
+    file_system.close()
+
+    be_quick()
     assert is_hasty(haste, known)
 
 
