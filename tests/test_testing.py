@@ -70,14 +70,16 @@ class ShelfTests(BackendContract, TestCase):
 """
 
 
-def outcome(directory: Path, runner: str, module: str, mistake: str = "") -> tuple[int, str]:
+def outcome(
+    directory: Path, runner: str, module: str, mistake: str = "", tests: str = "test_shelf"
+) -> tuple[int, str]:
     """
-    The exit status, and what was printed, where *runner* runs the contract.
+    The exit status, and what was printed, where *runner* runs *tests* of the contract.
     """
     (directory / "test_shelf.py").write_text(UNITTEST.format(module=module, mistake=mistake))
     path = os.pathsep.join((str(directory), str(ROOT)))
     done = subprocess.run(
-        [sys.executable, "-m", runner, "test_shelf"],
+        [sys.executable, "-m", runner, tests],
         env={**os.environ, "PYTHONPATH": path},
         cwd=directory,
         stdout=subprocess.PIPE,
@@ -103,7 +105,8 @@ class TestRunners:
         """
         It fails there, too.
         """
-        status, said = outcome(tmp_path, "twisted.trial", "twisted.trial.unittest", "[:3]")
+        one = "test_shelf.ShelfTests.test_any_octets"
+        status, said = outcome(tmp_path, "twisted.trial", "twisted.trial.unittest", "[:3]", one)
 
         assert 1 == status
         assert "FAILED" in said

@@ -91,6 +91,7 @@ class Hungry:
 @pytest.fixture
 def settled() -> Iterator[None]:
     gc.collect()
+    gc.freeze()  # what is left is no garbage of this test: nobody need look through it again
     tracemalloc.start()
     yield
     tracemalloc.stop()
