@@ -96,9 +96,10 @@ class MboxQueue:
         while line.letters and len(batch) < MOST and octets < MOST_OCTETS:
             letter = line.letters.popleft()
             batch.append(letter)
-            # A spooled one is large, and to ask for more may mean to read it.
-            is_spooled = letter.message.path is not None
-            octets += MOST_OCTETS if is_spooled else letter.message.sizes("\n").physical
+            if line.letters:
+                # A spooled one is large, and to ask for more may mean to read it.
+                is_spooled = letter.message.path is not None
+                octets += MOST_OCTETS if is_spooled else letter.message.sizes("\n").physical
         # Within a mailbox, mail keeps its order; between them, the most urgent goes first.
         urgent = max((letter.message.envelope.sender.priority for letter in batch), default=0)
         self._pool.run(partial(self._work, line, batch), urgent)
