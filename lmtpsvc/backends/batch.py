@@ -278,15 +278,23 @@ class Batch:
                 self._settle_each(group)
 
     def _settle_each(self, shown: list[tuple[Posting, Target]]) -> None:
-        for posting, target in shown:
+        """
+        Sync each directory once, however many messages have been shown there.
+        """
+        of_directory: dict[str, list[tuple[Posting, Target]]] = {}
+        for each in shown:
+            of_directory.setdefault(each[1].place.directory, []).append(each)
+        for group in of_directory.values():
             try:
                 with self._syncing.timed():
-                    self._places.sync(target.place)
+                    self._places.sync(group[0][1].place)
             except Exception as error:
-                self._fail_shown(posting, target, error)
+                for posting, target in group:
+                    self._fail_shown(posting, target, error)
             else:
-                self._succeed(posting, target)
-            if len(shown) > 1:
+                for posting, target in group:
+                    self._succeed(posting, target)
+            if len(of_directory) > 1:
                 self._answer_now()
 
     def _sync_whole(self, device: int, *, finally_: bool) -> bool:

@@ -89,6 +89,46 @@ def test_two_waits_for_all(
     assert success_of(results[0][0]) is None
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_wait_for_one_mailbox(
+    backend: MaildirBackend,
+    together: Together,
+    held_pool: Any,
+    calls: Calls,
+    break_call: Break,
+    success_of: Any,
+    failure_of: Any,
+    texts: Callable[[Mailbox], str],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    """
+    However many messages a mailbox gets at once, its names are waited for once; and all of them
+    have the same answer.
+    """
+    monkeypatch.setattr(Syncing, "whole_pays", lambda _, count: count > 1)
+    ((first,),) = together(backend, [(ONE, [ANN])])
+    held_pool.work()
+    success_of(first)
+
+    results = together(backend, [(ONE, [ANN]), (TWO, [ANN]), (THREE, [ANN])])
+    calls.clear()
+    if fails:
+        break_call("fsync", "ann/new", errno.EIO)
+    held_pool.work()
+
+    if fails:
+        for (result,) in results:
+            failure_of(result, TemporaryFailure)
+        assert "1" == texts(ANN)
+    else:
+        for (result,) in results:
+            success_of(result)
+        assert "1123" == texts(ANN)
+        names = ["write", "write", "write", "syncfs", "rename", "rename", "rename", "fsync"]
+        assert names == [call for call, _ in calls]
+
+
 #: What fails, and where; Ann's is the one that it fails for.
 STEPS = [
     ("open", "ann/tmp/"),
