@@ -257,6 +257,15 @@ class Mailbox:
         user = f"{self.user}+{self.detail}" if self.detail else self.user
         return f"{user}@{self.domain}" if self.domain else user
 
+    def told(self, name: str, value: str) -> Mailbox:
+        """
+        The same mailbox, of which the attribute *name* is known too: what `attrs.evolve` would make,
+        in a fifth of the time.
+        """
+        *facts, attributes = _of_mailbox(self)
+        facts.append({**attributes, name: value})
+        return Mailbox(*facts)
+
 
 @frozen
 class Origin:
@@ -312,11 +321,13 @@ class Client:
         """
         The same client with another *name*: what `attrs.evolve` would make, in a fifth of the time.
         """
-        host, _, *others = _facts(self)
+        host, _, *others = _of_client(self)
         return Client(host, name, *others)
 
 
-_facts = attrgetter(*(each.name for each in fields(Client)))
+# Whatever fields there will be, in the order in which they are given.
+_of_mailbox = attrgetter(*(each.name for each in fields(Mailbox)))
+_of_client = attrgetter(*(each.name for each in fields(Client)))
 
 
 @frozen

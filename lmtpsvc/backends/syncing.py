@@ -76,14 +76,10 @@ class Syncing:
         """
         Around what waits for one file or directory.
         """
-        thread, before = get_ident(), self._seconds()
-        self._waiting[thread] = before
-        try:
+        with self._wait() as before:
             yield
             self._latest = took = self._seconds() - before
             self._each += _WEIGHT * (took - self._each)
-        finally:
-            del self._waiting[thread]
 
     def whole(self, file_system: FileSystem, *, finally_: bool = True) -> None:
         """
@@ -92,14 +88,24 @@ class Syncing:
         Raises:
             OSError: It has not, or it is not known whether it has.
         """
+        penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
+        with self._wait() as before:
+            try:
+                file_system.sync(finally_=finally_)
+            finally:
+                now = self._seconds()
+                self._latest = took = now - before
+                self._whole += _WEIGHT * (took + penalty - self._whole)
+                self._whole_at = now
+
+    @contextmanager
+    def _wait(self) -> Iterator[float]:
+        """
+        Note since when this thread has been waiting.
+        """
         thread, before = get_ident(), self._seconds()
         self._waiting[thread] = before
-        penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
         try:
-            file_system.sync(finally_=finally_)
+            yield before
         finally:
             del self._waiting[thread]
-            now = self._seconds()
-            self._latest = took = now - before
-            self._whole += _WEIGHT * (took + penalty - self._whole)
-            self._whole_at = now

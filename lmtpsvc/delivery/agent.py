@@ -56,20 +56,6 @@ class DeliveryAgent:
         """
         return self.routing.resolve(address, size, since, ignore_quota=ignore_quota, binary=binary)
 
-    def look_up(
-        self,
-        address: Address,
-        size: int | None = None,
-        since: ValidSince | None = None,
-        *,
-        ignore_quota: bool = False,
-        binary: bool = False,
-    ) -> tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]]:
-        """
-        See `Routing.look_up`.
-        """
-        return self.routing.look_up(address, size, since, ignore_quota=ignore_quota, binary=binary)
-
     def begin(
         self,
         envelope: Envelope,

@@ -238,13 +238,10 @@ class Transaction:
 
     def _stored(self, codes: object, positions: list[int]) -> None:
         for position in positions:
-            if codes is None:
-                # The usual: there is nothing to tell besides.
-                pass
-            elif isinstance(codes, PassedOn):
+            if isinstance(codes, PassedOn):
                 self._outcomes[position].passed_on = codes
                 self._outcomes[position].codes = codes.codes
-            else:
+            elif codes:
                 self._outcomes[position].codes = _told(codes)
             self._add(position, replies.DELIVERED)
 

@@ -259,7 +259,7 @@ class LMTPProtocol(Protocol):
         began = self._agent.clock.seconds()
         recipient = offer.recipient
         try:
-            found = self._agent.look_up(
+            found = self._agent.routing.look_up(
                 recipient.address,
                 offer.declared_size,
                 recipient.valid_since,
