@@ -26,11 +26,12 @@ from ..delivery.awaiting import as_deferred
 from ..delivery.dispatch import reply_for
 from ..delivery.log import log_refusal
 from ..delivery.transaction import Accepted, Transaction
-from ..envelope import UNKNOWN_HOST, Envelope, Mailbox
+from ..envelope import UNKNOWN_HOST, Envelope, Mailbox, Recipient, Sender
 from ..replies import Reply
 from ..session.connection import NO_TERMS, Connection, Terms
 from ..session.events import (
     Asked,
+    EnvelopeOffered,
     Event,
     MessageReceived,
     RecipientOffered,
@@ -114,6 +115,7 @@ class LMTPProtocol(Protocol):
         self._session = factory.speaks(
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
+        self._session.take_envelopes()
         if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
             # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
             # takes a UNIX connection for a TCP one.)
@@ -210,6 +212,8 @@ class LMTPProtocol(Protocol):
 
     def _take(self, event: Event) -> None:
         match event:
+            case EnvelopeOffered():
+                self._look_up_all(event)
             case RecipientOffered():
                 self._look_up(event)
             case TextReceived():
@@ -250,12 +254,57 @@ class LMTPProtocol(Protocol):
         else:
             self._regulate()
 
+    def _look_up_all(self, offered: EnvelopeOffered) -> None:
+        """
+        The usual case: all are known at once, and welcome.  If one is not, what was found out so far
+        is told as if they had come one by one, and then it goes on like that.
+        """
+        if not self.is_in_transaction:
+            self._begin_transaction()
+        agent, session = self._agent, self._session
+        look_up, seconds = agent.routing.look_up, agent.clock.seconds
+        size = offered.sender.size
+        began = seconds()
+        accepted: list[Accepted] = []
+        found: tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]] | Failure | None = None
+        for recipient in offered.recipients:
+            try:
+                found = look_up(recipient.address, size)
+            except Exception:
+                found = Failure()
+            if not isinstance(found, tuple):
+                break
+            now = seconds()
+            accepted.append(Accepted(recipient, found, now - began))
+            began = now
+        else:
+            if session.accept_envelope(offered):
+                self._begin_text(offered.sender, offered.recipients, accepted)
+            return
+        offers = iter(session.take_apart(offered))
+        for each, offer in zip(accepted, offers, strict=False):
+            offer.found = each
+            session.answer_recipient(offer, replies.RECIPIENT_OK)
+        for offer in offers:
+            if found is None:
+                self._look_up(offer)
+            elif isinstance(found, Failure):
+                self._not_found(found, offer)
+            else:
+                self._found_later(found, offer, began)
+            found = None
+
+    def _begin_transaction(self) -> None:
+        """
+        The first recipient: what is in force now holds for the whole transaction.
+        """
+        self.is_in_transaction = True
+        self._agent = self.factory.agent
+        self._mail_seconds = self._agent.clock.seconds()
+
     def _look_up(self, offer: RecipientOffered) -> None:
         if not self.is_in_transaction:
-            # The first recipient: what is in force now holds for the whole transaction.
-            self.is_in_transaction = True
-            self._agent = self.factory.agent
-            self._mail_seconds = self._agent.clock.seconds()
+            self._begin_transaction()
         began = self._agent.clock.seconds()
         recipient = offer.recipient
         try:
@@ -272,9 +321,14 @@ class LMTPProtocol(Protocol):
         if isinstance(found, tuple):
             self._found(found, offer, began)
         else:
-            found.addCallbacks(
-                self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
-            )
+            self._found_later(found, offer, began)
+
+    def _found_later(
+        self, found: Deferred[tuple[Mailbox, ...]], offer: RecipientOffered, began: float
+    ) -> None:
+        found.addCallbacks(
+            self._found, self._not_found, callbackArgs=(offer, began), errbackArgs=(offer,)
+        )
 
     def _found(self, mailboxes: tuple[Mailbox, ...], offer: RecipientOffered, began: float) -> None:
         seconds = self._agent.clock.seconds() - began
@@ -291,9 +345,14 @@ class LMTPProtocol(Protocol):
 
     def _begin(self, event: TextBegun) -> None:
         recipients = tuple([offer.recipient for offer in event.accepted])
+        self._begin_text(event.sender, recipients, [offer.found for offer in event.accepted])
+
+    def _begin_text(
+        self, sender: Sender, recipients: tuple[Recipient, ...], accepted: list[Accepted]
+    ) -> None:
         self._transaction = self._agent.begin(
-            Envelope(event.sender, recipients, self._session.client),
-            [offer.found for offer in event.accepted],
+            Envelope(sender, recipients, self._session.client),
+            accepted,
             self._spool_is_behind,
             self._spool_has_caught_up,
             self._mail_seconds,

@@ -37,6 +37,7 @@ class DSN(Extension):
     """
 
     keyword = "DSN"
+    checks_plain = False
 
     def __init__(self) -> None:
         self.mail_parameters = {"RET": returned, "ENVID": envelope_id}

@@ -30,6 +30,21 @@ class RecipientOffered:
 
 
 @define(eq=False)
+class EnvelopeOffered:
+    """
+    The RCPTs of a transaction and the DATA behind them, which have come together, as they mostly do
+    (RFC 2033 §4.2): only who has asked with `ServerSession.take_envelopes` is told so.
+
+    To be settled before anything else is asked of the session: with `ServerSession.accept_envelope`
+    if all are welcome, and their text is about to come; else `ServerSession.take_apart` makes of it
+    what there would have been without it.
+    """
+
+    sender: Sender
+    recipients: tuple[Recipient, ...]
+
+
+@define(eq=False)
 class TextBegun:
     """
     The text of a message for *accepted*, at least one, in RCPT order, is about to come.
@@ -94,6 +109,7 @@ class TLSBegins:
 
 Event = (
     RecipientOffered
+    | EnvelopeOffered
     | TextBegun
     | TextReceived
     | TextDiscarded

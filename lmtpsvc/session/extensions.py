@@ -43,6 +43,9 @@ class Extension:
     syntax: Mapping[bytes, str] = {}
     #: Those among them that wait until every command before them has been answered.
     barriers: frozenset[bytes] = frozenset()
+    #: Whether `check_recipient` looks at addresses, too, that are ASCII and come without parameters.
+    #: If none does, a short way is open to RCPTs of that kind.
+    checks_plain: ClassVar[bool] = True
 
     def is_available(self, session: ServerSession) -> bool:
         """
@@ -126,6 +129,11 @@ class Extensions:
         self._sender_checks = self._overriding("check_sender")
         self._recipient_checks = self._overriding("check_recipient")
         self._sender_changes = self._overriding("change_sender")
+        #: No RCPT without parameters, its address in ASCII, is looked at by any of them.
+        self.passes_plain = not any(
+            each.checks_plain and type(each).check_recipient is not Extension.check_recipient
+            for each in self._extensions
+        ) and not (self.barriers | self._verbs.keys()) & {b"RCPT", b"DATA"}
 
     def _collect(self, name: str) -> dict[Any, Any]:
         collected: dict[Any, Any] = {}

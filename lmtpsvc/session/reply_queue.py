@@ -103,6 +103,19 @@ class ReplyQueue:
         else:
             self._add(reply.wire)
 
+    @property
+    def is_settled(self) -> bool:
+        """
+        No place is waiting, and little is to be drained: a thousand short replies may be added.
+        """
+        return not self._slots and self._ready_octets < MUCH // 2
+
+    def put_wire(self, octets: bytes) -> None:
+        """
+        Add replies as they go out, if the queue `is_settled`.
+        """
+        self._add(octets)
+
     def reserve(self) -> Slot:
         """
         Add a place whose reply comes later.
@@ -110,6 +123,14 @@ class ReplyQueue:
         slot = Slot()
         self._slots.append(slot)
         return slot
+
+    def reserve_many(self, count: int) -> tuple[Slot, ...]:
+        """
+        Add *count* such places.
+        """
+        slots = tuple([Slot() for _ in range(count)])
+        self._slots.extend(slots)
+        return slots
 
     def drain(self) -> bytes:
         """

@@ -26,16 +26,17 @@ from typing import Any
 from attrs import evolve
 
 from .. import replies
-from ..envelope import Client, Sender
+from ..envelope import Client, Recipient, Sender
 from ..limits import Limits
 from ..replies import Reply
 from ..wire.commands import CommandError
 from ..wire.lines import parse_hello, split_verb
-from ..wire.paths import parse_mail, parse_rcpt
+from ..wire.paths import parse_mail, parse_rcpt, plain_recipients
 from ..wire.text import TextDecoder
 from .connection import LOCAL, Connection
 from .events import (
     Asked,
+    EnvelopeOffered,
     Event,
     MessageReceived,
     RecipientOffered,
@@ -58,6 +59,13 @@ _ERRORS = frozenset({replies.UNKNOWN_PARAMETER, replies.LOGIN_FAILED})
 #: What is said of a line that may have any verb: what stands behind it is no space, for example.
 _UNREADABLE = frozenset({replies.LINE_TOO_LONG, replies.LINE_ENDING, replies.UNKNOWN_COMMAND})
 
+#: What ends the commands of a transaction, as most clients say it; and so many octets of it are DATA.
+_DATA = b"\r\nDATA\r\n"
+_DATA_OCTETS = len(_DATA) - 2
+
+#: So many RCPTs may be told as one.
+_MOST_TOGETHER = 500
+
 #: So many replies may be outstanding before commands are left unread.
 MAX_OUTSTANDING = 1000
 
@@ -69,6 +77,7 @@ class ServerSession:
 
     __slots__ = (
         "_actions",
+        "_accepted",
         "_asked",
         "_barriers",
         "_buffer",
@@ -85,6 +94,7 @@ class ServerSession:
         "_line_limit",
         "_line_reader",
         "_mail_said",
+        "_may_be_together",
         "_offers",
         "_pending",
         "_position",
@@ -93,6 +103,7 @@ class ServerSession:
         "_skipping",
         "_state",
         "_state_behind",
+        "_takes_envelopes",
         "_telling",
         "_text_is_open",
         "_text_size",
@@ -149,6 +160,10 @@ class ServerSession:
         # removal.
         self._offers: dict[RecipientOffered, None] = {}
         self._pending = 0
+        # The application takes RCPTs and DATA as one; and MAIL has just been said, so they may be.
+        self._takes_envelopes = self._may_be_together = False
+        # How many are to get the text that comes.
+        self._accepted = 0
         # What finds the end of a text.  None: it is octets that were counted.
         self._decoder: TextDecoder | None = None
         # How many of those are to come, whether they are text, and what is behind them.
@@ -288,9 +303,43 @@ class ServerSession:
                     return None
             elif state is State.DELIVERING or state is State.CLOSED:
                 return None
+            elif self._may_be_together and (envelope := self._envelope()) is not None:
+                return envelope
             elif not self._take_command():
                 return None
         return events.popleft()
+
+    def take_envelopes(self) -> None:
+        """
+        From now on, tell of RCPTs and their DATA as one event where that makes no difference.
+        """
+        limits = self._limits
+        self._takes_envelopes = (
+            self._extensions.passes_plain and limits.command_line >= 512
+        )
+
+    def accept_envelope(self, offered: EnvelopeOffered) -> bool:
+        """
+        All recipients of *offered* are welcome, and the text is to come.  False: the conversation
+        has ended meanwhile.
+        """
+        if self._state is not State.SENDER:
+            return False
+        self._accepted = count = len(offered.recipients)
+        self._position = len(self._buffer)
+        self._text_is_open = True
+        self._await_text()
+        self._replies.put_wire(replies.RECIPIENT_OK.wire * count + replies.START_TEXT.wire)
+        return True
+
+    def take_apart(self, offered: EnvelopeOffered) -> tuple[RecipientOffered, ...]:
+        """
+        An offer for each recipient of *offered*, to be answered as if they had come one by one.
+        """
+        if self._state is not State.SENDER:
+            return ()
+        self._position = len(self._buffer) - _DATA_OCTETS
+        return tuple([self._offer(recipient) for recipient in offered.recipients])
 
     def answer_recipient(self, offer: RecipientOffered, reply: Reply) -> None:
         """
@@ -556,6 +605,31 @@ class ServerSession:
         self._line_reader, self._line_limit = None, self._limits.command_line
         self._too_long = replies.LINE_TOO_LONG
 
+    def _envelope(self) -> EnvelopeOffered | None:
+        """
+        All that is left unread, if it is RCPTs and the DATA behind them, and nothing of the long way
+        could say anything but yes to it.
+        """
+        # Once for each MAIL: who sends them apart is not to pay for the attempt every time.
+        self._may_be_together = False
+        buffer, sender = self._buffer, self._sender
+        if (
+            not buffer.endswith(_DATA)
+            or self._state is not State.SENDER
+            or sender is None
+            or sender.is_binary
+            or self._asked is not None
+            or self._line_reader is not None
+            or self._skipping
+            or not self._replies.is_settled
+        ):
+            return None
+        lines = buffer[self._position : -len(_DATA)].split(b"\r\n")
+        if len(lines) > min(self._limits.recipients, _MOST_TOGETHER):
+            return None
+        recipients = plain_recipients(lines)
+        return None if recipients is None else EnvelopeOffered(sender, recipients)
+
     def _hold_partial_line(self) -> None:
         """
         Keep the beginning of a line, but never more than a line may be long.
@@ -597,6 +671,7 @@ class ServerSession:
             sender, reply = self._extensions.changed(self, sender)
         self._sender = sender
         self._state = after
+        self._may_be_together = self._takes_envelopes
         self._replies.put(reply)
 
     def _rcpt(self, argument: bytes) -> None:
@@ -613,22 +688,35 @@ class ServerSession:
         recipient = self._extensions.recipient(self, sender, address, parameters)
         if len(self._offers) >= self._limits.recipients:
             raise CommandError(replies.TOO_MANY_RECIPIENTS)
+        self._events.append(self._offer(recipient))
+
+    def _offer(self, recipient: Recipient) -> RecipientOffered:
+        sender = self._sender
+        assert sender is not None, "the state says that MAIL was accepted"
         offer = RecipientOffered(recipient, self._replies.reserve(), sender.size, sender.is_binary)
         self._offers[offer] = None
         self._pending += 1
-        self._events.append(offer)
+        return offer
 
     def _data(self, argument: bytes) -> None:
-        after = advance(self._state, Verb.DATA)
+        advance(self._state, Verb.DATA)
         if argument:
             raise CommandError(replies.NO_PARAMETERS)
         assert self._sender is not None, "the state says that MAIL was accepted"
         if self._sender.is_binary:
             raise CommandError(replies.NEEDS_BDAT)
         self._begin_text()
-        self._state = after
-        self._decoder = TextDecoder()
+        self._await_text()
         self._replies.put(replies.START_TEXT)
+
+    def _await_text(self) -> None:
+        """
+        What comes now is text, up to its end.
+        """
+        self._text_size = 0
+        self._discarding = False
+        self._decoder = TextDecoder()
+        self._state = State.TEXT
 
     def _rset(self, argument: bytes) -> None:
         if argument:
@@ -677,7 +765,7 @@ class ServerSession:
         The text is complete: owe each accepted recipient one reply (RFC 2033 §4.2).
         """
         self._text_is_open = False
-        slots = tuple([self._replies.reserve() for _ in self._offers])
+        slots = self._replies.reserve_many(self._accepted)
         self._undelivered = len(slots)
         self._state = State.DELIVERING
         self._events.append(MessageReceived(slots))
@@ -697,12 +785,14 @@ class ServerSession:
         Refuse the last chunk: each accepted recipient, of which there may be none, is told *reply*,
         or why a chunk before it was refused.  The transaction has ended.
         """
-        for _ in self._offers:
+        # A text that was refused before it began has nobody who was told of it.
+        for _ in range(self._accepted or len(self._offers)):
             self._replies.put(self._failure or reply)
         self._end_transaction()
 
     def _begin_text(self) -> None:
         assert self._sender is not None, "the state says that MAIL was accepted"
+        self._accepted = len(self._offers)
         self._text_is_open = True
         self._text_size = 0
         self._discarding = False
@@ -793,7 +883,7 @@ class ServerSession:
         self._failure = None
         self._sender = None
         self._offers = {}
-        self._pending = 0
+        self._pending = self._accepted = 0
         if self.client.origin is not None:
             # It was that of one message.
             self.client = evolve(self.client, origin=None)

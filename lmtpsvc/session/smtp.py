@@ -62,9 +62,9 @@ class SMTPSession(ServerSession):
         self._verdicts: list[Reply] = []
         if "PRDR" in sender.parameters:
             self._replies.put(replies.EACH_FOLLOWS)
-            slots = tuple([self._replies.reserve() for _ in self._offers])
+            slots = self._replies.reserve_many(self._accepted)
         else:
-            slots = tuple([Slot() for _ in self._offers])
+            slots = tuple([Slot() for _ in range(self._accepted)])
         self._for_all = self._replies.reserve()
         self._undelivered = len(slots)
         self._state = State.DELIVERING

@@ -96,6 +96,7 @@ class SmtpUtf8(Extension):
     """
 
     keyword = "SMTPUTF8"
+    checks_plain = False
 
     def __init__(self) -> None:
         self.mail_parameters = {"SMTPUTF8": self._flag}

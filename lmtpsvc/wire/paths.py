@@ -8,17 +8,18 @@ are remembered, without their parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 from unicodedata import normalize
 
 from .. import replies
-from ..envelope import NO_PARAMETERS, Address
+from ..envelope import NO_PARAMETERS, Address, Recipient
 from ..replies import Reply
 from . import grammar
 from .commands import CommandError
+from .lines import split_verb
 
 #: Octets of a RCPT that is worth remembering.
 _SHORT: Final = 128
@@ -73,6 +74,34 @@ def _recipient(argument: bytes) -> tuple[Address, Mapping[str, str | None]]:
 
 
 _recipient_again = lru_cache(maxsize=1024)(_recipient)
+
+
+def plain_recipients(lines: Sequence[bytes]) -> tuple[Recipient, ...] | None:
+    """
+    The recipients of *lines* without their CRLF, if each is a RCPT as most are: short, in ASCII and
+    without parameters.  None if one is not, whether or not it is well formed.
+    """
+    if max(map(len, lines), default=0) > _SHORT:
+        return None
+    recipients = tuple(map(_plain_again, lines))
+    # all() asks no recipient anything, as `None in` would.
+    return recipients if all(recipients) else None  # type: ignore[return-value]
+
+
+def _plain(line: bytes) -> Recipient | None:
+    if not line.isascii():
+        return None
+    try:
+        verb, argument = split_verb(line)
+        if verb != b"RCPT":
+            return None
+        address, parameters = parse_rcpt(argument)
+    except CommandError:
+        return None
+    return None if parameters else Recipient(address)
+
+
+_plain_again = lru_cache(maxsize=4096)(_plain)
 
 
 def parse_asked(argument: bytes, shape: Reply) -> tuple[Address, bool]:
