@@ -96,7 +96,7 @@ class DeliveryAgent:
             head,
             is_for_all=is_for_all,
             heading=self._heading(envelope) if self.delivered_to == "always" else None,
-            expires=self._expires(envelope, mail_seconds),
+            expires=self._expires(envelope, mail_seconds) if envelope.sender.parameters else None,
             begun=mail_seconds,
             report=None if self.reporter is None else self.reporter.about(transaction_id, envelope),
             success=self.success,

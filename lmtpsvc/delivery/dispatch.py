@@ -60,13 +60,26 @@ def dispatch(
         count = f"{len(awaitables)} results for {len(mailboxes)} mailboxes"
         wrong = RuntimeError(f"{count} from {backend!r}")
         return [fail(wrong) for _ in mailboxes]
-    results: list[Deferred[Any]] = []
-    for awaitable in awaitables:
-        try:
-            results.append(as_deferred(awaitable))
-        except Exception:
-            results.append(fail())
-    return results
+    return [each if isinstance(each, Deferred) else _deferred(each) for each in awaitables]
+
+
+def _deferred(awaitable: Any) -> Deferred[Any]:
+    try:
+        return as_deferred(awaitable)
+    except Exception:
+        return fail()
+
+
+def has_succeeded(result: Deferred[Any]) -> bool:
+    """
+    *result* has fired, with a value that nobody is about to change: it need not be waited for.
+    """
+    return (
+        result.called
+        and not result.paused
+        and not result._runningCallbacks
+        and not isinstance(result.result, Failure)
+    )
 
 
 def call_off(result: Deferred[Any]) -> None:

@@ -48,12 +48,13 @@ def log_delivery(
     mailboxes: str,
     size: int,
     reply: Reply,
-    timing: Timing,
+    timing: tuple[float, float, float],
 ) -> None:
     """
-    Log what became of one recipient of a message.
+    Log what became of one recipient of a message; *timing* is a `Timing`, or as one.
     """
-    client, sender, to, said = envelope.client, str(envelope.sender), str(recipient), str(reply)
+    client, sender, said = envelope.client, str(envelope.sender), reply.wire[:-2].decode("ascii")
+    to = str(recipient.address)
     # Most know nothing more, and for them the fields are not put together anew.
     more, shown = _NOTHING, ""
     if client.login or client.session or client.origin is not None:
@@ -61,8 +62,8 @@ def log_delivery(
     if recipient.parameters or "ENVID" in envelope.sender.parameters:
         asked, original = _asked(envelope, recipient)
         more, shown = {**more, **asked}, shown + original
-    host, lookup, store, total = client.host, timing.lookup, timing.store, timing.total
-    fields = {
+    host, (lookup, store, total) = client.host, timing
+    event = {
         "line": (
             f"{transaction_id} to=<{to}> mailbox={mailboxes} from=<{sender}> client={host}{shown}"
             f" size={size} lookup={lookup:.3f} store={store:.3f} total={total:.3f} reply={said}"
@@ -79,8 +80,15 @@ def log_delivery(
         "lookup_seconds": lookup,
         "store_seconds": store,
         "total_seconds": total,
+        # As `_emit` does it: there is a line for every recipient.
+        "log_logger": _log,
+        "log_level": _INFO,
+        "log_namespace": NAMESPACE,
+        "log_source": None,
+        "log_format": DELIVERY,
+        "log_time": time(),
     }
-    _emit(DELIVERY, {**more, **fields} if more else fields)
+    _log.observer({**more, **event} if more else event)
 
 
 def _emit(log_format: str, event: dict[str, Any]) -> None:

@@ -41,26 +41,24 @@ def trace_headers(
     """
     client, sender = envelope.client, envelope.sender
     utf8 = bool(sender.parameters) and sender.smtputf8
-    lines = [f"Return-Path: <{sender}>"]
     only = envelope.recipients[0] if len(envelope.recipients) == 1 and not is_for_all else None
-    if only is not None and delivered_to == "single":
-        lines.append(f"Delivered-To: {only}")
-    if only is not None and delivered_to != "always" and original != "no":
-        lines += _original(only, sender, original)
-    lines.append(f"{_received(client, hostname, utf8)} id {transaction_id}")
+    top, end = f"Return-Path: <{sender}>\r\n", ""
     if client.cipher:
-        lines.append(f"\t({client.cipher})")
+        end = f"\r\n\t({client.cipher})"
     if only is not None:
         said = only.address
-        lines.append(
-            f"\tfor <{Address(said.local, unicode_domain(said.domain)) if utf8 else said}>"
-        )
+        if delivered_to == "single":
+            top += f"Delivered-To: {said}\r\n"
+        if original != "no" and delivered_to != "always":
+            top += "".join([f"{line}\r\n" for line in _original(only, sender, original)])
+        if utf8:
+            said = Address(said.local, unicode_domain(said.domain))
+        end += f"\r\n\tfor <{said}>"
     if sender.parameters and "MT-PRIORITY" in sender.parameters:
         # RFC 6710 §4.1
-        lines.append(f"\tPRIORITY {sender.priority}")
-    lines[-1] += f"; {_date(int(seconds))}"
-    lines.append("")
-    return "\r\n".join(lines).encode()
+        end += f"\r\n\tPRIORITY {sender.priority}"
+    received = _received(client, hostname, utf8)
+    return f"{top}{received} id {transaction_id}{end}; {_date(int(seconds))}\r\n".encode()
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ Transaction: one message, from the first octet of its text to the last reply.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,8 +20,8 @@ from ..limits import Limits
 from ..replies import PassedOn, Reply
 from ..response_codes import ResponseCode
 from .content import Content, MemoryContent
-from .dispatch import call_off, dispatch, reply_for
-from .log import Timing, log_delivery
+from .dispatch import call_off, dispatch, has_succeeded, reply_for
+from .log import log_delivery
 from .message import Message
 from .reporting import Pending
 from .spool import Spool
@@ -43,35 +43,15 @@ class Accepted(NamedTuple):
     lookup_seconds: float
 
 
-class _Outcome:
+def _worse(reply: Reply, other: Reply) -> Reply:
     """
-    What is known of one recipient: how many of its mailboxes are open, and the worst reply so far.
+    What is said of an alias, which is one recipient with one reply: "later" if any of its mailboxes
+    says so, since the client would not try again otherwise; then "no".
     """
-
-    __slots__ = ("codes", "open", "passed_on", "reply")
-
-    def __init__(self, open_mailboxes: int) -> None:
-        self.open = open_mailboxes
-        self.reply: Reply | None = None
-        # What the backend tells besides: of the last mailbox, if there are several.
-        self.codes: tuple[ResponseCode, ...] = ()
-        self.passed_on: PassedOn | None = None
-
-    def add(self, reply: Reply) -> Reply:
-        """
-        One more mailbox; returns what is said of all so far.  An alias is one recipient with one
-        reply: "later" is said if any of its mailboxes says so, since the client would not try again
-        otherwise; then "no".
-        """
-        self.open -= 1
-        if self.reply is not None and _gravity(reply) <= _gravity(self.reply):
-            return self.reply
-        self.reply = reply
-        return reply
+    return reply if _GRAVITY[reply.code // 100] > _GRAVITY[other.code // 100] else other
 
 
-def _gravity(reply: Reply) -> int:
-    return {2: 0, 5: 1, 4: 2}[reply.code // 100]
+_GRAVITY: Final = {2: 0, 5: 1, 4: 2}
 
 
 class Transaction:
@@ -110,15 +90,21 @@ class Transaction:
         self._head, self._is_for_all = head, is_for_all
         self._heading, self._expires, self._report = heading, expires, report
         self._success = success
-        self._mailed = clock.seconds() if begun is None else begun
+        self._begun = now = clock.seconds()
+        self._mailed = now if begun is None else begun
         # For the report.
         self._message: Message | None = None
-        self._begun = clock.seconds()
-        self._received = self._begun
+        self._received = now
         self._size = 0
         self._answer: Callable[[int, Reply], None] | None = None
         self._dispatched = False
-        self._outcomes = [_Outcome(len(each.mailboxes)) for each in accepted]
+        # How many mailboxes of each recipient are open; and by position, of those of whom there is
+        # more to say, the worst reply so far, and what the backend tells besides: of the last mailbox,
+        # if there are several.
+        self._open = [len(each.mailboxes) for each in accepted]
+        self._worst: dict[int, Reply] = {}
+        self._codes: dict[int, tuple[ResponseCode, ...]] = {}
+        self._passed_on: dict[int, PassedOn] = {}
         self._unanswered = len(accepted)
         self._results: list[Deferred[Any]] = []
         self._timer: IDelayedCall | None = None
@@ -200,13 +186,13 @@ class Transaction:
         if self._report is not None:
             self._message = message
         mailboxes = list(recipients_of)
-        if self._heading is not None:
+        if self._heading is None:
+            self._results = dispatch(self._backend, message, mailboxes)
+        else:
             for mailbox in mailboxes:
                 recipient = self._accepted[recipients_of[mailbox][0]].recipient
                 own = message.headed(self._heading(recipient))
                 self._results += dispatch(self._backend, own, [mailbox])
-        else:
-            self._results = dispatch(self._backend, message, mailboxes)
         waiting: Iterable[tuple[Deferred[Any], list[int]]]
         waiting = zip(self._results, recipients_of.values(), strict=True)
         if len(set(self._results)) < len(mailboxes):
@@ -217,6 +203,9 @@ class Transaction:
                 positions_of.setdefault(result, []).extend(positions)
             waiting = positions_of.items()
         for result, positions in waiting:
+            if has_succeeded(result):
+                self._stored(result.result, positions)
+                continue
             result.addCallbacks(
                 self._stored, self._refused, callbackArgs=(positions,), errbackArgs=(positions,)
             )
@@ -237,13 +226,24 @@ class Transaction:
         self._timer = self._clock.callLater(delay, self._expire)
 
     def _stored(self, codes: object, positions: list[int]) -> None:
+        if codes:
+            self._note(codes, positions)
         for position in positions:
-            if isinstance(codes, PassedOn):
-                self._outcomes[position].passed_on = codes
-                self._outcomes[position].codes = codes.codes
-            elif codes:
-                self._outcomes[position].codes = _told(codes)
-            self._add(position, replies.DELIVERED)
+            if self._open[position] == 1 and not self._worst:
+                self._settle(position, replies.DELIVERED)
+            else:
+                self._add(position, replies.DELIVERED)
+
+    def _note(self, codes: object, positions: list[int]) -> None:
+        """
+        Keep what a backend tells besides.
+        """
+        passed_on = codes if isinstance(codes, PassedOn) else None
+        told = _told(codes) if passed_on is None else passed_on.codes
+        for position in positions:
+            self._codes[position] = told
+            if passed_on is not None:
+                self._passed_on[position] = passed_on
 
     def _refused(self, failure: Failure, positions: list[int]) -> None:
         reply = reply_for(failure)
@@ -253,32 +253,44 @@ class Transaction:
             self._add(position, reply)
 
     def _add(self, position: int, reply: Reply) -> None:
-        outcome = self._outcomes[position]
-        if outcome.open == 0:
+        """
+        One more mailbox of a recipient.
+        """
+        left = self._open[position] - 1
+        if left < 0:
             # Given up on before, see _give_up.
             return
-        reply = outcome.add(reply)
-        if outcome.open == 0:
+        before = self._worst.get(position)
+        if before is not None:
+            reply = _worse(reply, before)
+        if left == 0:
             self._settle(position, reply)
+        else:
+            self._open[position], self._worst[position] = left, reply
 
     def _settle(self, position: int, reply: Reply) -> None:
-        self._outcomes[position].open = 0
+        self._open[position] = 0
         self._unanswered -= 1
         if self._unanswered == 0 and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        each = self._accepted[position]
+        recipient, mailboxes, lookup_seconds = self._accepted[position]
         if reply is replies.DELIVERED:
-            codes = self._outcomes[position].codes
-            reply = self._success(self._id, str(each.recipient), codes)
+            reply = self._success(self._id, str(recipient.address), self._codes.get(position, ()))
         now = self._clock.seconds()
-        mailboxes = ",".join([str(mailbox) for mailbox in each.mailboxes])
-        timing = Timing(each.lookup_seconds, now - self._received, now - self._begun)
-        log_delivery(self._id, self._envelope, each.recipient, mailboxes, self._size, reply, timing)
+        log_delivery(
+            self._id,
+            self._envelope,
+            recipient,
+            str(mailboxes[0]) if len(mailboxes) == 1 else ",".join(map(str, mailboxes)),
+            self._size,
+            reply,
+            (lookup_seconds, now - self._received, now - self._begun),
+        )
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)
         if self._report is not None:
-            self._report.settled(position, reply, self._outcomes[position].passed_on)
+            self._report.settled(position, reply, self._passed_on.get(position))
             if self._unanswered == 0:
                 self._report.all_settled(self._message)
 
@@ -313,8 +325,8 @@ class Transaction:
         it is not returned to its sender what may yet be delivered.
         """
         self._timer = None
-        for position, outcome in enumerate(self._outcomes):
-            if outcome.open:
+        for position, left in enumerate(self._open):
+            if left:
                 self._settle(position, replies.OUT_OF_TIME)
 
 

@@ -76,8 +76,8 @@ class ServerSession:
     """
 
     __slots__ = (
-        "_actions",
         "_accepted",
+        "_actions",
         "_asked",
         "_barriers",
         "_buffer",
@@ -314,9 +314,7 @@ class ServerSession:
         From now on, tell of RCPTs and their DATA as one event where that makes no difference.
         """
         limits = self._limits
-        self._takes_envelopes = (
-            self._extensions.passes_plain and limits.command_line >= 512
-        )
+        self._takes_envelopes = self._extensions.passes_plain and limits.command_line >= 512
 
     def accept_envelope(self, offered: EnvelopeOffered) -> bool:
         """

@@ -267,6 +267,8 @@ class MemoryClient:
         self._protocol: LMTPProtocol = protocol
         self._wire: Wire = Wire()
         self._unheard: bytes = b""
+        #: All that the server has said.
+        self.heard: bytes = b""
         protocol.makeConnection(self._wire)
 
     def send(self, said: bytes) -> None:
@@ -276,8 +278,10 @@ class MemoryClient:
         self.world.settle()
 
     def hear(self, *, brief: bool = False) -> Heard | None:
-        self._unheard += self._wire.value()
+        said = self._wire.value()
         self._wire.clear()
+        self.heard += said
+        self._unheard += said
         heard, self._unheard = first_reply(self._unheard)
         return heard
 

@@ -4,9 +4,12 @@ Every conversation, held with the service in memory: whole, octet by octet, and 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+
+from lmtpsvc.session.server import ServerSession
 
 from .holding import hold
 from .memory import Cut, MemoryClient, at_random, by_octet, whole
@@ -34,6 +37,27 @@ def test_as_written(conversation: Conversation, tmp_path: Path) -> None:
         assert differences == [], f"{name}: {'; '.join(map(str, differences))}"
         if conversation.stored is not None:
             assert list(conversation.stored) == client.world.stored, name
+
+
+_transaction_id = re.compile(rb"\b[0-9a-f]{16}\b")
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=lambda each: each.name)
+def test_short_way(
+    conversation: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What comes together may be taken together: octet by octet, the answers are those of the long way.
+    """
+    ways = []
+    for _ in ("short", "long"):
+        client = MemoryClient(conversation, whole, tmp_path)
+        hold(conversation, client)
+        ways.append((_transaction_id.sub(b"ID", client.heard), client.world.stored))
+        monkeypatch.setattr(ServerSession, "take_envelopes", lambda _: None)
+    short, long = ways
+
+    assert short == long
 
 
 def test_there_are_many() -> None:

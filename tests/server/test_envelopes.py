@@ -1,0 +1,234 @@
+"""
+RCPTs and DATA that come in one packet are taken together: nobody may notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from twisted.logger import LogEvent
+
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.limits import Limits
+from lmtpsvc.session.events import EnvelopeOffered
+from lmtpsvc.session.extensions import Extension, Extensions
+from lmtpsvc.session.server import ServerSession
+
+MAIL = b"MAIL FROM:<ann@example.net>\r\n"
+TEXT = b"Subject: x\r\n\r\n..Hi\r\n.\r\n"
+
+
+def to(*names: str) -> bytes:
+    return b"".join(f"RCPT TO:<{name}@example.org>\r\n".encode() for name in names)
+
+
+BOB, ALL = to("quickbob"), to("quickbob", "quickcarl", "quickdora")
+
+#: What a client says, packet by packet.  Behind each, ``late...`` is looked up and all is delivered.
+TALKS: dict[str, Sequence[bytes]] = {
+    "one": [MAIL + BOB + b"DATA\r\n", TEXT],
+    "three": [MAIL + ALL + b"DATA\r\n", TEXT],
+    "MAIL alone": [MAIL, ALL + b"DATA\r\n", TEXT],
+    "twice the same": [MAIL + BOB + BOB + b"DATA\r\n", TEXT],
+    "two messages": [MAIL + BOB + b"DATA\r\n", TEXT + MAIL + ALL + b"DATA\r\n", TEXT],
+    "text in pieces": [MAIL + ALL + b"DATA\r\n", TEXT[:20], TEXT[20:-4], TEXT[-4:-1], TEXT[-1:]],
+    "text as well": [MAIL + BOB + b"DATA\r\n" + TEXT],
+    "unknown": [MAIL + to("no", "quickbob") + b"DATA\r\n", TEXT],
+    "unknown in the middle": [MAIL + to("quickbob", "no", "quickcarl") + b"DATA\r\n", TEXT],
+    "unknown at the end": [MAIL + to("quickbob", "quickcarl", "no") + b"DATA\r\n", TEXT],
+    "all unknown": [MAIL + to("no", "nobody") + b"DATA\r\n", b"RSET\r\n"],
+    "late": [MAIL + to("late") + b"DATA\r\n", TEXT],
+    "late among others": [MAIL + to("quickbob", "late1", "no", "late2") + b"DATA\r\n", TEXT],
+    "slow to store": [MAIL + to("carl", "quickbob", "dora") + b"DATA\r\n", TEXT],
+    "size": [MAIL[:-2] + b" SIZE=40\r\n" + BOB + b"DATA\r\n", TEXT],
+    "binary": [MAIL[:-2] + b" BODY=BINARYMIME\r\n" + BOB + b"DATA\r\n", b"RSET\r\n"],
+    "null sender": [b"MAIL FROM:<>\r\n" + BOB + b"DATA\r\n", TEXT],
+    "refused MAIL": [b"MAIL FROM:ann\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
+    "other cases": [MAIL + BOB.lower() + b"rcpt  to:<X@y.example>\r\nDATA\r\n", TEXT],
+    "data": [MAIL + BOB + b"data\r\n", TEXT],
+    "a space": [MAIL + b"RCPT TO: <quickbob@example.org> \r\nDATA \r\n", TEXT],
+    "an argument": [MAIL + BOB + b"DATA x\r\n", b"DATA\r\n", TEXT],
+    "no recipient": [MAIL + b"DATA\r\n", b"RSET\r\n"],
+    "an empty line": [MAIL + b"\r\n" + BOB + b"DATA\r\n", TEXT],
+    "nothing but a line end": [MAIL, b"\r\nDATA\r\n", b"RSET\r\n"],
+    "bare LF": [MAIL + BOB + b"RCPT TO:<x@example.org>\nRCPT TO:<y@z>\r\nDATA\r\n", TEXT],
+    "bare CR": [MAIL + BOB + b"RCPT TO:<x@exa\rmple.org>\r\nDATA\r\n", TEXT],
+    "NUL": [MAIL + BOB + b"RCPT TO:<x@exa\0mple.org>\r\nDATA\r\n", TEXT],
+    "no address": [MAIL + BOB + b"RCPT TO:<x@@y>\r\nDATA\r\n", TEXT],
+    "utf8": [MAIL + BOB + "RCPT TO:<jörg@example.org>\r\n".encode() + b"DATA\r\n", TEXT],
+    "utf8 asked for": [
+        MAIL[:-2] + b" SMTPUTF8\r\n" + "RCPT TO:<quickjörg@example.org>\r\n".encode() + b"DATA\r\n",
+        TEXT,
+    ],
+    "a parameter": [MAIL + BOB + b"RCPT TO:<x@example.org> NOTIFY=NEVER\r\nDATA\r\n", TEXT],
+    "another verb": [MAIL + BOB + b"NOOP\r\n" + BOB + b"DATA\r\n", TEXT],
+    "RSET": [MAIL + BOB + b"RSET\r\n" + MAIL + BOB + b"DATA\r\n", TEXT],
+    "RSET behind a late one": [MAIL + to("late1") + b"RSET\r\n" + MAIL + BOB + b"DATA\r\n", TEXT],
+    "MAIL again": [MAIL + MAIL + BOB + b"DATA\r\n", TEXT],
+    "postmaster": [MAIL + b"RCPT TO:<Postmaster>\r\nDATA\r\n", TEXT],
+    "a long address": [MAIL + to("quick" + "x" * 59, "y" * 65) + b"DATA\r\n", TEXT],
+    "a long domain": [MAIL + b"RCPT TO:<x@" + b"y." * 70 + b"z>\r\nDATA\r\n", TEXT],
+    "too many": [MAIL + to(*(f"quick{n}" for n in range(8))) + b"DATA\r\n", TEXT],
+    "as many as there may be": [MAIL + to(*(f"quick{n}" for n in range(7))) + b"DATA\r\n", TEXT],
+    "too large": [MAIL + ALL + b"DATA\r\n", b"x" * 5000 + b"\r\n", b".\r\n", b"NOOP\r\n"],
+    "a chunk": [MAIL + BOB, b"BDAT 4 LAST\r\nHi\r\n"],
+    "a refused chunk": [MAIL + ALL + b"BDAT x\r\n", b"NOOP\r\n"],
+    "QUIT behind it": [MAIL + BOB + b"DATA\r\n", TEXT + b"QUIT\r\n"],
+}
+
+LIMITS = Limits(recipients=7, message_size=4000, spool_memory=1000)
+
+
+class Held:
+    """
+    What a talk comes to, with *take_envelopes* or without it.
+    """
+
+    def __init__(
+        self, make_server: Callable[..., Any], world: Any, logged: list[LogEvent], *, together: bool
+    ) -> None:
+        self._world, self._logged = world, logged
+        self._wire = make_server(LIMITS).connect()
+        self.session = self._wire.protocol._session
+        self.session._takes_envelopes &= together
+        self.asked: list[str] = []
+        resolve = world.resolve
+
+        def asked(mailbox: Mailbox) -> Any:
+            self.asked.append(str(mailbox))
+            return resolve(mailbox)
+
+        world.resolve = asked
+        logged.clear()
+
+    def says(self, packets: Sequence[bytes]) -> tuple[object, ...]:
+        world, heard = self._world, []
+        for packet in packets:
+            heard.append(self._wire.says(packet))
+            while world.lookups or world.held:
+                for waiting in (world.lookups, world.held):
+                    while waiting:
+                        waiting.pop(max(waiting)).callback(None)
+                heard.append(self._wire.heard())
+        states = (self.session.state, self.session.has_said_mail, self.session._errors)
+        lines = [_known(event.get("line", "")) for event in self._logged]
+        names = [[str(each) for each in message.envelope.recipients] for message in world.messages]
+        answers = [[_known(line.decode()) for line in lines] for lines in heard]
+        return answers, states, lines, names, world.texts(), self.asked
+
+
+def _known(said: str) -> str:
+    return re.sub(r"\b[0-9a-f]{16}\b", "ID", said)
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+    """
+    What the method *name* of sessions returns from now on.
+    """
+    returned: list[Any] = []
+    method = getattr(ServerSession, name)
+
+    def spied(session: ServerSession) -> Any:
+        returned.append(method(session))
+        return returned[-1]
+
+    monkeypatch.setattr(ServerSession, name, spied)
+    return returned
+
+
+class TestTogether:
+    """
+    The short way is the long one, but shorter.
+    """
+
+    @pytest.mark.parametrize("packets", TALKS.values(), ids=TALKS)
+    def test_no_difference(
+        self, packets: Sequence[bytes], tmp_path: Any, world: Any, logged: Any, server: Any
+    ) -> None:
+        """
+        Replies in each packet, what is looked up and in which order, what is logged and delivered,
+        and the state behind it are the same.
+        """
+        make = type(server)
+        worlds = world, type(world)()
+        short, long = (
+            Held(
+                lambda limits, its=its: make(tmp_path / "spool", its, limits),
+                its,
+                logged,
+                together=its is world,
+            ).says(packets)
+            for its in worlds
+        )
+
+        assert short == long
+
+    def test_common_case(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A usual client is answered the short way.
+        """
+        offered = spy(monkeypatch, "next_event")
+        wire = server.connect()
+
+        wire.says(MAIL + ALL + b"DATA\r\n")
+
+        (envelope,) = [each for each in offered if each is not None]
+        assert isinstance(envelope, EnvelopeOffered)
+        assert 3 == len(envelope.recipients)
+
+    def test_one_attempt(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Who sends RCPTs apart, or any that are not usual, pays for one attempt, not for one each.
+        """
+        attempts = spy(monkeypatch, "_envelope")
+        wire = server.connect()
+
+        wire.says(MAIL, b"RCPT TO:<no@example.org> \r\n", *[to("no")] * 5, to("no") + b"DATA\r\n")
+
+        assert [None] == attempts
+
+
+class _Plain(Extension):
+    keyword = "XPLAIN"
+
+
+class _Looks(Extension):
+    keyword = "XLOOKS"
+
+    def check_recipient(self, session: ServerSession, sender: Any, recipient: Any) -> None: ...
+
+
+class _LooksElsewhere(_Looks):
+    checks_plain = False
+
+
+class _Takes(Extension):
+    keyword = "XTAKES"
+
+    def __init__(self) -> None:
+        self.verbs = {b"RCPT": lambda _session, _argument: None}
+
+
+class _Waits(Extension):
+    keyword = "XWAITS"
+    barriers = frozenset({b"RCPT"})
+
+
+@pytest.mark.parametrize(
+    ("extension", "is_open"),
+    [
+        (_Plain(), True),
+        (_LooksElsewhere(), True),
+        (_Looks(), False),
+        (_Takes(), False),
+        (_Waits(), False),
+    ],
+)
+def test_extensions(extension: Extension, *, is_open: bool) -> None:
+    """
+    The short way is closed where an extension wants to see each RCPT.
+    """
+    assert is_open is Extensions([extension]).passes_plain
