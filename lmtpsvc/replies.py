@@ -17,6 +17,19 @@ from .response_codes import ResponseCode, write
 MAX_TEXT = 496
 
 
+@lru_cache(maxsize=256)
+def _beginning(code: int, status: tuple[int, int] | None) -> str:
+    """
+    What a line of a reply begins with (RFC 5321 §4.2, RFC 2034 §4).
+
+    Raises:
+        ValueError: There is no such code.
+    """
+    if not 200 <= code <= 599:
+        raise ValueError(f"not a reply code: {code}")
+    return str(code) if status is None else f"{code} {code // 100}.{status[0]}.{status[1]}"
+
+
 @frozen
 class Reply:
     """
@@ -41,17 +54,11 @@ class Reply:
     wire: bytes = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        code, text, status = self.code, self.text, self.status
-        if not 200 <= code <= 599:
-            raise ValueError(f"not a reply code: {code}")
+        text, begins = self.text, _beginning(self.code, self.status)
         # RFC 5321 §4.2 textstring: HT and printable ASCII.  HT is left out because nobody needs it.
         if len(text) > MAX_TEXT or not (text.isascii() and text.isprintable()):
             raise ValueError(f"not one printable line of at most {MAX_TEXT} octets: {text!r}")
-        if status is None:
-            line = f"{code} {text}\r\n"
-        else:
-            line = f"{code} {code // 100}.{status[0]}.{status[1]} {text}\r\n"
-        object.__setattr__(self, "wire", line.encode("ascii"))
+        object.__setattr__(self, "wire", f"{begins} {text}\r\n".encode("ascii"))
 
     @property
     def is_success(self) -> bool:

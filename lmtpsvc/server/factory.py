@@ -91,6 +91,8 @@ class LMTPFactory(Factory):
         """
         Whatever *protocol* does next, it does with the present agent.
         """
+        if not self._behind:
+            return
         for waiting in self._behind[:]:
             behind, ended = waiting
             behind.discard(protocol)

@@ -5,6 +5,7 @@ knows no verb and no reply of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Shape
 
@@ -41,7 +42,6 @@ from ..session.events import (
     TextReceived,
     TLSBegins,
 )
-from ..session.reply_queue import Slot
 from ..session.server import ServerSession
 from ..wire.proxy_header import ProxyHeader
 from .idle import IdleTimer
@@ -199,38 +199,17 @@ class LMTPProtocol(Protocol):
         self._running = True
         try:
             while self._connection is not None:
-                while (event := self._session.next_event()) is not None:
-                    self._take(event)
-                if self.is_in_transaction and self._session.is_between_transactions:
+                session = self._session
+                while (event := session.next_event()) is not None:
+                    _TAKE[type(event)](self, event)
+                if self.is_in_transaction and session.is_between_transactions:
                     self._end_transaction()
-                has_more = self._session.has_much_to_say
+                has_more = session.has_much_to_say
                 self._send(self._connection)
                 if self._output_full or not has_more:
                     break
         finally:
             self._running = False
-
-    def _take(self, event: Event) -> None:
-        match event:
-            case EnvelopeOffered():
-                self._look_up_all(event)
-            case RecipientOffered():
-                self._look_up(event)
-            case TextReceived():
-                assert self._transaction is not None
-                self._transaction.write(event.octets)
-            case TextBegun():
-                self._begin(event)
-            case MessageReceived():
-                self._deliver(event.slots)
-            case TextDiscarded():
-                self._discard()
-            case TextAbandoned():
-                self._abandon()
-            case Asked():
-                self._find(event)
-            case TLSBegins():
-                self._begin_tls()
 
     def _end_transaction(self) -> None:
         self.is_in_transaction = False
@@ -334,7 +313,8 @@ class LMTPProtocol(Protocol):
         seconds = self._agent.clock.seconds() - began
         offer.found = Accepted(offer.recipient, mailboxes, seconds)
         self._session.answer_recipient(offer, replies.RECIPIENT_OK)
-        self._run()
+        if not self._running:
+            self._run()
 
     def _not_found(self, failure: Failure, offer: RecipientOffered) -> None:
         reply = reply_for(failure)
@@ -358,28 +338,32 @@ class LMTPProtocol(Protocol):
             self._mail_seconds,
         )
 
-    def _deliver(self, slots: tuple[Slot, ...]) -> None:
+    def _write(self, event: TextReceived) -> None:
+        assert self._transaction is not None
+        self._transaction.write(event.octets)
+
+    def _deliver(self, event: MessageReceived) -> None:
         assert self._transaction is not None
 
-        session = self._session
+        session, slots = self._session, event.slots
 
         def answer(position: int, reply: Reply) -> None:
             session.answer_message(slots[position], reply)
             if not session.in_transaction:
                 self._transaction = None
                 self._end_transaction()
-                self._run()
-            elif session.has_something_to_say:
+            # If not, all is said by who runs.
+            if not self._running and session.has_something_to_say:
                 self._run()
 
         self._transaction.deliver(answer)
 
-    def _discard(self) -> None:
+    def _discard(self, _event: TextDiscarded) -> None:
         assert self._transaction is not None
         self._transaction.reject(replies.TOO_LARGE)
         self._transaction = None
 
-    def _abandon(self) -> None:
+    def _abandon(self, _event: TextAbandoned | None = None) -> None:
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             transaction.abandon()
@@ -407,7 +391,7 @@ class LMTPProtocol(Protocol):
         result.addTimeout(agent.limits.lookup_seconds, agent.clock)
         result.addCallbacks(found, not_found)
 
-    def _begin_tls(self) -> None:
+    def _begin_tls(self, _event: TLSBegins) -> None:
         """
         Nothing of what was said before may be trusted, and nothing of it comes along.
         """
@@ -484,3 +468,17 @@ class LMTPProtocol(Protocol):
         elif not (self._session.owes_reply or self._spool_behind):
             self._session.close(replies.IDLE_TOO_LONG)
             self._run()
+
+
+# What is done about each event: there are several for each message.
+_TAKE: Mapping[type[Event], Callable[[LMTPProtocol, Any], None]] = {
+    RecipientOffered: LMTPProtocol._look_up,
+    EnvelopeOffered: LMTPProtocol._look_up_all,
+    TextBegun: LMTPProtocol._begin,
+    TextReceived: LMTPProtocol._write,
+    MessageReceived: LMTPProtocol._deliver,
+    TextDiscarded: LMTPProtocol._discard,
+    TextAbandoned: LMTPProtocol._abandon,
+    Asked: LMTPProtocol._find,
+    TLSBegins: LMTPProtocol._begin_tls,
+}

@@ -43,8 +43,8 @@ class Extension:
     syntax: Mapping[bytes, str] = {}
     #: Those among them that wait until every command before them has been answered.
     barriers: frozenset[bytes] = frozenset()
-    #: Whether `check_recipient` looks at addresses, too, that are ASCII and come without parameters.
-    #: If none does, a short way is open to RCPTs of that kind.
+    #: Whether `check_sender` and `check_recipient` look at addresses, too, that are ASCII and come
+    #: without parameters.  If none does, a short way is open to MAIL and RCPT of that kind.
     checks_plain: ClassVar[bool] = True
 
     def is_available(self, session: ServerSession) -> bool:
@@ -129,11 +129,11 @@ class Extensions:
         self._sender_checks = self._overriding("check_sender")
         self._recipient_checks = self._overriding("check_recipient")
         self._sender_changes = self._overriding("change_sender")
-        #: No RCPT without parameters, its address in ASCII, is looked at by any of them.
-        self.passes_plain = not any(
-            each.checks_plain and type(each).check_recipient is not Extension.check_recipient
-            for each in self._extensions
-        ) and not (self.barriers | self._verbs.keys()) & {b"RCPT", b"DATA"}
+        #: Where MAIL and RCPT have no parameters, and addresses in ASCII, nobody here has a say.
+        self.passes_plain = not (
+            any(map(_checks_plain, self._extensions))
+            or (self.barriers | self._verbs.keys()) & {b"MAIL", b"RCPT", b"DATA"}
+        )
 
     def _collect(self, name: str) -> dict[Any, Any]:
         collected: dict[Any, Any] = {}
@@ -263,6 +263,13 @@ class Extensions:
 
 def _always(_session: ServerSession) -> bool:
     return True
+
+
+def _checks_plain(extension: Extension) -> bool:
+    ours, theirs = Extension, type(extension)
+    return extension.checks_plain and not (
+        theirs.check_sender is ours.check_sender and theirs.check_recipient is ours.check_recipient
+    )
 
 
 def _says_more(extension: Extension) -> bool:

@@ -108,6 +108,8 @@ class ReplyQueue:
         """
         No place is waiting, and little is to be drained: a thousand short replies may be added.
         """
+        if self._slots:
+            self._advance()
         return not self._slots and self._ready_octets < MUCH // 2
 
     def put_wire(self, octets: bytes) -> None:

@@ -29,9 +29,10 @@ from .. import replies
 from ..envelope import Client, Recipient, Sender
 from ..limits import Limits
 from ..replies import Reply
+from ..wire.command_lines import COMMAND_LINE
 from ..wire.commands import CommandError
 from ..wire.lines import parse_hello, split_verb
-from ..wire.paths import parse_mail, parse_rcpt, plain_recipients
+from ..wire.paths import parse_mail, parse_rcpt, plain_recipients, plain_sender
 from ..wire.text import TextDecoder
 from .connection import LOCAL, Connection
 from .events import (
@@ -313,8 +314,14 @@ class ServerSession:
         """
         From now on, tell of RCPTs and their DATA as one event where that makes no difference.
         """
-        limits = self._limits
-        self._takes_envelopes = self._extensions.passes_plain and limits.command_line >= 512
+        # Nobody else carries the verbs out, the terms of the listener neither.
+        self._takes_envelopes = self._may_be_together = (
+            self._extensions.passes_plain
+            and self._limits.command_line >= COMMAND_LINE
+            and all(
+                self._actions.get(verb) is _ACTIONS[verb] for verb in (b"MAIL", b"RCPT", b"DATA")
+            )
+        )
 
     def accept_envelope(self, offered: EnvelopeOffered) -> bool:
         """
@@ -605,25 +612,35 @@ class ServerSession:
 
     def _envelope(self) -> EnvelopeOffered | None:
         """
-        All that is left unread, if it is RCPTs and the DATA behind them, and nothing of the long way
-        could say anything but yes to it.
+        All that is left unread, if it is RCPTs and the DATA behind them, with or without the MAIL before
+        them, and nothing of the long way could say anything but yes to it.
         """
         # Once for each MAIL: who sends them apart is not to pay for the attempt every time.
         self._may_be_together = False
-        buffer, sender = self._buffer, self._sender
+        buffer, position = self._buffer, self._position
         if (
             not buffer.endswith(_DATA)
-            or self._state is not State.SENDER
-            or sender is None
-            or sender.is_binary
+            or not buffer.startswith((b"MAIL FROM:<", b"RCPT TO:<"), position)
             or self._asked is not None
             or self._line_reader is not None
             or self._skipping
             or not self._replies.is_settled
         ):
             return None
-        lines = buffer[self._position : -len(_DATA)].split(b"\r\n")
-        if len(lines) > min(self._limits.recipients, _MOST_TOGETHER):
+        lines = buffer[position : -len(_DATA)].split(b"\r\n", _MOST_TOGETHER + 1)
+        if self._state is State.READY and (sender := plain_sender(lines[0])) is not None:
+            # Whatever follows, this has been said.
+            self.expect_text()
+            self._position = position + len(lines.pop(0)) + 2
+            self._sender, self._state = sender, State.SENDER
+            self._replies.put(replies.SENDER_OK)
+        sender = self._sender
+        if (
+            self._state is not State.SENDER
+            or sender is None
+            or sender.is_binary
+            or len(lines) > min(self._limits.recipients, _MOST_TOGETHER)
+        ):
             return None
         recipients = plain_recipients(lines)
         return None if recipients is None else EnvelopeOffered(sender, recipients)
@@ -661,14 +678,14 @@ class ServerSession:
         raise CommandError(replies.SAY_LHLO)
 
     def _mail(self, argument: bytes) -> None:
-        after = advance(self._state, Verb.MAIL)
+        advance(self._state, Verb.MAIL)
         self.expect_text()
         address, parameters = parse_mail(argument)
         sender, reply = self._extensions.sender(self, address, parameters), replies.SENDER_OK
         if parameters:
             sender, reply = self._extensions.changed(self, sender)
         self._sender = sender
-        self._state = after
+        self._state = State.SENDER
         self._may_be_together = self._takes_envelopes
         self._replies.put(reply)
 
@@ -878,6 +895,7 @@ class ServerSession:
         if self._text_is_open:
             self._abandon_text()
         self._mail_said = False
+        self._may_be_together = self._takes_envelopes
         self._failure = None
         self._sender = None
         self._offers = {}

@@ -15,7 +15,7 @@ from typing import Final
 from unicodedata import normalize
 
 from .. import replies
-from ..envelope import NO_PARAMETERS, Address, Recipient
+from ..envelope import NO_PARAMETERS, Address, Recipient, Sender
 from ..replies import Reply
 from . import grammar
 from .commands import CommandError
@@ -88,7 +88,8 @@ def plain_recipients(lines: Sequence[bytes]) -> tuple[Recipient, ...] | None:
     return recipients if all(recipients) else None  # type: ignore[return-value]
 
 
-def _plain(line: bytes) -> Recipient | None:
+@lru_cache(maxsize=4096)
+def _plain_again(line: bytes) -> Recipient | None:
     if not line.isascii():
         return None
     try:
@@ -101,7 +102,25 @@ def _plain(line: bytes) -> Recipient | None:
     return None if parameters else Recipient(address)
 
 
-_plain_again = lru_cache(maxsize=4096)(_plain)
+def plain_sender(line: bytes) -> Sender | None:
+    """
+    The sender of *line* without its CRLF, if that is a MAIL as most are: see `plain_recipients`.
+    """
+    return _plain_sender_again(line) if len(line) <= _SHORT else None
+
+
+@lru_cache(maxsize=1024)
+def _plain_sender_again(line: bytes) -> Sender | None:
+    if not line.isascii():
+        return None
+    try:
+        verb, argument = split_verb(line)
+        if verb != b"MAIL":
+            return None
+        address, parameters = parse_mail(argument)
+    except CommandError:
+        return None
+    return None if parameters else Sender(address)
 
 
 def parse_asked(argument: bytes, shape: Reply) -> tuple[Address, bool]:

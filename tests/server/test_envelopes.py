@@ -179,16 +179,38 @@ class TestTogether:
         assert isinstance(envelope, EnvelopeOffered)
         assert 3 == len(envelope.recipients)
 
-    def test_one_attempt(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("packets", "attempts"),
+        [
+            ([MAIL, to("no"), to("no"), to("no") + b"DATA\r\n"], 0),
+            ([MAIL + to("no") + to("no") * 50 + b"DATA\r\n"], 1),
+            ([MAIL + to("no") + b"RCPT TO:<no@x> X\r\n" * 50 + b"DATA\r\n"], 1),
+            ([MAIL + b"RSET\r\n" * 50 + b"DATA\r\n"], 1),
+            ([b"RSET\r\n" * 50 + b"DATA\r\n"], 0),
+            ([MAIL + to("quickbob") * 400 + b"DATA\r\n" + TEXT + MAIL], 0),
+        ],
+    )
+    def test_one_attempt(
+        self,
+        packets: Sequence[bytes],
+        attempts: int,
+        server: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         """
         Who sends RCPTs apart, or any that are not usual, pays for one attempt, not for one each.
         """
-        attempts = spy(monkeypatch, "_envelope")
+        made = []
+
+        def attempt(lines: Sequence[bytes]) -> None:
+            made.append(lines)
+
+        monkeypatch.setattr("lmtpsvc.session.server.plain_recipients", attempt)
         wire = server.connect()
 
-        wire.says(MAIL, b"RCPT TO:<no@example.org> \r\n", *[to("no")] * 5, to("no") + b"DATA\r\n")
+        wire.says(*packets)
 
-        assert [None] == attempts
+        assert attempts == len(made)
 
 
 class _Plain(Extension):
