@@ -64,6 +64,9 @@ class RoutedBackend:
             [default.backend.capabilities, *(each.capabilities for each in others.values())]
         )
 
+        line_ending = default.backend.capabilities.line_ending
+        self._spools_alike = line_ending == self.capabilities.line_ending
+
     def destination(self, mailbox: Mailbox) -> Destination:
         """
         Where mail for *mailbox* goes.
@@ -89,13 +92,17 @@ class RoutedBackend:
         return self._routes.of_domain(mailbox) or self._default
 
     def verify(self, mailbox: Mailbox) -> Awaitable[None] | None:
+        if self._is_one and BACKEND not in mailbox.attributes:
+            return self._default.backend.verify(mailbox)
         return self.destination(mailbox).backend.verify(mailbox)
 
     def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> Sequence[Any]:
-        if self._is_one and not any(BACKEND in each.attributes for each in mailboxes):
+        if self._is_one and not [each for each in mailboxes if BACKEND in each.attributes]:
             # The usual service has one backend, and nobody names another.
             backend = self._default.backend
-            return backend.deliver(self._as_spooled_for(backend, message), mailboxes)
+            if not self._spools_alike:
+                message = self._as_spooled_for(backend, message)
+            return backend.deliver(message, mailboxes)
         results: dict[int, Deferred[Any]] = {}
         # Two names may be one backend, which shares what it stores between recipients.
         positions_of: dict[int, tuple[IBackend, list[int]]] = {}

@@ -141,10 +141,10 @@ class LMTPProtocol(Protocol):
             self._connection.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._idle is not None:
-            self._idle.touch()
         self._session.receive(data)
-        self._run()
+        # What is said counts as well as what is heard, and either comes at the same moment.
+        if not self._run() and self._idle is not None:
+            self._idle.touch()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._connection = None
@@ -186,17 +186,17 @@ class LMTPProtocol(Protocol):
 
     # ── the conversation ─────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
+    def _run(self) -> bool:
         """
         Take the session as far as it goes, then send what it has to say, in one write; but if that is
         much, only if it is taken.
 
         An answer that comes at once lands back here from inside the loop; the flag keeps that from
-        nesting once per pipelined command.
+        nesting once per pipelined command.  Returns whether anything was sent.
         """
         if self._running:
-            return
-        self._running = True
+            return False
+        self._running, sent = True, False
         try:
             while self._connection is not None:
                 session = self._session
@@ -205,23 +205,25 @@ class LMTPProtocol(Protocol):
                 if self.is_in_transaction and session.is_between_transactions:
                     self._end_transaction()
                 has_more = session.has_much_to_say
-                self._send(self._connection)
+                sent = self._send(self._connection) or sent
                 if self._output_full or not has_more:
                     break
         finally:
             self._running = False
+        return sent
 
     def _end_transaction(self) -> None:
         self.is_in_transaction = False
         self.factory.transaction_ended(self)
 
-    def _send(self, connection: Transport) -> None:
-        octets = self._session.data_to_send()
+    def _send(self, connection: Transport) -> bool:
+        session = self._session
+        octets = session.data_to_send()
         if octets and self._outlet is not None:
             self._outlet.write(octets)
             if self._idle is not None:
                 self._idle.touch()
-        if self._session.closed and not self._closing:
+        if session.closed and not self._closing:
             self._closing = True
             connection.unregisterProducer()
             if not self._reading:
@@ -230,8 +232,10 @@ class LMTPProtocol(Protocol):
                 connection.resumeProducing()
             assert self._outlet is not None, "made with the connection"
             self._outlet.close()
-        else:
+        elif session.has_unread or not self._reading:
+            # Else it is read, and there is no reason not to.
             self._regulate()
+        return octets != b""
 
     def _look_up_all(self, offered: EnvelopeOffered) -> None:
         """
@@ -348,8 +352,7 @@ class LMTPProtocol(Protocol):
         session, slots = self._session, event.slots
 
         def answer(position: int, reply: Reply) -> None:
-            session.answer_message(slots[position], reply)
-            if not session.in_transaction:
+            if session.answer_message(slots[position], reply):
                 self._transaction = None
                 self._end_transaction()
             # If not, all is said by who runs.

@@ -52,14 +52,15 @@ class Slot:
 
 class ReplyQueue:
     """
-    The line.  ``len`` tells how many replies have not been drained yet.
+    The line.  ``len`` tells how many replies have not been drained yet, *octets* how much of them
+    may be.
     """
 
-    __slots__ = ("_ready", "_ready_octets", "_slots")
+    __slots__ = ("_ready", "_slots", "octets")
 
     def __init__(self) -> None:
         self._ready: list[bytes] = []
-        self._ready_octets = 0
+        self.octets = 0
         self._slots: deque[Slot] = deque()
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class ReplyQueue:
         """
         There is so much to be drained that no more should be said before it is.
         """
-        return self._ready_octets >= MUCH
+        return self.octets >= MUCH
 
     def put(self, reply: Answer) -> None:
         """
@@ -110,7 +111,7 @@ class ReplyQueue:
         """
         if self._slots:
             self._advance()
-        return not self._slots and self._ready_octets < MUCH // 2
+        return not self._slots and self.octets < MUCH // 2
 
     def put_wire(self, octets: bytes) -> None:
         """
@@ -130,6 +131,8 @@ class ReplyQueue:
         """
         Add *count* such places.
         """
+        if count == 1:
+            return (self.reserve(),)
         slots = tuple([Slot() for _ in range(count)])
         self._slots.extend(slots)
         return slots
@@ -138,13 +141,14 @@ class ReplyQueue:
         """
         Take the answered replies at the head of the line.
         """
-        self._advance()
+        if self._slots:
+            self._advance()
         ready = self._ready
         if not ready:
             return b""
         octets = ready[0] if len(ready) == 1 else b"".join(ready)
         ready.clear()
-        self._ready_octets = 0
+        self.octets = 0
         return octets
 
     def _advance(self) -> None:
@@ -155,4 +159,4 @@ class ReplyQueue:
 
     def _add(self, octets: bytes) -> None:
         self._ready.append(octets)
-        self._ready_octets += len(octets)
+        self.octets += len(octets)

@@ -50,7 +50,7 @@ from .events import (
 from .extensions import Extensions, VerbAction
 from .help import help_on
 from .old_verbs import HARMLESS_VERBS, REFUSED_VERBS
-from .reply_queue import Answer, ReplyQueue, Slot
+from .reply_queue import MUCH, Answer, ReplyQueue, Slot
 from .requirements import under_terms
 from .states import State, Verb, advance
 
@@ -267,7 +267,7 @@ class ServerSession:
         No further command is read before what there is in `data_to_send` has been taken; then see
         `next_event` again.
         """
-        return self._replies.is_full
+        return self._replies.octets >= MUCH
 
     @property
     def has_unread(self) -> bool:
@@ -358,14 +358,17 @@ class ServerSession:
             elif self._state is State.SENDER:
                 self._state = advance(self._state, Verb.RCPT)
 
-    def answer_message(self, slot: Slot, reply: Reply) -> None:
+    def answer_message(self, slot: Slot, reply: Reply) -> bool:
         """
-        Settle one recipient of a complete message.
+        Settle one recipient of a complete message.  Returns whether it was the last, and the
+        transaction has ended.
         """
         slot.answer(self._with_codes(reply) if reply.codes else reply)
         self._undelivered -= 1
-        if self._undelivered == 0:
-            self._end_transaction()
+        if self._undelivered:
+            return False
+        self._end_transaction()
+        return True
 
     def answer_asked(self, asked: Asked, found: Any) -> None:
         """
@@ -882,7 +885,8 @@ class ServerSession:
     def _end_transaction(self) -> None:
         self._forget_transaction()
         self._state = State.READY
-        self._say_what_is_due()
+        if self._farewell is not None:
+            self._say_what_is_due()
 
     def _say_what_is_due(self) -> None:
         """

@@ -70,11 +70,11 @@ class SMTPSession(ServerSession):
         self._state = State.DELIVERING
         self._events.append(MessageReceived(slots))
 
-    def answer_message(self, slot: Slot, reply: Reply) -> None:
+    def answer_message(self, slot: Slot, reply: Reply) -> bool:
         self._verdicts.append(reply)
         if self._undelivered == 1:
             self._for_all.answer(_for_all(self._verdicts))
-        super().answer_message(slot, reply)
+        return super().answer_message(slot, reply)
 
     def end_failed_text(self, reply: Reply) -> None:
         self._replies.put(self._failure or reply)

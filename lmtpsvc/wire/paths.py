@@ -81,6 +81,10 @@ def plain_recipients(lines: Sequence[bytes]) -> tuple[Recipient, ...] | None:
     The recipients of *lines* without their CRLF, if each is a RCPT as most are: short, in ASCII and
     without parameters.  None if one is not, whether or not it is well formed.
     """
+    if len(lines) == 1:
+        (line,) = lines
+        recipient = _plain_again(line) if len(line) <= _SHORT else None
+        return None if recipient is None else (recipient,)
     if max(map(len, lines), default=0) > _SHORT:
         return None
     recipients = tuple(map(_plain_again, lines))

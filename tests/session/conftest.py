@@ -42,7 +42,7 @@ class Application:
         self.told: list[tuple[object, ...]] = []
         self.sent = b""
         #: What is not answered yet.
-        self.held: list[Callable[[], None]] = []
+        self.held: list[Callable[[], object]] = []
         self._accepted: tuple[RecipientOffered, ...] = ()
 
     def feed(self, chunks: Iterable[bytes]) -> None:
@@ -109,7 +109,7 @@ class Application:
                     answer = partial(self.session.answer_message, slot, delivered(offer.recipient))
                     self._answer(offer.recipient, "slow", answer)
 
-    def _answer(self, recipient: Recipient, patient: str, answer: Callable[[], None]) -> None:
+    def _answer(self, recipient: Recipient, patient: str, answer: Callable[[], object]) -> None:
         if recipient.address.local.startswith(patient):
             self.held.append(answer)
         else:
