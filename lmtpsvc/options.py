@@ -30,6 +30,7 @@ from .interfaces import IBackend
 from .limits import limit_options
 from .server.command import Command
 from .server.counts import Counts
+from .server.direct import DirectReactor
 from .server.inherited import Inheritance, InheritedSocketReactor
 from .server.listening import Listener
 from .specs import backend_factories, describe, directory_factories, extension_factories
@@ -338,7 +339,7 @@ class Options(ListeningOptions):
         The endpoints; those of a worker listen on the sockets that it has inherited.
         """
         given = self["inheritance"]
-        reactors = [self.reactor] * len(config.listen)
+        reactors: Sequence[Any] = [DirectReactor(self.reactor)] * len(config.listen)
         if given is not None:
             self["counts"] = counts = Counts(given.table, given.workers)
             reactors = [

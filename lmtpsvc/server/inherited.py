@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .counts import Counts
+from .poller import Poller
 from .shared_port import SharedPort
 
 VARIABLE: Final = "LMTPSVC_WORKER"
@@ -68,6 +69,7 @@ class InheritedSocketReactor:
 
     def __init__(self, reactor: Any, descriptor: int, counts: Counts, number: int) -> None:
         self._reactor, self._descriptor = reactor, descriptor
+        self._poller = Poller(reactor)
         self._counts, self._number = counts, number
 
     def __getattr__(self, name: str) -> Any:
@@ -104,6 +106,6 @@ class InheritedSocketReactor:
         return self._share(factory)
 
     def _share(self, factory: IProtocolFactory) -> IListeningPort:
-        port = SharedPort(self._reactor, self._descriptor, factory, self._counts, self._number)
+        port = SharedPort(self._poller, self._descriptor, factory, self._counts, self._number)
         port.startListening()
         return port

@@ -44,6 +44,7 @@ from ..session.events import (
 )
 from ..session.server import ServerSession
 from ..wire.proxy_header import ProxyHeader
+from .direct import DirectConnection
 from .idle import IdleTimer
 from .outlet import Outlet
 from .peer_uid import peer_uid
@@ -116,9 +117,13 @@ class LMTPProtocol(Protocol):
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
         self._session.take_envelopes()
-        if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
+        if (
+            not isinstance(transport, DirectConnection)
+            and ITCPTransport.providedBy(transport)
+            and hasattr(peer, "port")
+        ):
             # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
-            # takes a UNIX connection for a TCP one.)
+            # takes a UNIX connection for a TCP one; a direct one has it from its port.)
             transport.setTcpNoDelay(True)
         if not known.tls:
             connection.registerProducer(self, True)

@@ -22,12 +22,12 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReadDescriptor,
 )
-from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .counts import Counts
+from .direct import AT_ONCE, accepting, begin
 
 #: How long a worker stands back before it looks again, and after how many times it takes what is
 #: there.  An idle worker takes a connection within a fraction of the first.
@@ -35,8 +35,6 @@ PAUSE_SECONDS: Final = 0.002
 PAUSES: Final = 10
 #: How long to leave connections to others when this process can have no more files.
 EXHAUSTED_SECONDS: Final = 1.0
-#: At most so many connections at a time: those that there are have to be served, too.
-AT_ONCE: Final = 100
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -45,7 +43,7 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class SharedPort:
     """
     Takes connections for *factory* from the listening socket *descriptor*, which becomes its own,
-    as worker *number*.
+    as worker *number*; *reactor* is a `Poller`, or can what one can.
 
     It has nothing to do with where the socket came from: who bound it removes what was bound.
     """
@@ -64,6 +62,7 @@ class SharedPort:
         self._counts, self._number = counts, number
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
+        self._accept_one = accepting(self._socket)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._pauses = 0
@@ -158,49 +157,16 @@ class SharedPort:
         """
         for _ in range(AT_ONCE):
             try:
-                connection, address = self._socket.accept()
+                connection, address = self._accept_one()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._cannot_accept(error)
                 return
-            if connection.family == socket.AF_UNIX:
-                self._adopt(connection)
-            else:
-                self._begin(connection, address)
+            self._begun += 1
+            begin(connection, address, self._factory, self._begun, self._reactor)
             if not (all_of_them or self._counts.is_due(self._number)):
                 return
-
-    def _begin(self, connection: socket.socket, address: Any) -> None:
-        """
-        Do what a port of the reactor does: to have it adopt the connection takes a second descriptor,
-        and questions to the kernel about what is known here.
-        """
-        type_of = IPv4Address if connection.family == socket.AF_INET else IPv6Address
-        protocol = self._factory.buildProtocol(type_of("TCP", *address))
-        if protocol is None:
-            connection.close()
-            return
-        self._begun += 1
-        transport = Server(connection, protocol, address, None, self._begun, self._reactor)  # type: ignore[arg-type]  # as Twisted itself calls it
-        transport.repstr = f"<{type(protocol).__name__} #{self._begun} of worker {self._number}>"
-        try:
-            protocol.makeConnection(transport)
-        except Exception:
-            self._log.failure("a connection could not be begun")
-            transport.abortConnection()
-
-    def _adopt(self, connection: socket.socket) -> None:
-        with connection:
-            connection.setblocking(False)
-            try:
-                self._reactor.adoptStreamConnection(
-                    connection.fileno(), connection.family, self._factory
-                )
-            except Exception as error:
-                # A client that has gone again has no address any more.
-                if getattr(error, "errno", None) != errno.ENOTCONN:
-                    self._log.failure("a connection could not be begun")
 
     def _cannot_accept(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:

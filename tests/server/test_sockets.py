@@ -34,6 +34,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from lmtpsvc.limits import Limits
+from lmtpsvc.server.direct import DirectReactor
 
 MESSAGE = b"MAIL FROM:<ann@example.net>\r\n%sDATA\r\nSubject: x\r\n\r\nHi\r\n.\r\n"
 
@@ -93,7 +94,8 @@ def listen(make_server: Callable[..., Any]) -> Any:
 
     async def listen(words: str) -> IListeningPort:
         factory = make_server(Limits(stop_seconds=5), reactor).factory
-        ports.append(await serverFromString(reactor, words).listen(factory))
+        endpoint = serverFromString(DirectReactor(reactor), words)
+        ports.append(await endpoint.listen(factory))
         return ports[-1]
 
     yield listen

@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 
 from lmtpsvc import replies
 from lmtpsvc.limits import Limits
+from lmtpsvc.server.direct import DirectReactor
 from lmtpsvc.server.tls import ServerTLS, TLSFiles
 from lmtpsvc.session.connection import Terms
 
@@ -78,7 +79,7 @@ def listen(
         factory.tls = ServerTLS.read(
             TLSFiles(str(pair.certificate), str(pair.key), ca, cast("Any", clients))
         )
-        endpoint = serverFromString(reactor, words or "tcp:0:interface=127.0.0.1")
+        endpoint = serverFromString(DirectReactor(reactor), words or "tcp:0:interface=127.0.0.1")
         ports.append(await endpoint.listen(factory.on(terms or Terms(), encrypted=encrypted)))
         host = cast("Any", ports[-1].getHost())
         address = str(tmp_path / "sock") if words else ("127.0.0.1", host.port)

@@ -1,0 +1,257 @@
+"""
+Ports and connections that go straight to the kernel.
+
+They are Twisted's in all that is done seldom.  What is done for each connection and each packet is
+done here, and is as little as may be: many clients connect for one message.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from .poller import Poller
+
+#: At most so many connections at a time: those that there are have to be served, too.
+AT_ONCE: Final = 100
+
+_log = Logger(namespace="lmtpsvc.server")
+
+
+class DirectConnection(tcp.Server):
+    """
+    A TCP or UNIX connection that has been accepted, from *peer*, the one with that *number* at its
+    port.  It is one that does not put packets off (TCP_NODELAY), as its port is.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        protocol: Protocol,
+        peer: IAddress,
+        number: int,
+        reactor: Any,
+    ) -> None:
+        # Not the one of its own class, which makes texts for the log that nobody reads.
+        FileDescriptor.__init__(self, reactor)
+        connection.setblocking(False)
+        self.socket, self.fileno = connection, connection.fileno
+        self.protocol = protocol
+        self._peer, self._number = peer, number
+        self.connected = 1
+        reactor.addReader(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.logPrefix()}>"
+
+    def logPrefix(self) -> str:
+        """
+        What is logged by Twisted in its name.
+        """
+        host = getattr(self._peer, "host", "local")
+        return f"{type(getattr(self, 'protocol', None)).__name__},{self._number},{host}"
+
+    def getPeer(self) -> IAddress:
+        """
+        Who has connected.
+        """
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """
+        Where.
+        """
+        return address_of(self.socket.getsockname())
+
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]  # as Twisted's own
+        """
+        Take a packet to the protocol.
+        """
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """
+        The other side says no more: that is the end, for all protocols that there are here.
+        """
+        self.connectionLost(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Close it.
+        """
+        if self.disconnected:
+            return
+        if isinstance(reason.value, ConnectionAborted):
+            super().connectionLost(reason)
+            return
+        self.connected, self.disconnected = 0, 1
+        if self.producer is not None:
+            self.producer.stopProducing()
+            self.producer = None
+        self.reactor.removeReader(self)
+        self.reactor.removeWriter(self)
+        # Nobody else has it, so that there is nothing to be shut down first.
+        self.socket.close()
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
+
+
+class _Accepting(tcp.Port):
+    """
+    How both kinds of ports take connections.
+    """
+
+    # How many there may be, by what there was last time: to ask once more than there are is dear.
+    _expected = 1
+    _accept: Callable[[], tuple[socket.socket, Any]]
+
+    def startListening(self) -> None:
+        super().startListening()
+        self._accept = accepting(self.socket)
+
+    def doRead(self) -> None:
+        """
+        Take what is there.
+        """
+        for taken in range(self._expected):
+            try:
+                connection, address = self._accept()
+            except BlockingIOError:
+                self._expected = taken or 1
+                return
+            except OSError:
+                # Twisted knows what is to be done if there are no more descriptors, for example.
+                super().doRead()
+                return
+            self.sessionno += 1
+            factory = cast("IProtocolFactory", self.factory)
+            begin(connection, address, factory, self.sessionno, self.reactor)
+        self._expected = min(2 * self._expected, AT_ONCE)
+
+
+class DirectPort(_Accepting):
+    """
+    A TCP port.
+    """
+
+
+class DirectUNIXPort(_Accepting, unix.Port):
+    """
+    A UNIX socket in the file system.
+    """
+
+
+class DirectReactor:
+    """
+    Stands in for *reactor* where an endpoint is made: what it listens with, and all connections
+    there, go straight to the kernel.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor, self._poller = reactor, Poller(reactor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        listening = DirectPort(port, factory, backlog, interface, self._poller)
+        listening.startListening()
+        return cast("IListeningPort", listening)
+
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        listening = DirectUNIXPort(address, factory, backlog, mode, self._poller, wantPID)
+        listening.startListening()
+        return cast("IListeningPort", listening)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, encrypted, backlog, interface)
+
+
+def accepting(listening: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
+    """
+    What accepts a connection from *listening*, as its own method does, which asks itself each time of
+    what kind it is.  TCP connections do not put off packets: each reply leaves as soon as it is known.
+    """
+    family, kind, protocol = int(listening.family), int(listening.type), listening.proto
+    if family != socket.AF_UNIX:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    accept = listening._accept  # type: ignore[attr-defined]  # what its own method calls
+
+    def accept_one() -> tuple[socket.socket, Any]:
+        descriptor, address = accept()
+        return socket.socket(family, kind, protocol, descriptor), address
+
+    return accept_one
+
+
+def begin(
+    connection: socket.socket, address: Any, factory: IProtocolFactory, number: int, reactor: Any
+) -> None:
+    """
+    Let *factory* have a *connection* from *address*, as the kernel calls it, that was accepted.
+    """
+    peer = address_of(address)
+    protocol = cast("Protocol | None", factory.buildProtocol(peer))
+    if protocol is None:
+        connection.close()
+        return
+    transport = DirectConnection(connection, protocol, peer, number, reactor)
+    try:
+        protocol.makeConnection(transport)
+    except Exception:
+        _log.failure("a connection could not be begun")
+        transport.abortConnection()
+
+
+def address_of(address: Any) -> IAddress:
+    """
+    What the kernel says, as Twisted has it.
+    """
+    if not isinstance(address, tuple):
+        return UNIXAddress(address or None)
+    if len(address) == 2:
+        return IPv4Address("TCP", *address)
+    host, port, flow, scope = address
+    if scope:
+        # As in fe80::1%eth0.
+        host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    return IPv6Address("TCP", host, port, flow, scope)
