@@ -22,6 +22,7 @@ from ..replies import Reply
 from ..session.connection import Terms
 from ..session.extensions import Extensions
 from ..session.server import ServerSession
+from .idle import IdleWatch
 from .protocol import LMTPProtocol
 
 
@@ -43,6 +44,8 @@ class LMTPFactory(Factory):
 
     def __init__(self, agent: DeliveryAgent, extensions: Extensions) -> None:
         self.agent, self.extensions = agent, extensions
+        #: Who watches new connections.
+        self.idle = IdleWatch(agent.clock, agent.limits.idle_seconds)
         #: What handshakes are made with, an `IOpenSSLServerConnectionCreator`; None: there are none.
         self.tls: Any = None
         #: The conversations that it has.
@@ -80,6 +83,8 @@ class LMTPFactory(Factory):
         *extensions*.  Fires when the last transaction has ended that began before.
         """
         self.agent, self.extensions = agent, extensions
+        if agent.limits.idle_seconds != self.idle.seconds:
+            self.idle = IdleWatch(agent.clock, agent.limits.idle_seconds)
         behind = {protocol for protocol in self._protocols if protocol.is_in_transaction}
         if not behind:
             return succeed(None)
@@ -130,7 +135,8 @@ class LMTPFactory(Factory):
         A connection is gone.
         """
         self._protocols.discard(protocol)
-        self.transaction_ended(protocol)
+        if self._behind:
+            self.transaction_ended(protocol)
         if self._stopped is not None and not self._protocols and not self._stopped.called:
             self._stopped.callback(None)
 

@@ -1,50 +1,74 @@
 """
-IdleTimer: notices that nothing has happened for a while.
+IdleWatch: notices that nothing has happened on a connection for a while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+#: All connections are looked at together, at most so many times within the time in question: that
+#: late one may be noticed.
+LOOKS: Final = 100
 
-class IdleTimer:
+
+class Watched(Protocol):
     """
-    Calls *expired* once nothing has called `touch` for *seconds*, and again after each further
-    such time, until it is stopped.
-
-    A touch only notes the time: a connection that talks all the time costs one delayed call per
-    period, not one per packet.
+    A connection, that notes in *touched* at what time something has happened, in seconds of the
+    clock.
     """
 
-    __slots__ = ("_call", "_clock", "_expired", "_seconds", "_touched")
+    touched: float
 
-    def __init__(self, clock: IReactorTime, seconds: float, expired: Callable[[], None]) -> None:
-        self._clock, self._seconds, self._expired = clock, seconds, expired
-        self._touched = clock.seconds()
-        self._call: IDelayedCall | None = clock.callLater(seconds, self._look)
+    def idle_too_long(self) -> None: ...
 
-    def touch(self) -> None:
-        """
-        Something has happened.
-        """
-        self._touched = self._clock.seconds()
 
-    def stop(self) -> None:
+class IdleWatch:
+    """
+    Tells each connection that it watches once nothing has happened there for *seconds*, and again
+    after each further such time, until it is let go.
+
+    There is one delayed call for all, and as long as there are any: connections that come and go
+    cost none.
+    """
+
+    __slots__ = ("_call", "_clock", "_watched", "seconds")
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._watched: set[Watched] = set()
+        self._call: IDelayedCall | None = None
+
+    def watch(self, connection: Watched) -> None:
         """
-        Do not call any more.
+        From now on.
         """
-        if self._call is not None and self._call.active():
+        connection.touched = self._clock.seconds()
+        self._watched.add(connection)
+        if self._call is None:
+            self._call = self._clock.callLater(self.seconds, self._look)
+
+    def let_go(self, connection: Watched) -> None:
+        """
+        No more.
+        """
+        self._watched.discard(connection)
+        if not self._watched and self._call is not None:
             self._call.cancel()
-        self._call = None
+            self._call = None
 
     def _look(self) -> None:
+        self._call = None
         now = self._clock.seconds()
-        left = self._touched + self._seconds - now
-        if left <= 0:
-            self._touched, left = now, self._seconds
-            self._expired()
-            if self._call is None:
-                return
-        self._call = self._clock.callLater(left, self._look)
+        idle = [each for each in self._watched if each.touched + self.seconds <= now]
+        for each in idle:
+            # One may have been let go because of another.
+            if each in self._watched:
+                each.touched = now
+                each.idle_too_long()
+        if self._watched and self._call is None:
+            first = min(each.touched for each in self._watched) + self.seconds
+            wait = max(first - now, self.seconds / LOOKS)
+            self._call = self._clock.callLater(wait, self._look)

@@ -4,11 +4,12 @@ Outlet: the short way for replies to the socket.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 
@@ -22,44 +23,68 @@ class Outlet:
     A Twisted transport keeps what is written until the reactor has asked the kernel whether it may
     be sent.  A reply is short and its client is waiting for it, so it nearly always may; not asking
     saves three system calls for each reply.  What the kernel does not take goes to the transport,
-    as does all that comes after: its order is kept.
+    as does all that comes after: its order is kept.  From then on, the transport has a *producer*,
+    who is told when it has too much.
     """
 
-    __slots__ = ("_send", "_transport")
+    __slots__ = ("_producer", "_send", "_transport")
 
-    def __init__(self, transport: ITransport) -> None:
-        self._transport = transport
-        self._send: Callable[[bytes], int] | None = None
+    def __init__(self, transport: ITransport, producer: IPushProducer) -> None:
+        self._transport, self._producer = transport, producer
+        self._send: Callable[..., int] | None = None
         # What is encrypted must go through the transport.
         if isinstance(transport, Server) and not transport.TLS:
             self._send = transport.getHandle().send
+
+    @property
+    def is_direct(self) -> bool:
+        """
+        The transport has nothing to do with what is written.
+        """
+        return self._send is not None
 
     def write(self, octets: bytes) -> None:
         """
         Send *octets*, now or as soon as may be.
         """
-        if self._send is not None:
+        send = self._send
+        if send is not None:
             try:
-                sent = self._send(octets)
+                sent = send(octets)
             except OSError:
                 # Full, or broken: the transport will find out which.
                 sent = 0
             if sent == len(octets):
                 return
-            octets = octets[sent:]
-            self._send = None
+            octets, self._send = octets[sent:], None
+            transport: Any = self._transport
+            transport.registerProducer(self._producer, True)
         self._transport.write(octets)
 
-    def close(self) -> None:
+    def finish(self, octets: bytes) -> None:
         """
-        Close the connection, now or as soon as all has been sent: the protocol may hear that it is
-        lost before this returns.
+        Send *octets*, the last, and close the connection, now or as soon as all has been sent: the
+        protocol may hear that it is lost before this returns.
         """
-        transport = self._transport
-        if self._send is not None and isinstance(transport, Server) and transport.connected:
-            # As the reactor does it, once it has been told to wait for a socket that may be written
-            # to, has waited, and has written nothing.
-            self._send = None
-            transport.connectionLost(_DONE)
-        else:
-            transport.loseConnection()
+        transport: Any = self._transport
+        send, self._send = self._send, None
+        if send is None:
+            transport.unregisterProducer()
+        elif transport.connected:
+            try:
+                # What is closed while more is to come goes into one packet with its end.
+                sent = send(octets, socket.MSG_MORE)
+                if sent == len(octets):
+                    transport.getHandle().shutdown(socket.SHUT_WR)
+            except OSError:
+                # As above.
+                sent = 0
+            if sent == len(octets):
+                # As the reactor does it, once it has been told to wait for a socket that may be
+                # written to, has waited, and has written nothing.
+                transport.connectionLost(_DONE)
+                return
+            octets = octets[sent:]
+        if octets:
+            transport.write(octets)
+        transport.loseConnection()

@@ -45,7 +45,6 @@ from ..session.events import (
 from ..session.server import ServerSession
 from ..wire.proxy_header import ProxyHeader
 from .direct import DirectConnection
-from .idle import IdleTimer
 from .outlet import Outlet
 from .peer_uid import peer_uid
 from .tls import handshake_facts
@@ -87,7 +86,9 @@ class LMTPProtocol(Protocol):
         self._connection: Transport | None = None
         self._outlet: Outlet | None = None
         self._transaction: Transaction | None = None
-        self._idle: IdleTimer | None = None
+        #: When something was said or heard last.
+        self.touched = 0.0
+        self._idle = factory.idle
         #: A mail transaction has begun; until it has ended, `_agent` stays the same.
         self.is_in_transaction = False
         # When MAIL came, or shortly after.
@@ -108,31 +109,27 @@ class LMTPProtocol(Protocol):
         transport = self.transport
         assert transport is not None
         self._connection = connection = cast("Transport", transport)
-        self._outlet = Outlet(transport)
+        self._outlet = outlet = Outlet(transport, self)
         peer = transport.getPeer()
         known = self._facts(transport, peer)
         factory = self.factory
         self._tls = factory.tls
-        self._session = factory.speaks(
+        self._session = session = factory.speaks(
             factory.agent.hostname, factory.agent.limits, factory.extensions, known
         )
-        self._session.take_envelopes()
-        if (
-            not isinstance(transport, DirectConnection)
-            and ITCPTransport.providedBy(transport)
-            and hasattr(peer, "port")
-        ):
-            # Several replies may leave on their own, each as soon as it is known.  (Twisted 23.10
-            # takes a UNIX connection for a TCP one; a direct one has it from its port.)
-            transport.setTcpNoDelay(True)
-        if not known.tls:
-            connection.registerProducer(self, True)
-        limits = self._agent.limits
-        self._idle = IdleTimer(self._agent.clock, limits.idle_seconds, self._idle_too_long)
+        session.take_envelopes()
+        if not isinstance(transport, DirectConnection):
+            if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
+                # Several replies may leave on their own, each as soon as it is known.  (Twisted
+                # 23.10 takes a UNIX connection for a TCP one.)
+                transport.setTcpNoDelay(True)
+            if not (known.tls or outlet.is_direct):
+                connection.registerProducer(self, True)
+        self._idle.watch(self)
         refusal = factory.admit(self)
         if refusal is not None:
             self._session = factory.speaks.refusing(refusal)
-        self._run()
+        self._send(connection)
 
     def handshakeCompleted(self) -> None:
         """
@@ -148,14 +145,14 @@ class LMTPProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._session.receive(data)
         # What is said counts as well as what is heard, and either comes at the same moment.
-        if not self._run() and self._idle is not None:
-            self._idle.touch()
+        if not self._run():
+            self.touched = self._agent.clock.seconds()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._connection = None
-        if self._idle is not None:
-            self._idle.stop()
-        self._abandon()
+        self._idle.let_go(self)
+        if self._transaction is not None:
+            self._abandon()
         if self._asked is not None:
             self._asked.cancel()
         self.factory.forget(self)
@@ -188,6 +185,17 @@ class LMTPProtocol(Protocol):
         """
         if self._connection is not None:
             self._connection.abortConnection()
+
+    def idle_too_long(self) -> None:
+        """
+        Say 421 if it is the client's turn, and close; at once if it takes no notice of that.
+        """
+        if self._closing:
+            # The client takes neither our last words nor the end of the connection.
+            self.abort()
+        elif not (self._session.owes_reply or self._spool_behind):
+            self._session.close(replies.IDLE_TOO_LONG)
+            self._run()
 
     # ── the conversation ─────────────────────────────────────────────────────────────────────────
 
@@ -224,20 +232,20 @@ class LMTPProtocol(Protocol):
     def _send(self, connection: Transport) -> bool:
         session = self._session
         octets = session.data_to_send()
-        if octets and self._outlet is not None:
-            self._outlet.write(octets)
-            if self._idle is not None:
-                self._idle.touch()
+        if octets:
+            self.touched = self._agent.clock.seconds()
         if session.closed and not self._closing:
             self._closing = True
-            connection.unregisterProducer()
             if not self._reading:
                 # The last word of TLS is the other side's, and has to be read.
                 self._reading = True
                 connection.resumeProducing()
             assert self._outlet is not None, "made with the connection"
-            self._outlet.close()
-        elif session.has_unread or not self._reading:
+            self._outlet.finish(octets)
+            return octets != b""
+        if octets and self._outlet is not None:
+            self._outlet.write(octets)
+        if session.has_unread or not self._reading:
             # Else it is read, and there is no reason not to.
             self._regulate()
         return octets != b""
@@ -411,7 +419,7 @@ class LMTPProtocol(Protocol):
         connection.unregisterProducer()
         # What it was offered with, if since then the operator wants no TLS any more.
         connection.startTLS(self.factory.tls or self._tls)
-        self._outlet = Outlet(transport)
+        self._outlet = Outlet(transport, self)
         self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
 
     def _facts(self, transport: ITransport, peer: object) -> Connection:
@@ -468,14 +476,6 @@ class LMTPProtocol(Protocol):
                 connection.resumeProducing()
             else:
                 connection.pauseProducing()
-
-    def _idle_too_long(self) -> None:
-        if self._closing:
-            # The client takes neither our last words nor the end of the connection.
-            self.abort()
-        elif not (self._session.owes_reply or self._spool_behind):
-            self._session.close(replies.IDLE_TOO_LONG)
-            self._run()
 
 
 # What is done about each event: there are several for each message.

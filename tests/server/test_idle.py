@@ -1,5 +1,5 @@
 """
-A clock that notices silence.
+A watch that notices silence.
 """
 
 from __future__ import annotations
@@ -7,81 +7,131 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from lmtpsvc.server.idle import IdleTimer
+from lmtpsvc.server.idle import LOOKS, IdleWatch
 
 
-class Silence:
+class Connection:
     """
-    A timer of ten seconds, and the times at which it noticed something.
+    Notes the times at which it was told that it is idle, and then does what is to be done.
+    """
+
+    touched = 0.0
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.noticed: list[float] = []
+        self.takes_along: list[Connection] = []
+        house.watch.watch(self)
+
+    def touch(self) -> None:
+        self.touched = self._house.clock.seconds()
+
+    def go(self) -> None:
+        self._house.watch.let_go(self)
+
+    def idle_too_long(self) -> None:
+        self.noticed.append(self._house.clock.seconds())
+        for each in self.takes_along:
+            each.go()
+
+
+class House:
+    """
+    A watch, with ten seconds.
     """
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.noticed: list[float] = []
-        self.timer = IdleTimer(self.clock, 10, self._notice)
-        self.stop_at_once = False
+        self.watch = IdleWatch(self.clock, 10)
 
-    def _notice(self) -> None:
-        self.noticed.append(self.clock.seconds())
-        if self.stop_at_once:
-            self.timer.stop()
+    @property
+    def calls(self) -> int:
+        return len(self.clock.getDelayedCalls())
 
 
 @pytest.fixture
-def silence() -> Silence:
-    return Silence()
+def house() -> House:
+    return House()
 
 
-def test_silence(silence: Silence) -> None:
+def test_silence(house: House) -> None:
     """
     It is noticed at the end of the time, and again after each further one.
     """
-    silence.clock.pump([1] * 35)
+    connection = Connection(house)
+    house.clock.pump([1] * 35)
 
-    assert [10, 20, 30] == silence.noticed
+    assert [10, 20, 30] == connection.noticed
 
 
-def test_touched(silence: Silence) -> None:
+def test_touched(house: House) -> None:
     """
     The time counts from the last thing that happened.
     """
-    silence.clock.advance(6)
-    silence.timer.touch()
-    silence.clock.pump([1] * 9)
-    assert [] == silence.noticed
+    connection = Connection(house)
+    house.clock.advance(6)
+    connection.touch()
+    house.clock.pump([1] * 9)
+    assert [] == connection.noticed
 
-    silence.clock.advance(1)
-    assert [16] == silence.noticed
+    house.clock.advance(1)
+    assert [16] == connection.noticed
 
 
-def test_touches_cost_nothing(silence: Silence) -> None:
+def test_each_in_its_time(house: House) -> None:
     """
-    However much happens, one call is waiting.
+    Each connection has its own time, late by a hundredth of it at most.
     """
-    for _ in range(100):
-        silence.clock.advance(0.5)
-        silence.timer.touch()
-        assert 1 == len(silence.clock.getDelayedCalls())
-    assert [] == silence.noticed
+    connections = []
+    for _ in range(50):
+        connections.append(Connection(house))
+        house.clock.advance(0.07)
+    house.clock.pump([0.01] * 1200)
+
+    for position, each in enumerate(connections):
+        [noticed] = each.noticed
+        due = 10 + position * 0.07
+        assert due - 1e-9 <= noticed <= due + 10 / LOOKS + 0.01
 
 
-def test_stopped(silence: Silence) -> None:
+def test_one_call(house: House) -> None:
     """
-    A stopped timer notices nothing and leaves nothing behind; it may be stopped twice.
+    However many there are and however much happens, one call is waiting; none where nobody is.
     """
-    silence.timer.stop()
-    silence.timer.stop()
+    assert 0 == house.calls
+    for _ in range(2):
+        connections = [Connection(house) for _ in range(5)]
+        for _ in range(100):
+            house.clock.advance(0.5)
+            for each in connections:
+                each.touch()
+            assert 1 == house.calls
+        for each in connections:
+            assert [] == each.noticed
+            each.go()
+            each.go()
+        assert 0 == house.calls
 
-    assert [] == silence.clock.getDelayedCalls()
 
-
-def test_stopped_when_it_notices(silence: Silence) -> None:
+def test_goes_when_it_is_told(house: House) -> None:
     """
-    Nor does one that is stopped because of what it noticed.
+    Nothing is left of one that goes because of what it was told.
     """
-    silence.stop_at_once = True
+    connection = Connection(house)
+    connection.takes_along = [connection]
+    house.clock.advance(10)
 
-    silence.clock.advance(10)
+    assert [10] == connection.noticed
+    assert 0 == house.calls
 
-    assert [10] == silence.noticed
-    assert [] == silence.clock.getDelayedCalls()
+
+def test_one_takes_another_along(house: House) -> None:
+    """
+    One that is gone because of another is told nothing, whichever comes first.
+    """
+    one, two = Connection(house), Connection(house)
+    one.takes_along, two.takes_along = [two], [one]
+    house.clock.advance(10)
+
+    assert 1 == len(one.noticed + two.noticed)
+    assert 1 == house.calls

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from twisted.internet import main
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from lmtpsvc.server.outlet import Outlet
 
@@ -31,6 +33,23 @@ class Losing(Protocol):
         self.lost.append(reason)
 
 
+@implementer(IPushProducer)
+class Producer:
+    """
+    Counts how often it was told to pause.
+    """
+
+    def __init__(self) -> None:
+        self.pauses = 0
+
+    def pauseProducing(self) -> None:
+        self.pauses += 1
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
 class Wire:
     """
     An outlet, and who reads at the other end.
@@ -44,7 +63,8 @@ class Wire:
         self.protocol = Losing()
         self.transport = Server(ours, self.protocol, ("local", 0), None, 1, self.reactor)  # type: ignore[arg-type]  # it may be None
         self.protocol.makeConnection(self.transport)
-        self.outlet = Outlet(self.transport)
+        self.producer = Producer()
+        self.outlet = Outlet(self.transport, self.producer)
 
     def read(self) -> bytes:
         """
@@ -79,8 +99,7 @@ def test_closes_at_once(wire: Wire) -> None:
     Where nothing is left to be sent, the reactor is not asked: the client has the last words, then the
     end, and the protocol has heard that it is over.
     """
-    wire.outlet.write(b"221 bye\r\n")
-    wire.outlet.close()
+    wire.outlet.finish(b"221 bye\r\n")
 
     assert b"221 bye\r\n" == wire.read()
     assert wire.has_ended
@@ -94,8 +113,7 @@ def test_sends_the_rest_first(wire: Wire) -> None:
     Where the client does not read yet, it gets all that it was told before the connection ends.
     """
     said = b"250 OK\r\n" * 100_000
-    wire.outlet.write(said)
-    wire.outlet.close()
+    wire.outlet.finish(said)
     assert [] == wire.protocol.lost
 
     heard, why = wire.read(), None
@@ -122,11 +140,39 @@ def test_keeps_the_order(wire: Wire) -> None:
     assert said + b"last" == heard
 
 
+def test_is_told_that_it_is_too_much(wire: Wire) -> None:
+    """
+    As long as the client reads, nobody has to be told how much there is; then the producer is, and is
+    no more when the last words are said.
+    """
+    wire.outlet.write(b"250 OK\r\n")
+    assert wire.outlet.is_direct
+    assert wire.transport.producer is None
+
+    wire.outlet.write(b"250 OK\r\n" * 100_000)
+    assert not wire.outlet.is_direct
+    assert 1 == wire.producer.pauses
+
+    wire.outlet.finish(b"221 bye\r\n")
+    assert wire.transport.producer is None
+    assert wire.transport.disconnecting
+
+
+def test_client_has_gone(wire: Wire) -> None:
+    """
+    Last words that nobody hears any more are the transport's affair, which finds out.
+    """
+    wire.client.close()
+    wire.outlet.finish(b"221 bye\r\n")
+    assert [] == wire.protocol.lost
+    assert wire.transport.doWrite() is main.CONNECTION_LOST
+
+
 def test_has_been_lost(wire: Wire) -> None:
     """
     A connection that is lost already is not lost again.
     """
     wire.transport.connectionLost(Failure(ConnectionDone()))
-    wire.outlet.close()
+    wire.outlet.finish(b"221 bye\r\n")
 
     assert 1 == len(wire.protocol.lost)

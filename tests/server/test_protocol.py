@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.testing import StringTransport
@@ -349,6 +350,23 @@ class TestIdle:
         server.clock.advance(600)
 
         assert wire.disconnected
+
+    def test_another_time(self, server: Any) -> None:
+        """
+        Who has connected before the operator says how long that is keeps the time of then.
+        """
+        before = server.connect()
+        factory = server.factory
+        limits = evolve(factory.agent.limits, idle_seconds=60)
+        factory.use(evolve(factory.agent, limits=limits), factory.extensions)
+        later = server.connect()
+
+        server.clock.advance(60)
+        assert [IDLE] == later.heard()
+        server.clock.advance(539)
+        assert [] == before.heard()
+        server.clock.advance(1)
+        assert [IDLE] == before.heard()
 
     def test_ends_with_the_connection(self, server: Any) -> None:
         """

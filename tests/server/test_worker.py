@@ -92,7 +92,7 @@ class TestFactory:
         The connections of other workers count.
         """
         counts = Counts.create(2)
-        agent: Any = SimpleNamespace(limits=Limits(connections=3))
+        agent: Any = SimpleNamespace(limits=Limits(connections=3), clock=None)
         factory = WorkerFactory(agent, (), counts, 1)  # type: ignore[arg-type]  # not looked at
         one, two, three = (object() for _ in range(3))
         admit: Any = factory.admit
@@ -130,7 +130,7 @@ class TestEnd:
 
     @pytest.fixture
     def worker(self, reactor: Reactor) -> Worker:
-        agent: Any = SimpleNamespace(limits=Limits())
+        agent: Any = SimpleNamespace(limits=Limits(), clock=None)
         factory = LMTPFactory(agent, ())  # type: ignore[arg-type]  # not looked at
         counts = Counts.create(1)
         worker = Worker([], factory, [], "", list, reactor, counts, 1, 0)  # type: ignore[arg-type]
