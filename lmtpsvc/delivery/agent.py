@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from .. import replies
-from ..envelope import Address, Envelope, Mailbox, Recipient, ValidSince
+from ..envelope import Address, Envelope, Mailbox, Recipient, Sender, ValidSince
 from ..interfaces import IBackend
 from ..limits import Limits
 from .reporting import Reporter
@@ -71,8 +71,9 @@ class DeliveryAgent:
         """
         # To be told apart, not to be secret; and seeded anew in a process that is forked.
         transaction_id = f"{getrandbits(64):016x}"
+        sender = envelope.sender
         # Who asks where the copy lies may have more recipients elsewhere, to share the copy with.
-        is_for_all = len(envelope.recipients) > 1 or envelope.sender.wants_maildata
+        is_for_all = len(accepted) > 1 or bool(sender.parameters and sender.wants_maildata)
         head = trace_headers(
             envelope,
             transaction_id,
@@ -85,22 +86,28 @@ class DeliveryAgent:
         limits, patience = self.limits, envelope.client.patience_seconds
         if patience is not None:
             limits = limits.answering_within(patience)
-        return Transaction(
+        clock = self.clock
+        now = clock.seconds()
+        transaction = Transaction(
             transaction_id,
             envelope,
             accepted,
             Spool(self.spool, head, pause, resume),
             self.backend,
-            self.clock,
+            clock,
             limits,
-            head,
-            is_for_all=is_for_all,
-            heading=self._heading(envelope) if self.delivered_to == "always" else None,
-            expires=self._expires(envelope, mail_seconds) if envelope.sender.parameters else None,
-            begun=mail_seconds,
-            report=None if self.reporter is None else self.reporter.about(transaction_id, envelope),
-            success=self.success,
+            self.success,
+            now,
+            now if mail_seconds is None else mail_seconds,
         )
+        transaction.is_for_all = is_for_all
+        if self.delivered_to == "always":
+            transaction.heading = self._heading(envelope)
+        if sender.parameters:
+            transaction.expires = _expires(sender, transaction.mailed)
+        if self.reporter is not None:
+            transaction.report = self.reporter.about(transaction_id, envelope)
+        return transaction
 
     def _heading(self, envelope: Envelope) -> Callable[[Recipient], bytes]:
         """
@@ -109,11 +116,10 @@ class DeliveryAgent:
         sender, original = envelope.sender, self.original_recipient
         return lambda recipient: delivered_to_header(recipient, sender, original)
 
-    def _expires(self, envelope: Envelope, mail_seconds: float | None) -> float | None:
-        """
-        When the message is to be returned if it is not delivered (RFC 2852), if ever.
-        """
-        by = envelope.sender.deliver_by
-        if by is None or not by.is_returned:
-            return None
-        return (self.clock.seconds() if mail_seconds is None else mail_seconds) + by.seconds
+
+def _expires(sender: Sender, mailed: float) -> float | None:
+    """
+    When the message is to be returned if it is not delivered (RFC 2852), if ever.
+    """
+    by = sender.deliver_by
+    return None if by is None or not by.is_returned else mailed + by.seconds

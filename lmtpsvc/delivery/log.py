@@ -63,10 +63,13 @@ def log_delivery(
         asked, original = _asked(envelope, recipient)
         more, shown = {**more, **asked}, shown + original
     host, (lookup, store, total) = client.host, timing
+    # Most look-ups take no time at all, and to write a number takes as long as many another step here.
+    quick = "0.000" if 0 <= lookup < 0.0005 else f"{lookup:.3f}"
     event = {
         "line": (
             f"{transaction_id} to=<{to}> mailbox={mailboxes} from=<{sender}> client={host}{shown}"
-            f" size={size} lookup={lookup:.3f} store={store:.3f} total={total:.3f} reply={said}"
+            f" size={size} lookup={quick}"
+            f" store={store:.3f} total={total:.3f} reply={said}"
         ),
         "transaction": transaction_id,
         "client": host,

@@ -163,7 +163,9 @@ class Spool:
         pause: Callable[[], None],
         resume: Callable[[], None],
     ) -> None:
-        self._settings, self._head = settings, head
+        #: The trace headers.
+        self.head = head
+        self._settings = settings
         self._pause, self._resume = pause, resume
         self._chunks: list[bytes] = []
         self._held = 0
@@ -199,7 +201,7 @@ class Spool:
             OSError: It could not be written.
         """
         if self._file is None:
-            return MemoryContent(self._head, self._chunks)
+            return MemoryContent(self.head, self._chunks)
         if self._failure is not None:
             return fail(self._failure)
         self._finished = Deferred()
@@ -225,7 +227,7 @@ class Spool:
         file = self._file
         if file is None:
             file = self._file = SpoolFile(self._settings.directory, self._settings.line_ending)
-            head, begin = self._head, True
+            head, begin = self.head, True
         else:
             head, begin = b"", False
         is_last = self._finished is not None

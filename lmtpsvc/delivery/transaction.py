@@ -61,10 +61,7 @@ class Transaction:
     Each recipient's reply is told as soon as it is known; the deadline is kept by cancelling what
     is open, then waiting a little for what can not be cancelled any more.
 
-    *heading* makes what each recipient's own copy gets on top; None lets them share one.  From
-    *expires* on, in seconds of *clock*, the message is not wanted any more (RFC 2852); *begun* is when
-    MAIL came.  *report* is
-    told what became of each recipient.
+    *began* is when the text began to come, *mailed* when MAIL came, in seconds of *clock*.
     """
 
     def __init__(
@@ -76,28 +73,29 @@ class Transaction:
         backend: IBackend,
         clock: IReactorTime,
         limits: Limits,
-        head: bytes,
-        *,
-        is_for_all: bool,
-        heading: Callable[[Recipient], bytes] | None = None,
-        expires: float | None = None,
-        begun: float | None = None,
-        report: Pending | None = None,
-        success: Success = replies.delivered,
+        success: Success,
+        began: float,
+        mailed: float,
     ) -> None:
         self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
         self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
-        self._head, self._is_for_all = head, is_for_all
-        self._heading, self._expires, self._report = heading, expires, report
         self._success = success
-        self._begun = now = clock.seconds()
-        self._mailed = now if begun is None else begun
+        self._begun = self._received = began
+        self.mailed = mailed
+        #: Nothing on top is for one recipient only.
+        self.is_for_all = False
+        #: What makes what each recipient's own copy gets on top.  None: they share one.
+        self.heading: Callable[[Recipient], bytes] | None = None
+        #: From when on the message is not wanted any more (RFC 2852), in seconds of the clock.
+        self.expires: float | None = None
+        #: Who is told what became of each recipient.
+        self.report: Pending | None = None
         # For the report.
         self._message: Message | None = None
-        self._received = now
         self._size = 0
         self._answer: Callable[[int, Reply], None] | None = None
         self._dispatched = False
+        self._unanswered = len(accepted)
         # How many mailboxes of each recipient are open; and by position, of those of whom there is
         # more to say, the worst reply so far, and what the backend tells besides: of the last mailbox,
         # if there are several.
@@ -105,7 +103,6 @@ class Transaction:
         self._worst: dict[int, Reply] = {}
         self._codes: dict[int, tuple[ResponseCode, ...]] = {}
         self._passed_on: dict[int, PassedOn] = {}
-        self._unanswered = len(accepted)
         self._results: list[Deferred[Any]] = []
         self._timer: IDelayedCall | None = None
 
@@ -123,7 +120,7 @@ class Transaction:
         """
         self._answer = answer
         self._received = now = self._clock.seconds()
-        if self._expires is not None and now >= self._expires:
+        if self.expires is not None and now >= self.expires:
             self._refuse_all(replies.TOO_LATE)
             return
         content = self._spool.finish()
@@ -148,7 +145,7 @@ class Transaction:
             self._spool.discard()
         self._answer = _nobody
         # The sender is told when it comes again.
-        self._report = None
+        self.report = None
         self._cancel_open()
 
     def _not_spooled(self, failure: Failure) -> None:
@@ -178,24 +175,24 @@ class Transaction:
             self._envelope,
             self._deadline(),
             content,
-            self._head,
-            self._is_for_all,
-            self._mailed,
+            self._spool.head,
+            self.is_for_all,
+            self.mailed,
             recipients_of,
         )
-        if self._report is not None:
+        if self.report is not None:
             self._message = message
         mailboxes = list(recipients_of)
-        if self._heading is None:
+        if self.heading is None:
             self._results = dispatch(self._backend, message, mailboxes)
         else:
             for mailbox in mailboxes:
                 recipient = self._accepted[recipients_of[mailbox][0]].recipient
-                own = message.headed(self._heading(recipient))
+                own = message.headed(self.heading(recipient))
                 self._results += dispatch(self._backend, own, [mailbox])
         waiting: Iterable[tuple[Deferred[Any], list[int]]]
         waiting = zip(self._results, recipients_of.values(), strict=True)
-        if len(set(self._results)) < len(mailboxes):
+        if len(mailboxes) > 1 and len(set(self._results)) < len(mailboxes):
             # A backend has given several mailboxes one and the same Deferred; they share how it
             # ends.
             positions_of: dict[Deferred[Any], list[int]] = {}
@@ -217,11 +214,11 @@ class Transaction:
         When open deliveries are called off, in seconds of the clock.
         """
         deadline = self._received + self._limits.delivery_seconds
-        return deadline if self._expires is None else min(deadline, self._expires)
+        return deadline if self.expires is None else min(deadline, self.expires)
 
     def _set_deadline(self) -> None:
         delay = self._limits.delivery_seconds
-        if self._expires is not None:
+        if self.expires is not None:
             delay = max(self._deadline() - self._clock.seconds(), 0)
         self._timer = self._clock.callLater(delay, self._expire)
 
@@ -289,10 +286,10 @@ class Transaction:
         )
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)
-        if self._report is not None:
-            self._report.settled(position, reply, self._passed_on.get(position))
+        if self.report is not None:
+            self.report.settled(position, reply, self._passed_on.get(position))
             if self._unanswered == 0:
-                self._report.all_settled(self._message)
+                self.report.all_settled(self._message)
 
     def _expire(self) -> None:
         """
@@ -312,7 +309,7 @@ class Transaction:
         What to say of a delivery that was called off: if the message is not wanted any more, it is
         of no use to try again (RFC 2852 §4.1.4).
         """
-        is_late = self._expires is not None and self._clock.seconds() >= self._expires
+        is_late = self.expires is not None and self._clock.seconds() >= self.expires
         return replies.TOO_LATE if is_late else replies.OUT_OF_TIME
 
     def _cancel_open(self) -> None:

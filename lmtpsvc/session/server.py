@@ -630,10 +630,10 @@ class ServerSession:
             or not self._replies.is_settled
         ):
             return None
-        lines = buffer[position : -len(_DATA)].split(b"\r\n", _MOST_TOGETHER + 1)
+        lines = buffer[position : -len(_DATA)].split(b"\r\n", _MOST_TOGETHER)
         if self._state is State.READY and (sender := plain_sender(lines[0])) is not None:
             # Whatever follows, this has been said.
-            self.expect_text()
+            self._mail_said = True
             self._position = position + len(lines.pop(0)) + 2
             self._sender, self._state = sender, State.SENDER
             self._replies.put(replies.SENDER_OK)
@@ -641,8 +641,9 @@ class ServerSession:
         if (
             self._state is not State.SENDER
             or sender is None
-            or sender.is_binary
-            or len(lines) > min(self._limits.recipients, _MOST_TOGETHER)
+            or (sender.parameters and sender.is_binary)
+            # What is left over has a CRLF within, and is no RCPT.
+            or len(lines) > self._limits.recipients
         ):
             return None
         recipients = plain_recipients(lines)
