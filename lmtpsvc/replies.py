@@ -17,6 +17,10 @@ from .response_codes import ResponseCode, write
 MAX_TEXT = 496
 
 
+# Past what keeps a Reply as it is.
+_set = object.__setattr__
+
+
 @lru_cache(maxsize=256)
 def _beginning(code: int, status: tuple[int, int] | None) -> str:
     """
@@ -332,7 +336,14 @@ def delivered(transaction_id: str, address: str, codes: tuple[ResponseCode, ...]
 
     An *address* that a reply must not carry (RFC 6531 §3.5 keeps UTF-8 out) is left out.
     """
-    try:
-        return Reply(250, f"<{address}> {transaction_id} Delivered", (0, 0), codes)
-    except ValueError:
+    text = f"<{address}> {transaction_id} Delivered"
+    if not (text.isascii() and text.isprintable() and len(text) <= MAX_TEXT):
         return Reply(250, f"{transaction_id} Delivered", (0, 0), codes)
+    # What Reply(250, text, (0, 0), codes) is, in half of the time: there is one for every delivery.
+    reply = Reply.__new__(Reply)
+    _set(reply, "code", 250)
+    _set(reply, "text", text)
+    _set(reply, "status", (0, 0))
+    _set(reply, "codes", codes)
+    _set(reply, "wire", f"250 2.0.0 {text}\r\n".encode("ascii"))
+    return reply

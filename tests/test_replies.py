@@ -7,11 +7,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis.strategies import characters, integers, none, text, tuples
 
 from lmtpsvc import replies
 from lmtpsvc.replies import MultilineReply, Reply
+from lmtpsvc.response_codes import ResponseCode
 
 CONSTANTS = {
     name: value
@@ -160,4 +162,11 @@ class TestNamesInReplies:
         """
         A 250 names the recipient where a reply can, and the transaction always.
         """
-        assert said == replies.delivered("t1", address).wire
+        codes = (ResponseCode("MAILDATA", "x"),)
+
+        reply = replies.delivered("t1", address, codes)
+
+        assert said == reply.wire
+        # It is made in another way than others.
+        assert Reply(reply.code, reply.text, reply.status, codes) == reply
+        assert hash(reply) == hash(evolve(reply))

@@ -70,7 +70,7 @@ class DeliveryAgent:
         seconds of the clock; by default, now.
         """
         # To be told apart, not to be secret; and seeded anew in a process that is forked.
-        transaction_id = f"{getrandbits(64):016x}"
+        transaction_id = getrandbits(64).to_bytes(8).hex()
         sender = envelope.sender
         # Who asks where the copy lies may have more recipients elsewhere, to share the copy with.
         is_for_all = len(accepted) > 1 or bool(sender.parameters and sender.wants_maildata)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from typing import BinaryIO
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field
 from zope.interface import implementer
 
 from ..envelope import Envelope, Mailbox, Recipient
@@ -18,10 +18,13 @@ from .content import Content, PrefixedContent
 
 
 @implementer(IMessage)
-@frozen(eq=False)
+@define(eq=False)
 class Message:
     """
     A whole message, shared by all its recipients; see `lmtpsvc.interfaces.IMessage`.
+
+    Nobody changes it.  It is not frozen because each is made once and hardly read: that would cost as
+    much again.
     """
 
     id: str

@@ -156,6 +156,15 @@ class Spool:
     may come.  In the reactor thread only.
     """
 
+    # As it is with nearly every message: then nobody has to say so.
+    _held = 0
+    _paused = False
+    _file: SpoolFile | None = None
+    _writing = False
+    _failure: Failure | None = None
+    _finished: Deferred[Content] | None = None
+    _discarded = False
+
     def __init__(
         self,
         settings: SpoolSettings,
@@ -168,13 +177,6 @@ class Spool:
         self._settings = settings
         self._pause, self._resume = pause, resume
         self._chunks: list[bytes] = []
-        self._held = 0
-        self._paused = False
-        self._file: SpoolFile | None = None
-        self._writing = False
-        self._failure: Failure | None = None
-        self._finished: Deferred[Content] | None = None
-        self._discarded = False
 
     def write(self, octets: bytes) -> None:
         """

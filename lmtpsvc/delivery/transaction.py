@@ -64,6 +64,22 @@ class Transaction:
     *began* is when the text began to come, *mailed* when MAIL came, in seconds of *clock*.
     """
 
+    #: Nothing on top is for one recipient only.
+    is_for_all = False
+    #: What makes what each recipient's own copy gets on top.  None: they share one.
+    heading: Callable[[Recipient], bytes] | None = None
+    #: From when on the message is not wanted any more (RFC 2852), in seconds of the clock.
+    expires: float | None = None
+    #: Who is told what became of each recipient.
+    report: Pending | None = None
+    # For the report.
+    _message: Message | None = None
+    _size = 0
+    _answer: Callable[[int, Reply], None] | None = None
+    _dispatched = False
+    _results: Sequence[Deferred[Any]] = ()
+    _timer: IDelayedCall | None = None
+
     def __init__(
         self,
         transaction_id: str,
@@ -82,29 +98,13 @@ class Transaction:
         self._success = success
         self._begun = self._received = began
         self.mailed = mailed
-        #: Nothing on top is for one recipient only.
-        self.is_for_all = False
-        #: What makes what each recipient's own copy gets on top.  None: they share one.
-        self.heading: Callable[[Recipient], bytes] | None = None
-        #: From when on the message is not wanted any more (RFC 2852), in seconds of the clock.
-        self.expires: float | None = None
-        #: Who is told what became of each recipient.
-        self.report: Pending | None = None
-        # For the report.
-        self._message: Message | None = None
-        self._size = 0
-        self._answer: Callable[[int, Reply], None] | None = None
-        self._dispatched = False
         self._unanswered = len(accepted)
-        # How many mailboxes of each recipient are open; and by position, of those of whom there is
-        # more to say, the worst reply so far, and what the backend tells besides: of the last mailbox,
-        # if there are several.
+        # How many mailboxes of each recipient are open.
         self._open = [len(each.mailboxes) for each in accepted]
+        # By position, of those of whom there is more to say, the worst reply so far, and what the
+        # backend tells besides: of the last mailbox, if there are several.
         self._worst: dict[int, Reply] = {}
-        self._codes: dict[int, tuple[ResponseCode, ...]] = {}
-        self._passed_on: dict[int, PassedOn] = {}
-        self._results: list[Deferred[Any]] = []
-        self._timer: IDelayedCall | None = None
+        self._told: dict[int, tuple[tuple[ResponseCode, ...], PassedOn | None]] = {}
 
     def write(self, octets: bytes) -> None:
         """
@@ -186,10 +186,12 @@ class Transaction:
         if self.heading is None:
             self._results = dispatch(self._backend, message, mailboxes)
         else:
+            results: list[Deferred[Any]] = []
             for mailbox in mailboxes:
                 recipient = self._accepted[recipients_of[mailbox][0]].recipient
                 own = message.headed(self.heading(recipient))
-                self._results += dispatch(self._backend, own, [mailbox])
+                results += dispatch(self._backend, own, [mailbox])
+            self._results = results
         waiting: Iterable[tuple[Deferred[Any], list[int]]]
         waiting = zip(self._results, recipients_of.values(), strict=True)
         if len(mailboxes) > 1 and len(set(self._results)) < len(mailboxes):
@@ -238,9 +240,8 @@ class Transaction:
         passed_on = codes if isinstance(codes, PassedOn) else None
         told = _told(codes) if passed_on is None else passed_on.codes
         for position in positions:
-            self._codes[position] = told
-            if passed_on is not None:
-                self._passed_on[position] = passed_on
+            _, before = self._told.get(position, _NOTHING_TOLD)
+            self._told[position] = told, passed_on or before
 
     def _refused(self, failure: Failure, positions: list[int]) -> None:
         reply = reply_for(failure)
@@ -273,7 +274,9 @@ class Transaction:
             self._timer = None
         recipient, mailboxes, lookup_seconds = self._accepted[position]
         if reply is replies.DELIVERED:
-            reply = self._success(self._id, str(recipient.address), self._codes.get(position, ()))
+            reply = self._success(
+                self._id, str(recipient.address), self._told.get(position, _NOTHING_TOLD)[0]
+            )
         now = self._clock.seconds()
         log_delivery(
             self._id,
@@ -287,7 +290,7 @@ class Transaction:
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)
         if self.report is not None:
-            self.report.settled(position, reply, self._passed_on.get(position))
+            self.report.settled(position, reply, self._told.get(position, _NOTHING_TOLD)[1])
             if self._unanswered == 0:
                 self.report.all_settled(self._message)
 
@@ -325,6 +328,9 @@ class Transaction:
         for position, left in enumerate(self._open):
             if left:
                 self._settle(position, replies.OUT_OF_TIME)
+
+
+_NOTHING_TOLD: Final = ((), None)
 
 
 def _told(codes: object) -> tuple[ResponseCode, ...]:

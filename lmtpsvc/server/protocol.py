@@ -360,7 +360,10 @@ class LMTPProtocol(Protocol):
         self._transaction.write(event.octets)
 
     def _deliver(self, event: MessageReceived) -> None:
-        assert self._transaction is not None
+        transaction = self._transaction
+        assert transaction is not None
+        if event.octets:
+            transaction.write(event.octets)
 
         session, slots = self._session, event.slots
 
@@ -372,7 +375,7 @@ class LMTPProtocol(Protocol):
             if not self._running and session.has_something_to_say:
                 self._run()
 
-        self._transaction.deliver(answer)
+        transaction.deliver(answer)
 
     def _discard(self, _event: TextDiscarded) -> None:
         assert self._transaction is not None

@@ -83,9 +83,12 @@ class MessageReceived:
     """
     The text is complete: answer each of *slots*, one per accepted recipient in RCPT order, with
     `ServerSession.answer_message`, at once or later, in any order.
+
+    Who has asked with `ServerSession.take_envelopes` gets the last of the text, *octets*, with it.
     """
 
     slots: tuple[Slot, ...]
+    octets: bytes = b""
 
 
 @define(eq=False)

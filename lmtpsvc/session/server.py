@@ -312,7 +312,8 @@ class ServerSession:
 
     def take_envelopes(self) -> None:
         """
-        From now on, tell of RCPTs and their DATA as one event where that makes no difference.
+        From now on, tell of RCPTs and their DATA as one event where that makes no difference, and so
+        of the last of a text and its end.
         """
         # Nobody else carries the verbs out, the terms of the listener neither.
         self._takes_envelopes = self._may_be_together = (
@@ -779,15 +780,16 @@ class ServerSession:
             self._discard_text()
             raise CommandError(replies.TOO_LARGE)
 
-    def end_text(self) -> None:
+    def end_text(self, last: bytes = b"") -> None:
         """
-        The text is complete: owe each accepted recipient one reply (RFC 2033 §4.2).
+        The text is complete, and *last* is what has not been told of it: owe each accepted recipient
+        one reply (RFC 2033 §4.2).
         """
         self._text_is_open = False
         slots = self._replies.reserve_many(self._accepted)
         self._undelivered = len(slots)
         self._state = State.DELIVERING
-        self._events.append(MessageReceived(slots))
+        self._events.append(MessageReceived(slots, last))
 
     def fail_text(self, reply: Reply) -> None:
         """
@@ -842,14 +844,14 @@ class ServerSession:
         if not self._discarding:
             if self._text_size > self._limits.message_size:
                 self._discard_text()
-            elif text:
+            elif text and not (rest is not None and self._takes_envelopes):
                 self._events.append(TextReceived(text))
         if rest is not None:
             self._decoder = None
             if self._discarding:
                 self.end_failed_text(replies.TOO_LARGE)
             else:
-                self.end_text()
+                self.end_text(text if self._takes_envelopes else b"")
         return True
 
     def _take_counted(self) -> bool:

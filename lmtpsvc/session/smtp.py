@@ -52,7 +52,7 @@ class SMTPSession(ServerSession):
         """
         return self._extensions.verbs(self)
 
-    def end_text(self) -> None:
+    def end_text(self, last: bytes = b"") -> None:
         """
         The text is complete: owe one reply for all, or one for each and one more (PRDR).
         """
@@ -68,7 +68,7 @@ class SMTPSession(ServerSession):
         self._for_all = self._replies.reserve()
         self._undelivered = len(slots)
         self._state = State.DELIVERING
-        self._events.append(MessageReceived(slots))
+        self._events.append(MessageReceived(slots, last))
 
     def answer_message(self, slot: Slot, reply: Reply) -> bool:
         self._verdicts.append(reply)
