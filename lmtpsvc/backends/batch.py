@@ -26,7 +26,7 @@ from .haste import Haste
 from .identity import as_user
 from .places import Known, Place, Places
 from .pool import Pool
-from .posting import Posting
+from .posting import Posting, Shown
 from .quotas import Quotas
 from .settings import Settings
 from .sharing import Shared, Sharing
@@ -44,12 +44,12 @@ AT_ONCE: Final = 256
 
 class Batch:
     """
-    Stores *postings*, in a worker thread.  Answers that cannot wait are given through *pool*.
+    Stores several messages, once, in a worker thread.  Answers that cannot wait are given through
+    *pool*.
     """
 
     def __init__(
         self,
-        postings: list[Posting],
         settings: Settings,
         places: Places,
         syncing: Syncing,
@@ -57,47 +57,75 @@ class Batch:
         haste: Haste,
         pool: Pool,
     ) -> None:
-        self._postings = postings
         self._settings, self._places, self._syncing, self._pool = settings, places, syncing, pool
         self._quotas, self._haste = quotas, haste
         # By device: those that may be synced as a whole, opened before anything was written there.
         self._file_systems: dict[int, FileSystem] = {}
         self._answers: list[Answer] = []
         # Shown, but not yet safe; and what could not be linked and needs a copy of its own.
-        self._shown: list[tuple[Posting, Target]] = []
+        self._shown: list[Shown] = []
         self._left: list[Posting] = []
         # Copies of other nodes, until they are linked.
         self._held: list[Shared] = []
 
-    def store(self) -> list[Answer]:
+    def store(self, postings: list[Posting]) -> list[Answer]:
         """
         Do it all; returns the answers that have not been given on the way.
         """
-        all_targets = [target for posting in self._postings for target in posting.targets]
+        targets = [target for posting in postings for target in posting.targets]
+        return self._answer(targets, partial(self._store, postings))
+
+    def carry_on(self, written: list[Posting], shown: list[Shown]) -> list[Answer]:
+        """
+        Do what is left to do for those that are *written* to ``tmp`` or *shown* in ``new``, not yet
+        durably; returns as `store` does.
+        """
+        targets = [target for _, target in shown]
+        for posting in written:
+            targets += [posting.written_to, *posting.targets]
+        return self._answer(targets, partial(self._carry_on, written, shown))
+
+    def _answer(self, targets: list[Target], work: Callable[[], None]) -> list[Answer]:
+        """
+        Have all *targets* answered, whatever becomes of the *work*.
+        """
         try:
-            postings = self._postings
-            for posting in postings:
-                if self._settings.sharing is not None:
-                    self._adopt(posting, self._settings.sharing)
-                self._reserve(posting)
-            while postings:
-                self._left = []
-                self._store_round(postings)
-                # Every posting that is left has fewer targets than the one that it comes from.
-                postings = self._left
+            work()
         except Exception:
             # A defect of ours; who has been answered before stays so.
-            self._answers += [(target, Failure()) for target in all_targets]
+            self._answers += [(target, Failure()) for target in targets]
         finally:
             for each in self._held:
                 each.let_go()
             for file_system in self._file_systems.values():
                 file_system.close()
-            for target in all_targets:
+            for target in targets:
                 # Of those that were called off, and after a defect.
                 if target.reservation is not None:
                     target.reservation.end()
         return self._answers
+
+    def _store(self, postings: list[Posting]) -> None:
+        for posting in postings:
+            if self._settings.sharing is not None:
+                self._adopt(posting, self._settings.sharing)
+            self._reserve(posting)
+        self._store_rounds(postings)
+
+    def _carry_on(self, written: list[Posting], shown: list[Shown]) -> None:
+        self._shown = list(shown)
+        for posting in written:
+            if self._is_safe(posting, Posting.sync):
+                self._show(posting)
+        self._settle()
+        self._store_rounds(self._left)
+
+    def _store_rounds(self, postings: list[Posting]) -> None:
+        while postings:
+            self._left = []
+            self._store_round(postings)
+            # Every posting that is left has fewer targets than the one that it comes from.
+            postings = self._left
 
     def _store_round(self, postings: list[Posting]) -> None:
         together = self._syncing.whole_pays(len(postings))
@@ -208,19 +236,27 @@ class Batch:
                 safe += group
                 continue
             whole = self._sync_whole(device, finally_=False)
-            for posting in group:
-                try:
-                    if not whole:
-                        posting.sync()
-                    elif posting.is_taken:
-                        posting.check()
-                except Exception as error:
-                    self._fail(posting, posting.written_to, error)
-                    if posting.targets:
-                        self._left.append(evolve(posting))
-                else:
-                    safe.append(posting)
+            ask = Posting.check if whole else Posting.sync
+            safe += [
+                posting
+                for posting in group
+                if (whole and not posting.is_taken) or self._is_safe(posting, ask)
+            ]
         return safe
+
+    def _is_safe(self, posting: Posting, ask: Callable[[Posting], None]) -> bool:
+        """
+        *Ask* for the message; if the disk has not got it, another mailbox may still take it.
+        """
+        try:
+            with self._syncing.timed():
+                ask(posting)
+        except Exception as error:
+            self._fail(posting, posting.written_to, error)
+            if posting.targets:
+                self._left.append(evolve(posting))
+            return False
+        return True
 
     # ── into new ─────────────────────────────────────────────────────────────────────────────────
 
@@ -277,11 +313,11 @@ class Batch:
             else:
                 self._settle_each(group)
 
-    def _settle_each(self, shown: list[tuple[Posting, Target]]) -> None:
+    def _settle_each(self, shown: list[Shown]) -> None:
         """
         Sync each directory once, however many messages have been shown there.
         """
-        of_directory: dict[str, list[tuple[Posting, Target]]] = {}
+        of_directory: dict[str, list[Shown]] = {}
         for each in shown:
             of_directory.setdefault(each[1].place.directory, []).append(each)
         for group in of_directory.values():

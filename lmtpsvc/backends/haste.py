@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from .calls import PATIENT, Calls, HastyCalls
+from .calls import PATIENT, SLOW, Calls, HastyCalls
 from .file_systems import FileSystem
 from .places import Known
 from .syncing import Syncing
 
 #: Octets of a message that may be written with the lock kept, at most.
 SMALL: Final = 1 << 16
+
+#: Octets of a message that the reactor thread may write, at most.
+MODEST: Final = 1 << 18
 
 #: For so many seconds after its last mail, the kernel is expected to have a Maildir's directories in
 #: memory.
@@ -69,6 +72,44 @@ class Haste:
             return PATIENT
         seen = self._seen.get(known.device)
         return self._hasty if seen is not None and seen[1] else PATIENT
+
+    def is_at_ease(self, octets: int) -> bool:
+        """
+        Whether a message of *octets* can be expected to be written at once.
+        """
+        if octets > MODEST or self._seconds() < self._until:
+            return False
+        return not self._syncing.takes_longer_than(BUSY)
+
+    def device_at_hand(self, maildirs: Sequence[Known | None]) -> int | None:
+        """
+        The device that all *maildirs* are on, as far as is known, if it is in the machine itself and
+        all are in use.
+        """
+        now, found, are_in_use = self._seconds(), None, True
+        for known in maildirs:
+            if known is None or (found is not None and known.device != found):
+                return None
+            found = known.device
+            are_in_use = are_in_use and now - known.used <= WARM
+            known.used = now
+        if found is None or not are_in_use:
+            return None
+        seen = self._seen.get(found)
+        return found if seen is not None and seen[1] else None
+
+    def now(self) -> float:
+        """
+        The time in seconds, for `took`.
+        """
+        return self._seconds()
+
+    def took(self, seconds: float) -> None:
+        """
+        Note that calls took so many *seconds* which could be expected not to take any.
+        """
+        if seconds > SLOW:
+            self._blocked()
 
     def wants_to_see(self, known: Known) -> bool:
         """

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -34,10 +35,14 @@ from .pool import Pool, WorkerPool
 from .posting import Posting
 from .quotas import Quotas
 from .settings import SPOOL, SYNOPSIS, Settings, from_words
+from .shortcut import Shortcut
 from .syncing import Syncing
 from .target import Answer, Target
 
 _log = Logger()
+
+#: Mailboxes of which it is remembered where their mail goes; then it begins anew.
+REMEMBERED_MAILBOXES: Final = 10_000
 
 
 @implementer(IBackend, ITellsWhere)
@@ -57,8 +62,19 @@ class MaildirBackend(Service):
         self._syncing = Syncing(time.monotonic)
         self._haste = Haste(time.monotonic, self._syncing)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
+        self._known: dict[Mailbox, tuple[Place, Quota | None]] = {}
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
+        )
+        self._shortcut = Shortcut(
+            pool,
+            clock,
+            settings,
+            self._places,
+            self._syncing,
+            self._haste,
+            self._batch,
+            self._store_patiently,
         )
         self.capabilities = Capabilities(
             settings.line_ending, self._spool, binary=settings.line_ending == "\r\n"
@@ -84,14 +100,15 @@ class MaildirBackend(Service):
         """
         super().stopService()
         # Before the pool: what waits for its turn is not in the pool yet.
-        return self._group.finish().addCallback(lambda _: self._pool.stop())
+        finished = self._shortcut.finish().addCallback(lambda _: self._group.finish())
+        return finished.addCallback(lambda _: self._pool.stop())
 
     def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
         """
         Refuse a *mailbox* that could not be a directory, or has no room; whether it exists does not
         matter.
         """
-        place, quota = self._place(mailbox), allowance(mailbox, self._settings.quota)
+        place, quota = self._found(mailbox)
         if quota is None or not quota.binding:
             return None
         return self._pool.submit(partial(self._check_room, mailbox, place, quota))
@@ -111,7 +128,7 @@ class MaildirBackend(Service):
             result = Commitment()
             results.append(result)
             try:
-                place, quota = self._place(mailbox), allowance(mailbox, self._settings.quota)
+                place, quota = self._found(mailbox)
             except DeliveryError as error:
                 result.errback(error)
                 continue
@@ -123,15 +140,22 @@ class MaildirBackend(Service):
             target.waiting.append(result)
         for group in owners.values():
             posting = Posting(message, group, self._settings, self._places, self._names)
-            self._group.add(posting, message.envelope.sender.priority)
+            if not self._shortcut.take(posting):
+                self._store_patiently(posting)
         return results
+
+    def _store_patiently(self, posting: Posting) -> None:
+        self._group.add(posting, posting.message.envelope.sender.priority)
 
     def _store(self, postings: list[Posting]) -> list[Answer]:
         """
         In a worker thread: store several messages together.
         """
+        return self._batch().store(postings)
+
+    def _batch(self) -> Batch:
         knowledge = self._places, self._syncing, self._quotas, self._haste
-        return Batch(postings, self._settings, *knowledge, self._pool).store()
+        return Batch(self._settings, *knowledge, self._pool)
 
     def _check_room(self, mailbox: Mailbox, place: Place, quota: Quota) -> None:
         """
@@ -142,6 +166,22 @@ class MaildirBackend(Service):
         except OSError as error:
             _log.error("{mailbox}: the quota is not known: {error}", mailbox=mailbox, error=error)
             raise from_os_error(error, self._settings.mailbox_full) from error
+
+    def _found(self, mailbox: Mailbox) -> tuple[Place, Quota | None]:
+        """
+        Where mail for *mailbox* goes, and what may be there at most; remembered, as it is asked for
+        at RCPT and again for each message.
+
+        Raises:
+            DeliveryError: There can be no such place.
+        """
+        found = self._known.get(mailbox)
+        if found is None:
+            found = self._place(mailbox), allowance(mailbox, self._settings.quota)
+            if len(self._known) >= REMEMBERED_MAILBOXES:
+                self._known.clear()
+            self._known[mailbox] = found
+        return found
 
     def _place(self, mailbox: Mailbox) -> Place:
         """
@@ -193,6 +233,7 @@ sharing   a file with a key that several nodes have which store in the same dire
         root = settings.template.root
         if root is not None:
             check_room(root)
-        pool = WorkerPool(IReactorFromThreads(reactor), settings.threads, "maildir")
+        # As many again for the messages that take the short way, which must not wait for the others.
+        pool = WorkerPool(IReactorFromThreads(reactor), 2 * settings.threads, "maildir")
         clock = IReactorTime(reactor)
         return MaildirBackend(settings, pool, Names(socket.gethostname(), clock.seconds), clock)

@@ -25,19 +25,19 @@ class Names:
 
     def __init__(self, hostname: str, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._host = escape(hostname)
         self._count = count(1)
         # A process number comes again: after a restart at once, in containers always.
-        self._random = os.urandom(4).hex()
+        self._rest = f"R{os.urandom(4).hex()}.{escape(hostname)}"
 
     def make(self, sizes: Sizes) -> str:
         """
         A new name for a message of *sizes*.
         """
         now = self._seconds()
-        when, micros = int(now), int(now % 1 * 1e6)
-        unique = f"M{micros:06d}P{os.getpid()}Q{next(self._count)}R{self._random}"
-        return f"{when}.{unique}.{self._host},S={sizes.physical},W={sizes.virtual}"
+        return (
+            f"{int(now)}.M{int(now % 1 * 1e6):06d}P{os.getpid()}Q{next(self._count)}"
+            f"{self._rest},S={sizes.physical},W={sizes.virtual}"
+        )
 
 
 def escape(hostname: str) -> str:

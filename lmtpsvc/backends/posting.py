@@ -18,7 +18,7 @@ from ..interfaces import IMessage
 from ..response_codes import Codes
 from .calls import PATIENT, Calls
 from .file_systems import check_written
-from .files import create, remove
+from .files import create, create_at_once, remove
 from .identity import as_user, identity
 from .names import Names
 from .places import Place, Places
@@ -95,20 +95,42 @@ class Posting:
         Raises:
             OSError: It did not work; there is no such file then.
         """
-        place = target.place
-        self.source = target
-        if not self.name:
-            self.name = self.names.make(self.message.sizes(self.settings.line_ending))
-        self.tmp = f"{place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
         try:
-            self._put(place, durably, calls)
+            self.put(target, durably=durably, calls=calls)
         except FileNotFoundError:
             # Nobody has made the mailbox, or somebody has removed it since.
-            self.places.make(place, durably=durably)
-            self._put(place, durably, PATIENT)
+            self.places.make(target.place, durably=durably)
+            self.put(target, durably=durably)
 
-    def _put(self, place: Place, durably: bool, calls: Calls) -> None:
-        path, message, settings = self.tmp, self.message, self.settings
+    def put_at_once(self, target: Target) -> None:
+        """
+        The same for a small message in memory, where the Maildir is known to be there; not durably.
+
+        Raises:
+            OSError: It did not work; there is no such file then.
+        """
+        place, settings = target.place, self.settings
+        line_ending = settings.line_ending
+        self.source = target
+        self.name = self.names.make(self.message.sizes(line_ending))
+        self.tmp = path = f"{place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
+        with self.message.open(line_ending) as source:
+            octets = source.read()
+        with as_user(place.uid, place.gid):
+            self.device = create_at_once(path, octets, settings.file_mode)
+
+    def put(self, target: Target, *, durably: bool, calls: Calls = PATIENT) -> None:
+        """
+        The same, where the Maildir is known to be there.
+
+        Raises:
+            OSError: It did not work; there is no such file then.
+        """
+        place, message, settings = target.place, self.message, self.settings
+        self.source = target
+        if not self.name:
+            self.name = self.names.make(message.sizes(settings.line_ending))
+        self.tmp = path = f"{place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
         self.is_taken = False
         if message.path is not None and self._take(message.path, place, path, durably):
             self.is_taken = True
@@ -205,17 +227,23 @@ class Posting:
             source.reservation.hold()
         try:
             try:
-                self._rename(source, calls)
+                self.move(calls)
             except FileNotFoundError:
                 # Somebody has removed new/ since.  Synced when the name is.
                 self.places.make(source.place, durably=False)
-                self._rename(source, PATIENT)
+                self.move()
         except BaseException:
             self.withdraw()
             raise
 
-    def _rename(self, source: Target, calls: Calls) -> None:
-        place = source.place
+    def move(self, calls: Calls = PATIENT) -> None:
+        """
+        The same, where nothing is done about what goes wrong.
+
+        Raises:
+            OSError: It did not work.
+        """
+        place = self.written_to.place
         with as_user(place.uid, place.gid):
             calls.rename(self.tmp, f"{place.directory}/new/{self.name}")
 
@@ -226,3 +254,7 @@ class Posting:
         place = self.written_to.place if target is None else target.place
         with as_user(place.uid, place.gid):
             remove(self.tmp if target is None else self.new(target))
+
+
+#: A message that has been put into ``new`` of a target.
+Shown = tuple[Posting, Target]

@@ -23,6 +23,7 @@ from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.mbox import MboxBackend
 from lmtpsvc.backends.names import Names
 from lmtpsvc.backends.settings import from_words
+from lmtpsvc.backends.shortcut import Shortcut
 from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
@@ -57,14 +58,21 @@ class SpotPool:
 
 class HeldPool(SpotPool):
     """
-    A pool that keeps the jobs until `work`.
+    A pool that keeps the jobs until `work`; what the reactor is to do when it comes round is done
+    first, by *clock*.
     """
 
-    def __init__(self) -> None:
-        self.jobs: list[Callable[[], object]] = []
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._jobs: list[Callable[[], object]] = []
+
+    @property
+    def jobs(self) -> list[Callable[[], object]]:
+        self._clock.advance(0)
+        return self._jobs
 
     def run(self, job: Callable[[], object], priority: int = 0) -> None:
-        self.jobs.append(job)
+        self._jobs.append(job)
 
     def work(self) -> None:
         while self.jobs:
@@ -77,8 +85,8 @@ def spot_pool() -> SpotPool:
 
 
 @pytest.fixture
-def held_pool() -> HeldPool:
-    return HeldPool()
+def held_pool(clock: Clock) -> HeldPool:
+    return HeldPool(clock)
 
 
 @pytest.fixture
@@ -294,12 +302,20 @@ Deliveries = Sequence[tuple[MemoryMessage, Sequence[Mailbox]]]
 
 
 @pytest.fixture
+def no_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    All messages go the long way, as those do that are large, or on a disk elsewhere.
+    """
+    monkeypatch.setattr(Shortcut, "take", lambda *_: False)
+
+
+@pytest.fixture
 def together(
-    maildir: Callable[..., MaildirBackend], held_pool: HeldPool, at_once: None
+    maildir: Callable[..., MaildirBackend], held_pool: HeldPool, at_once: None, no_shortcut: None
 ) -> Callable[..., list[list[Commitment]]]:
     """
     ``together(backend, [(message, [ANN]), ...])``: the results of what came while the disk was
-    busy, and so is one batch; the backend has the held pool, which has still to work.
+    busy, and so is one batch, on the long way; the backend has the held pool, which has still to work.
     """
 
     def together(backend: MaildirBackend, deliveries: Deliveries) -> list[list[Commitment]]:

@@ -1,0 +1,171 @@
+"""
+Only what is sure to be quick is written by the thread that talks to clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmtpsvc.backends import file_systems
+from lmtpsvc.backends.haste import BUSY, MODEST, WARM, Haste
+from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.shortcut import MOST_TARGETS
+from lmtpsvc.backends.syncing import Syncing
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.testing import MemoryMessage
+
+ANN = Mailbox("ann", "example.org")
+ONE = MemoryMessage(b"1\r\n")
+
+Make = Callable[..., MaildirBackend]
+
+
+@pytest.fixture
+def is_short(held_pool: Any, at_once: None, calls: list[tuple[str, str]]) -> Callable[..., bool]:
+    """
+    ``is_short(backend, message, mailboxes)``: whether the message is in tmp before any thread works.
+    """
+
+    def is_short(
+        backend: MaildirBackend,
+        message: MemoryMessage = ONE,
+        mailboxes: list[Mailbox] | None = None,
+    ) -> bool:
+        calls.clear()
+        results = backend.deliver(message, [ANN] if mailboxes is None else mailboxes)
+        found = ("write") in {call for call, _ in calls}
+        held_pool.work()
+        assert all(result.called for result in results)
+        return found
+
+    return is_short
+
+
+@pytest.fixture
+def backend(maildir: Make, held_pool: Any, is_short: Any) -> MaildirBackend:
+    """
+    A backend where Ann has mail.
+    """
+    backend = maildir(held_pool)
+    assert [False, False, True] == [is_short(backend) for _ in range(3)]
+    return backend
+
+
+def test_size(backend: MaildirBackend, is_short: Any) -> None:
+    """
+    What is large is left to a thread; counted as it will be in the file.
+    """
+    assert is_short(backend, MemoryMessage(b"x" * (MODEST - 2) + b"\r\n"))
+    assert not is_short(backend, MemoryMessage(b"x" * MODEST + b"\r\n"))
+
+
+def test_new_mailbox(backend: MaildirBackend, is_short: Any) -> None:
+    """
+    A message for a mailbox that may have to be made, even if it is one of several.
+    """
+    assert not is_short(backend, ONE, [ANN, Mailbox("bob", "example.org")])
+    assert is_short(backend)
+
+
+def test_many(backend: MaildirBackend, is_short: Any) -> None:
+    """
+    A message for very many mailboxes at once.
+    """
+    users = [Mailbox(f"user{number}", "example.org") for number in range(MOST_TARGETS + 1)]
+    for _ in range(2):
+        is_short(backend, ONE, users)
+
+    assert is_short(backend, ONE, users[:MOST_TARGETS])
+    assert not is_short(backend, ONE, users)
+
+
+def test_not_in_use(
+    backend: MaildirBackend, is_short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A mailbox whose directories may not be in memory any more.
+    """
+    haste = backend._haste
+    now = haste.now()
+    haste._seconds = lambda: now + 1.1 * WARM
+    assert not is_short(backend)
+    assert is_short(backend)
+
+
+def test_busy_disk(backend: MaildirBackend, is_short: Any) -> None:
+    """
+    A disk that takes long for a sync would take long to write, too.
+    """
+    syncing = backend._syncing
+    syncing._latest = 1.1 * BUSY
+    assert not is_short(backend)
+    assert is_short(backend), "the last sync was quick"
+
+
+def test_blocked(backend: MaildirBackend, is_short: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    After a message that took long to write, all are left to threads for a while.
+    """
+    haste, times = backend._haste, iter(range(1000))
+    seconds = haste._seconds
+    monkeypatch.setattr(Haste, "now", lambda _: float(next(times)))
+    assert is_short(backend)
+    assert not is_short(backend)
+    haste._seconds = lambda: seconds() + 30
+    assert is_short(backend)
+
+
+def test_elsewhere(
+    maildir: Make, held_pool: Any, is_short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    On NFS and its like, any call may take for ever.
+    """
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: 0x6969)
+    backend = maildir(held_pool)
+    assert not any(is_short(backend) for _ in range(4))
+
+
+def test_several_devices(backend: MaildirBackend, is_short: Any) -> None:
+    """
+    Mailboxes on several disks are waited for by threads.
+    """
+    bob = Mailbox("bob", "example.org")
+    for _ in range(2):
+        is_short(backend, ONE, [bob])
+    assert is_short(backend, ONE, [ANN, bob])
+    known = backend._places.known(backend._place(bob))
+    assert known is not None
+    known.device += 1
+    assert not is_short(backend, ONE, [ANN, bob])
+
+
+def test_quota(maildir: Make, held_pool: Any, is_short: Any) -> None:
+    """
+    Where there is a quota, files have to be read.
+    """
+    backend = maildir(held_pool, quota="1G")
+    assert not any(is_short(backend) for _ in range(4))
+
+
+def test_spooled(backend: MaildirBackend, is_short: Any, root: Path) -> None:
+    """
+    What is in a file already is linked, not written.
+    """
+    spooled = root / "spooled"
+    spooled.write_bytes(b"1\n")
+    assert not is_short(backend, MemoryMessage(b"1\r\n", path=str(spooled)))
+
+
+def test_way_that_does_not_pay(
+    backend: MaildirBackend, is_short: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    While a wait for all costs more than many for one, each message has a thread.
+    """
+    monkeypatch.setattr(Syncing, "whole_pays", lambda *_: False)
+    assert not is_short(backend)
