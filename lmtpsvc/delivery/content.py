@@ -17,6 +17,8 @@ from .line_endings import LineFeeds, Tally, sizes_of
 #: Octets that are read at a time.
 _AT_ONCE: Final = 1 << 16
 
+_FEW: Final = 2
+
 
 class Content(Protocol):
     """
@@ -66,13 +68,16 @@ class MemoryContent:
     def _form(self, line_ending: LineEnding) -> tuple[bytes, Sizes]:
         form = self._forms.get(line_ending)
         if form is None:
-            octets = b"".join([self._head, *self._chunks])
+            pieces = [self._head, *self._chunks]
             if line_ending == "\n":
                 feeds = LineFeeds()
-                octets = feeds.feed(octets)
-                octets += feeds.end()
-                form = octets, feeds.sizes
+                if len(pieces) <= _FEW:
+                    # They are short, and quicker put together than converted one by one.
+                    pieces = [b"".join(pieces)]
+                pieces = [*map(feeds.feed, pieces), feeds.end()]
+                form = b"".join(pieces), feeds.sizes
             else:
+                octets = b"".join(pieces)
                 form = octets, sizes_of(octets)
             self._forms[line_ending] = form
         return form
