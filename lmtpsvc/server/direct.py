@@ -42,16 +42,16 @@ class DirectConnection(tcp.Server):
         protocol: Protocol,
         peer: IAddress,
         number: int,
-        reactor: Any,
+        poller: Poller,
     ) -> None:
         # Not the one of its own class, which makes texts for the log that nobody reads.
-        FileDescriptor.__init__(self, reactor)
+        FileDescriptor.__init__(self, cast("Any", poller))
         connection.setblocking(False)
         self.socket, self.fileno = connection, connection.fileno
         self.protocol = protocol
         self._peer, self._number = peer, number
         self.connected = 1
-        reactor.addReader(self)
+        poller.addReader(self)
 
     def __repr__(self) -> str:
         return f"<{self.logPrefix()}>"
@@ -109,8 +109,7 @@ class DirectConnection(tcp.Server):
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        self.reactor.removeReader(self)
-        self.reactor.removeWriter(self)
+        cast("Poller", self.reactor).forget(self.fileno())
         # Nobody else has it, so that there is nothing to be shut down first.
         self.socket.close()
         protocol = self.protocol
@@ -147,7 +146,7 @@ class _Accepting(tcp.Port):
                 return
             self.sessionno += 1
             factory = cast("IProtocolFactory", self.factory)
-            begin(connection, address, factory, self.sessionno, self.reactor)
+            begin(connection, address, factory, self.sessionno, cast("Any", self.reactor))
         self._expected = min(2 * self._expected, AT_ONCE)
 
 
@@ -224,7 +223,7 @@ def accepting(listening: socket.socket) -> Callable[[], tuple[socket.socket, Any
 
 
 def begin(
-    connection: socket.socket, address: Any, factory: IProtocolFactory, number: int, reactor: Any
+    connection: socket.socket, address: Any, factory: IProtocolFactory, number: int, poller: Poller
 ) -> None:
     """
     Let *factory* have a *connection* from *address*, as the kernel calls it, that was accepted.
@@ -234,7 +233,7 @@ def begin(
     if protocol is None:
         connection.close()
         return
-    transport = DirectConnection(connection, protocol, peer, number, reactor)
+    transport = DirectConnection(connection, protocol, peer, number, poller)
     try:
         protocol.makeConnection(transport)
     except Exception:

@@ -61,16 +61,16 @@ class Poller:
 
     # ── what ports and connections call ──────────────────────────────────────────────────────────
 
-    def addReader(self, reader: Descriptor) -> None:
+    def addReader(self, reader: Any) -> None:
         self._wait(reader, _IN)
 
-    def addWriter(self, writer: Descriptor) -> None:
+    def addWriter(self, writer: Any) -> None:
         self._wait(writer, _OUT)
 
-    def removeReader(self, reader: Descriptor) -> None:
+    def removeReader(self, reader: Any) -> None:
         self._wait_no_more(reader, _IN)
 
-    def removeWriter(self, writer: Descriptor) -> None:
+    def removeWriter(self, writer: Any) -> None:
         self._wait_no_more(writer, _OUT)
 
     def _wait(self, who: Descriptor, event: int) -> None:
@@ -94,11 +94,20 @@ class Poller:
         if not events & event:
             return
         assert self._epoll is not None, "somebody waits"
-        if events != event:
+        if events == event:
+            self.forget(descriptor)
+        else:
             self._events[descriptor] = events = events & ~event
             self._epoll.modify(descriptor, events)
+
+    def forget(self, descriptor: int) -> None:
+        """
+        Nobody waits there any more, for nothing; it is about to be closed.
+        """
+        if self._events.pop(descriptor, 0) == 0:
             return
-        del self._events[descriptor], self._waiting[descriptor]
+        assert self._epoll is not None, "somebody has waited"
+        del self._waiting[descriptor]
         self._epoll.unregister(descriptor)
         if not self._events:
             self._reactor.removeReader(self)

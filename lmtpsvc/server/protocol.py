@@ -149,7 +149,8 @@ class LMTPProtocol(Protocol):
             self.touched = self._agent.clock.seconds()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._connection = None
+        # Without the outlet, which has us, nothing is left for the garbage collector.
+        self._connection = self._outlet = None
         self._idle.let_go(self)
         if self._transaction is not None:
             self._abandon()

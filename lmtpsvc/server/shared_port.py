@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import (
@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from .counts import Counts
 from .direct import AT_ONCE, accepting, begin
+from .poller import Poller
 
 #: How long a worker stands back before it looks again, and after how many times it takes what is
 #: there.  An idle worker takes a connection within a fraction of the first.
@@ -43,7 +44,7 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class SharedPort:
     """
     Takes connections for *factory* from the listening socket *descriptor*, which becomes its own,
-    as worker *number*; *reactor* is a `Poller`, or can what one can.
+    as worker *number*.
 
     It has nothing to do with where the socket came from: who bound it removes what was bound.
     """
@@ -52,19 +53,19 @@ class SharedPort:
 
     def __init__(
         self,
-        reactor: Any,
+        poller: Poller,
         descriptor: int,
         factory: IProtocolFactory,
         counts: Counts,
         number: int,
     ) -> None:
-        self._reactor, self._factory = reactor, factory
+        self._poller, self._factory = poller, factory
         self._counts, self._number = counts, number
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
         self._accept_one = accepting(self._socket)
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
+        self._look = select.poll()
+        self._look.register(descriptor, select.POLLIN)
         self._pauses = 0
         self._call: IDelayedCall | None = None
         # Connections so far, for their names in the log.
@@ -77,7 +78,7 @@ class SharedPort:
         Take connections from now on.
         """
         self._factory.doStart()
-        self._reactor.addReader(self)
+        self._poller.addReader(self)
 
     def stopListening(self) -> None:
         """
@@ -88,7 +89,7 @@ class SharedPort:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._reactor.removeReader(self)
+        self._poller.removeReader(self)
         self._socket.close()
         self._factory.doStop()
 
@@ -119,7 +120,7 @@ class SharedPort:
         """
         if self._counts.stopping:
             # The supervisor has shut the socket down, and it would be readable for ever.
-            self._reactor.removeReader(self)
+            self._poller.removeReader(self)
         elif self._counts.is_due(self._number):
             self._accept()
         else:
@@ -135,21 +136,21 @@ class SharedPort:
     # ── taking turns ─────────────────────────────────────────────────────────────────────────────
 
     def _stand_back(self, seconds: float) -> None:
-        self._reactor.removeReader(self)
-        self._call = self._reactor.callLater(seconds, self._look_again)
+        self._poller.removeReader(self)
+        self._call = self._poller.callLater(seconds, self._look_again)
 
     def _look_again(self) -> None:
         self._call = None
-        if self._poll.poll(0) and not self._counts.stopping:
+        if self._look.poll(0) and not self._counts.stopping:
             self._pauses += 1
             if self._counts.is_due(self._number):
                 self._accept()
             elif self._pauses < PAUSES:
-                self._call = self._reactor.callLater(PAUSE_SECONDS, self._look_again)
+                self._call = self._poller.callLater(PAUSE_SECONDS, self._look_again)
             else:
                 self._accept(all_of_them=True)
         if self._call is None and self._socket.fileno() >= 0:
-            self._reactor.addReader(self)
+            self._poller.addReader(self)
 
     def _accept(self, *, all_of_them: bool = False) -> None:
         """
@@ -164,7 +165,7 @@ class SharedPort:
                 self._cannot_accept(error)
                 return
             self._begun += 1
-            begin(connection, address, self._factory, self._begun, self._reactor)
+            begin(connection, address, self._factory, self._begun, self._poller)
             if not (all_of_them or self._counts.is_due(self._number)):
                 return
 

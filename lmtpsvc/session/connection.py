@@ -67,8 +67,19 @@ class Connection:
         """
         Who the client is as long as nobody says otherwise.
         """
+        return self.named("")
+
+    def named(self, name: str) -> Client:
+        """
+        The same, if it has said that this is its *name*.
+        """
         return Client(
-            self.host, tls=self.tls, port=self.port, cipher=self.cipher, session=self.session
+            self.host,
+            name,
+            tls=self.tls,
+            port=self.port,
+            cipher=self.cipher,
+            session=self.session,
         )
 
 

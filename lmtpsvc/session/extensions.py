@@ -115,7 +115,7 @@ class Extensions:
         # Who is asked whether it is there, and for its line, by those who do not always say the same.
         self._announcements = tuple(
             (
-                each.is_available if each in self._choosy else _always,
+                each.is_available if each in self._choosy else None,
                 each.announcement if _says_more(each) else None,
                 each.keyword,
             )
@@ -196,7 +196,7 @@ class Extensions:
         announced = [
             line
             for is_available, announcement, keyword in self._announcements
-            if is_available(session)
+            if (is_available is None or is_available(session))
             and (line := keyword if announcement is None else announcement(session))
         ]
         return self._hello((hostname, *announced))
@@ -259,10 +259,6 @@ class Extensions:
                 raise CommandError(replies.UNKNOWN_PARAMETER)
             parsed[keyword] = parser(value)
         return parsed
-
-
-def _always(_session: ServerSession) -> bool:
-    return True
 
 
 def _checks_plain(extension: Extension) -> bool:

@@ -82,6 +82,7 @@ class ServerSession:
         "_asked",
         "_barriers",
         "_buffer",
+        "_client",
         "_decoder",
         "_discarding",
         "_errors",
@@ -113,7 +114,6 @@ class ServerSession:
         "_too_long",
         "_undelivered",
         "_waiting",
-        "client",
         "connection",
         "is_introduced",
         "notes",
@@ -133,8 +133,8 @@ class ServerSession:
         self._replies.put(self._greeting(hostname))
         self._state = State.NEW
         self.connection = connection
-        #: Who is connected, as far as it has been said.
-        self.client: Client = connection.client
+        # Who is connected, as far as it has been said; None: nothing has been.
+        self._client: Client | None = None
         #: What extensions remember, each under a key of its own, until all is forgotten.
         self.notes: dict[Any, Any] = {}
         #: Who the client is has been said by somebody else, whose connection it is.
@@ -191,6 +191,19 @@ class ServerSession:
         return session
 
     # ── the application's side ───────────────────────────────────────────────────────────────────
+
+    @property
+    def client(self) -> Client:
+        """
+        Who is connected, as far as it has been said.
+        """
+        if self._client is None:
+            self._client = self.connection.client
+        return self._client
+
+    @client.setter
+    def client(self, client: Client) -> None:
+        self._client = client
 
     @property
     def state(self) -> State:
@@ -316,12 +329,13 @@ class ServerSession:
         of the last of a text and its end.
         """
         # Nobody else carries the verbs out, the terms of the listener neither.
-        self._takes_envelopes = self._may_be_together = (
+        actions = self._actions
+        self._takes_envelopes = (
             self._extensions.passes_plain
             and self._limits.command_line >= COMMAND_LINE
-            and all(
-                self._actions.get(verb) is _ACTIONS[verb] for verb in (b"MAIL", b"RCPT", b"DATA")
-            )
+            and actions[b"MAIL"] is ServerSession._mail
+            and actions[b"RCPT"] is ServerSession._rcpt
+            and actions[b"DATA"] is ServerSession._data
         )
 
     def accept_envelope(self, offered: EnvelopeOffered) -> bool:
@@ -515,7 +529,7 @@ class ServerSession:
         Forget all that was said: who the client is, the transaction, and the notes of extensions.
         """
         self._forget_transaction()
-        self.client = self.connection.client
+        self._client = None
         self._told_name, self.is_introduced = "", False
         self.notes.clear()
         self._state = State.NEW
@@ -672,7 +686,9 @@ class ServerSession:
     def _lhlo(self, argument: bytes) -> None:
         after = advance(self._state, Verb.LHLO)
         name = parse_hello(argument)
-        self.client = self.client.named(self._told_name or name)
+        name = self._told_name or name
+        client = self._client
+        self._client = self.connection.named(name) if client is None else client.named(name)
         self._forget_transaction()
         self._state = after
         self._replies.put(self._extensions.capabilities(self._hostname, self))
@@ -907,9 +923,10 @@ class ServerSession:
         self._sender = None
         self._offers = {}
         self._pending = self._accepted = 0
-        if self.client.origin is not None:
+        client = self._client
+        if client is not None and client.origin is not None:
             # It was that of one message.
-            self.client = evolve(self.client, origin=None)
+            self._client = evolve(client, origin=None)
 
     def _say_farewell(self, reply: Reply) -> None:
         self._forget_transaction()

@@ -52,6 +52,10 @@ def parse_hello(argument: bytes) -> str:
     Raises:
         CommandError: It is neither.
     """
+    return _hello_again(argument) if len(argument) <= _SHORT else _hello(argument)
+
+
+def _hello(argument: bytes) -> str:
     if not argument.isascii() or len(argument) > grammar.MAX_DOMAIN:
         raise CommandError(replies.BAD_HELLO)
     name = argument.decode("ascii")
@@ -65,3 +69,7 @@ def parse_hello(argument: bytes) -> str:
     if not known:
         raise CommandError(replies.BAD_HELLO)
     return name
+
+
+# The same few clients come again and again.
+_hello_again = lru_cache(maxsize=1024)(_hello)

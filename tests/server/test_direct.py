@@ -5,9 +5,11 @@ Ports and connections on real sockets, past the reactor.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
+from lmtpsvc.limits import Limits
 from lmtpsvc.server.direct import DirectConnection, DirectReactor, address_of
 
 
@@ -326,6 +329,26 @@ def test_is_reset(world: World) -> None:
 
     [reason] = protocol.lost
     assert reason.check(ConnectionLost)
+
+
+def test_leaves_nothing(make_server: Callable[..., Any], world: World) -> None:
+    """
+    A connection is gone when it has ended: the garbage collector has nothing to do with it.
+    """
+    factory = make_server(Limits()).factory
+    world.port = world.reactor.listenTCP(0, factory, backlog=50, interface="127.0.0.1")
+    client = world.connect()
+    while not factory._protocols:
+        world.turn()
+    [protocol] = map(weakref.ref, factory._protocols)
+    gc.disable()
+    try:
+        client.sendall(b"LHLO me\r\nQUIT\r\n")
+        while factory._protocols:
+            world.turn()
+        assert protocol() is None
+    finally:
+        gc.enable()
 
 
 def test_other_addresses() -> None:

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.server.counts import Counts
 from lmtpsvc.server.direct import AT_ONCE
+from lmtpsvc.server.poller import Poller
 from lmtpsvc.server.shared_port import EXHAUSTED_SECONDS, PAUSE_SECONDS, PAUSES, SharedPort
 
 
@@ -45,6 +46,13 @@ class Taking(Factory):
         return super().buildProtocol(addr)
 
 
+def waiting(poller: Poller) -> list[Any]:
+    """
+    Who waits to be read.
+    """
+    return list(poller._waiting.values())
+
+
 class World:
     """
     A listening socket with worker 1 behind it, and worker 2 beside.
@@ -55,13 +63,14 @@ class World:
         self.counts.take(1)
         self.counts.take(2)
         self.reactor, self.factory = MemoryReactorClock(), Taking(self.counts)
+        self.poller = Poller(self.reactor)
         self.path = str(path)
         self.listening = socket.socket(socket.AF_UNIX)
         self.listening.bind(self.path)
         self.listening.listen(200)
         self.clients: list[socket.socket] = []
         self.port = SharedPort(
-            self.reactor, os.dup(self.listening.fileno()), self.factory, self.counts, 1
+            self.poller, os.dup(self.listening.fileno()), self.factory, self.counts, 1
         )
         self.port.startListening()
 
@@ -83,15 +92,16 @@ class World:
 
     @property
     def is_reading(self) -> bool:
-        return self.port in self.reactor.getReaders()
+        return self.port in waiting(self.poller)
 
     def close(self) -> None:
         """
         Close all sockets.
         """
         self.port.stopListening()
-        for connection in self.reactor.getReaders():
+        for connection in waiting(self.poller):
             connection.connectionLost(Failure(ConnectionDone()))
+        assert [] == self.reactor.getReaders()
         for each in (self.listening, *self.clients):
             each.close()
 
@@ -278,7 +288,7 @@ class TestOverTheNetwork:
     @pytest.fixture
     def connected(
         self, family: socket.AddressFamily, host: str, factory: Factory
-    ) -> Iterator[tuple[socket.socket, SharedPort, MemoryReactorClock]]:
+    ) -> Iterator[tuple[socket.socket, SharedPort, Poller, MemoryReactorClock]]:
         """
         A client whose connection waits to be accepted.
         """
@@ -289,22 +299,23 @@ class TestOverTheNetwork:
             client.settimeout(10)
             counts, reactor = Counts.create(1), MemoryReactorClock()
             counts.take(1)
-            port = SharedPort(reactor, os.dup(listening.fileno()), factory, counts, 1)
+            poller = Poller(reactor)
+            port = SharedPort(poller, os.dup(listening.fileno()), factory, counts, 1)
             port.startListening()
-            yield client, port, reactor
+            yield client, port, poller, reactor
             port.stopListening()
-            for each in reactor.getReaders():
+            for each in waiting(poller):
                 each.connectionLost(Failure(ConnectionDone()))
 
     def test_is_begun(self, connected: Any, host: str) -> None:
         """
         It has a transport of Twisted's, which knows both ends.
         """
-        client, port, reactor = connected
+        client, port, poller, _reactor = connected
         port.doRead()
         said = client.recv(1000).decode()
 
-        [transport] = [each for each in reactor.getReaders() if each is not port]
+        [transport] = [each for each in waiting(poller) if each is not port]
         assert not os.get_blocking(transport.fileno())
         assert isinstance(transport, Server)
         peer, here = said.split(") ")
@@ -319,18 +330,18 @@ class TestOverTheNetwork:
         """
         It is closed if the factory makes no protocol.
         """
-        client, port, reactor = connected
+        client, port, poller, _reactor = connected
         monkeypatch.setattr(factory, "buildProtocol", lambda _: None)
         port.doRead()
 
         assert client.recv(1) == b""
-        assert reactor.getReaders() == [port]
+        assert waiting(poller) == [port]
 
     def test_is_broken(self, connected: Any, factory: Factory) -> None:
         """
         A protocol that fails at once harms nobody else.
         """
-        client, port, reactor = connected
+        client, port, poller, reactor = connected
         factory.broken = True  # type: ignore[attr-defined]
         with capturedLogs() as logs:
             port.doRead()
@@ -339,4 +350,4 @@ class TestOverTheNetwork:
         assert ["a connection could not be begun"] == [formatEvent(each) for each in logs]
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-        assert reactor.getReaders() == [port]
+        assert waiting(poller) == [port]
