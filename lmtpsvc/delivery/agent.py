@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from random import getrandbits
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,6 +16,7 @@ from .. import replies
 from ..envelope import Address, Envelope, Mailbox, Recipient, Sender, ValidSince
 from ..interfaces import IBackend
 from ..limits import Limits
+from .deadlines import Deadlines
 from .reporting import Reporter
 from .routing import Routing
 from .spool import Spool, SpoolSettings
@@ -41,6 +42,12 @@ class DeliveryAgent:
     reporter: Reporter | None = None
     #: What a recipient is told who has the mail, see `lmtpsvc.replies.delivered`.
     success: Success = replies.delivered
+    _deadlines: Deadlines = field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=Factory(lambda agent: Deadlines(agent.clock), takes_self=True),
+    )
 
     def resolve(
         self,
@@ -95,6 +102,7 @@ class DeliveryAgent:
             Spool(self.spool, head, pause, resume),
             self.backend,
             clock,
+            self._deadlines,
             limits,
             self.success,
             now,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,6 +20,7 @@ from ..limits import Limits
 from ..replies import PassedOn, Reply
 from ..response_codes import ResponseCode
 from .content import Content, MemoryContent
+from .deadlines import Deadlines
 from .dispatch import call_off, dispatch, has_succeeded, reply_for
 from .log import log_delivery
 from .message import Message
@@ -78,7 +79,8 @@ class Transaction:
     _answer: Callable[[int, Reply], None] | None = None
     _dispatched = False
     _results: Sequence[Deferred[Any]] = ()
-    _timer: IDelayedCall | None = None
+    # What has been set, if anything.
+    _deadline: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Transaction:
         spool: Spool,
         backend: IBackend,
         clock: IReactorTime,
+        deadlines: Deadlines,
         limits: Limits,
         success: Success,
         began: float,
@@ -95,7 +98,7 @@ class Transaction:
     ) -> None:
         self._id, self._envelope, self._accepted = transaction_id, envelope, accepted
         self._spool, self._backend, self._clock, self._limits = spool, backend, clock, limits
-        self._success = success
+        self._deadlines, self._success = deadlines, success
         self._begun = self._received = began
         self.mailed = mailed
         self._unanswered = len(accepted)
@@ -173,7 +176,7 @@ class Transaction:
         message = Message(
             self._id,
             self._envelope,
-            self._deadline(),
+            self._latest(),
             content,
             self._spool.head,
             self.is_for_all,
@@ -208,10 +211,10 @@ class Transaction:
             result.addCallbacks(
                 self._stored, self._refused, callbackArgs=(positions,), errbackArgs=(positions,)
             )
-        if self._unanswered and self._timer is None:
+        if self._unanswered and self._deadline is None:
             self._set_deadline()
 
-    def _deadline(self) -> float:
+    def _latest(self) -> float:
         """
         When open deliveries are called off, in seconds of the clock.
         """
@@ -221,8 +224,12 @@ class Transaction:
     def _set_deadline(self) -> None:
         delay = self._limits.delivery_seconds
         if self.expires is not None:
-            delay = max(self._deadline() - self._clock.seconds(), 0)
-        self._timer = self._clock.callLater(delay, self._expire)
+            delay = max(self._latest() - self._clock.seconds(), 0)
+        self._wait(delay, self._expire)
+
+    def _wait(self, seconds: float, call: Callable[[], None]) -> None:
+        self._deadline = call
+        self._deadlines.set(seconds, call)
 
     def _stored(self, codes: object, positions: list[int]) -> None:
         if codes:
@@ -269,9 +276,9 @@ class Transaction:
     def _settle(self, position: int, reply: Reply) -> None:
         self._open[position] = 0
         self._unanswered -= 1
-        if self._unanswered == 0 and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._unanswered == 0 and self._deadline is not None:
+            self._deadlines.drop(self._deadline)
+            self._deadline = None
         recipient, mailboxes, lookup_seconds = self._accepted[position]
         if reply is replies.DELIVERED:
             reply = self._success(
@@ -298,14 +305,14 @@ class Transaction:
         """
         The deadline: call off what is open, and wait for what has begun to commit.
         """
-        self._timer = None
+        self._deadline = None
         if not self._dispatched:
             # The spool's disk does not answer.
             self._refuse_all(self._out_of_time())
             return
         self._cancel_open()
         if self._unanswered:
-            self._timer = self._clock.callLater(self._limits.grace_seconds, self._give_up)
+            self._wait(self._limits.grace_seconds, self._give_up)
 
     def _out_of_time(self) -> Reply:
         """
@@ -324,7 +331,7 @@ class Transaction:
         A backend neither finishes nor fails.  The client must have an answer while it listens; and
         it is not returned to its sender what may yet be delivered.
         """
-        self._timer = None
+        self._deadline = None
         for position, left in enumerate(self._open):
             if left:
                 self._settle(position, replies.OUT_OF_TIME)
