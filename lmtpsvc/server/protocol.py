@@ -218,7 +218,8 @@ class LMTPProtocol(Protocol):
                     _TAKE[type(event)](self, event)
                 if self.is_in_transaction and session.is_between_transactions:
                     self._end_transaction()
-                has_more = session.has_much_to_say
+                # Else nothing was left because there is much to say.
+                has_more = session.has_unread and session.has_much_to_say
                 sent = self._send(self._connection) or sent
                 if self._output_full or not has_more:
                     break

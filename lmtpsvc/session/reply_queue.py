@@ -102,7 +102,7 @@ class ReplyQueue:
         if self._slots:
             self.reserve().answer(reply)
         else:
-            self._add(reply.wire)
+            self.put_wire(reply.wire)
 
     @property
     def is_settled(self) -> bool:
@@ -115,9 +115,10 @@ class ReplyQueue:
 
     def put_wire(self, octets: bytes) -> None:
         """
-        Add replies as they go out, if the queue `is_settled`.
+        Add replies as they go out, if no place before them is waiting: see `is_settled`.
         """
-        self._add(octets)
+        self._ready.append(octets)
+        self.octets += len(octets)
 
     def reserve(self) -> Slot:
         """
@@ -154,9 +155,5 @@ class ReplyQueue:
     def _advance(self) -> None:
         slots = self._slots
         while slots and (reply := slots[0].reply) is not None:
-            self._add(reply.wire)
+            self.put_wire(reply.wire)
             slots.popleft()
-
-    def _add(self, octets: bytes) -> None:
-        self._ready.append(octets)
-        self.octets += len(octets)
