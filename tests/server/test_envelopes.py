@@ -205,7 +205,7 @@ class TestTogether:
         def attempt(lines: Sequence[bytes]) -> None:
             made.append(lines)
 
-        monkeypatch.setattr("lmtpsvc.session.server.plain_recipients", attempt)
+        monkeypatch.setattr("lmtpsvc.session.envelopes.plain_recipients", attempt)
         wire = server.connect()
 
         wire.says(*packets)

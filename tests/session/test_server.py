@@ -17,10 +17,11 @@ from hypothesis.strategies import binary, integers, lists, one_of, sampled_from,
 from lmtpsvc import replies
 from lmtpsvc.limits import Limits
 from lmtpsvc.replies import MultilineReply, Reply
+from lmtpsvc.session.conversation import MAX_OUTSTANDING
 from lmtpsvc.session.events import RecipientOffered
 from lmtpsvc.session.extensions import Extensions
 from lmtpsvc.session.help import help_on
-from lmtpsvc.session.server import MAX_OUTSTANDING, ServerSession
+from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.states import State
 
 HELLO: list[Reply | MultilineReply] = [
