@@ -45,7 +45,7 @@ class DirectConnection(tcp.Server):
         poller: Poller,
     ) -> None:
         # Not the one of its own class, which makes texts for the log that nobody reads.
-        FileDescriptor.__init__(self, cast("Any", poller))
+        FileDescriptor.__init__(self, poller)  # type: ignore[arg-type]  # what it asks of one
         connection.setblocking(False)
         self.socket, self.fileno = connection, connection.fileno
         self.protocol = protocol
@@ -109,7 +109,7 @@ class DirectConnection(tcp.Server):
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        cast("Poller", self.reactor).forget(self.fileno())
+        self.reactor.forget(self.fileno())  # type: ignore[attr-defined]  # it is a poller
         # Nobody else has it, so that there is nothing to be shut down first.
         self.socket.close()
         protocol = self.protocol
@@ -145,8 +145,7 @@ class _Accepting(tcp.Port):
                 super().doRead()
                 return
             self.sessionno += 1
-            factory = cast("IProtocolFactory", self.factory)
-            begin(connection, address, factory, self.sessionno, cast("Any", self.reactor))
+            begin(connection, address, self.factory, self.sessionno, self.reactor)  # type: ignore[arg-type]  # there is a factory, and a poller
         self._expected = min(2 * self._expected, AT_ONCE)
 
 
@@ -229,7 +228,7 @@ def begin(
     Let *factory* have a *connection* from *address*, as the kernel calls it, that was accepted.
     """
     peer = address_of(address)
-    protocol = cast("Protocol | None", factory.buildProtocol(peer))
+    protocol: Any = factory.buildProtocol(peer)
     if protocol is None:
         connection.close()
         return

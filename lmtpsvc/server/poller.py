@@ -128,7 +128,7 @@ class Poller:
         """
         if self._epoll is None:
             return
-        waiting = self._waiting
+        waiting, events = self._waiting, self._events
         for descriptor, event in self._epoll.poll(0, AT_ONCE):
             # One that came before may have closed it.  If there is another by now that has its
             # number, that one finds nothing to read, which does no harm.
@@ -136,7 +136,10 @@ class Poller:
             if who is None:
                 continue
             try:
-                why = self._tell(who, descriptor, event)
+                if event == _IN == events[descriptor]:
+                    why = who.doRead()
+                else:
+                    why = self._tell(who, descriptor, event)
             except Exception as error:
                 self._log.failure("{descriptor} has failed", descriptor=who)
                 why = error

@@ -6,7 +6,7 @@ knows no verb and no reply of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Shape
 
 from attrs import evolve
@@ -106,25 +106,27 @@ class LMTPProtocol(Protocol):
     # ── what Twisted calls ───────────────────────────────────────────────────────────────────────
 
     def connectionMade(self) -> None:
-        transport = self.transport
-        assert transport is not None
-        self._connection = connection = cast("Transport", transport)
+        transport: Any = self.transport
+        self._connection = connection = transport
         self._outlet = outlet = Outlet(transport, self)
         peer = transport.getPeer()
-        known = self._facts(transport, peer)
-        factory = self.factory
-        self._tls = factory.tls
-        self._session = session = factory.speaks(
-            factory.agent.hostname, factory.agent.limits, factory.extensions, known
-        )
-        session.take_envelopes()
-        if not isinstance(transport, DirectConnection):
+        if isinstance(transport, DirectConnection):
+            known = self._facts(transport, peer, tls=False)
+        else:
+            known = self._facts(transport, peer, tls=ISSLTransport.providedBy(transport))
             if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
                 # Several replies may leave on their own, each as soon as it is known.  (Twisted
                 # 23.10 takes a UNIX connection for a TCP one.)
                 transport.setTcpNoDelay(True)
             if not (known.tls or outlet.is_direct):
                 connection.registerProducer(self, True)
+        factory = self.factory
+        agent = factory.agent
+        self._tls = factory.tls
+        self._session = session = factory.speaks(
+            agent.hostname, agent.limits, factory.extensions, known
+        )
+        session.take_envelopes()
         self._idle.watch(self)
         refusal = factory.admit(self)
         if refusal is not None:
@@ -427,27 +429,27 @@ class LMTPProtocol(Protocol):
         self._outlet = Outlet(transport, self)
         self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
 
-    def _facts(self, transport: ITransport, peer: object) -> Connection:
+    def _facts(self, transport: ITransport, peer: object, *, tls: bool) -> Connection:
         """
         What is known of the connection when it has just been made.
         """
-        host = getattr(peer, "host", "local")
+        factory = self.factory
+        host: str = getattr(peer, "host", "local")
         port, identifier = getattr(peer, "port", None), ""
-        trusted = self.factory.trusts(host)
+        trusted = factory.trusts(host)
         uid = peer_uid(transport) if host == "local" else None
-        tls = ISSLTransport.providedBy(transport)
         told = self.told
         if told is not None and not told.is_own:
             # It is not the proxy that talks to us now.
             host, port = told.host or UNKNOWN_HOST, told.port
-            trusted = self.factory.trusts(host)
+            trusted = factory.trusts(host)
             tls, identifier, uid = tls or told.tls, told.identifier, None
         return Connection(
             host,
             port,
-            uid=uid,
             tls=tls,
-            offers_tls=self.factory.tls is not None and not tls,
+            offers_tls=factory.tls is not None and not tls,
+            uid=uid,
             is_trusted=trusted,
             terms=self._terms,
             session=identifier,

@@ -88,6 +88,11 @@ class Extension:
 
 _Parsers = Mapping[str, tuple[Extension, ParameterParser]]
 _NOBODY = (None, None)
+_Announcement = tuple[
+    Callable[["ServerSession"], bool] | None,
+    Callable[["ServerSession"], str] | None,
+    list[str],
+]
 
 
 class Extensions:
@@ -112,15 +117,23 @@ class Extensions:
         #: Verbs that wait until every command before them has been answered.
         self.barriers = frozenset(verb for each in self._extensions for verb in each.barriers)
         self._actions: tuple[Mapping[bytes, VerbAction], Mapping[bytes, VerbAction]] | None = None
-        # Who is asked whether it is there, and for its line, by those who do not always say the same.
-        self._announcements = tuple(
-            (
-                each.is_available if each in self._choosy else None,
-                each.announcement if _says_more(each) else None,
-                each.keyword,
-            )
-            for each in self._extensions
-        )
+        # Lines after LHLO: who is asked whether they are there, and who for the line, if that is not
+        # always the same.
+        self._announcements: list[_Announcement] = []
+        for each in self._extensions:
+            is_available = each.is_available if each in self._choosy else None
+            announcement = each.announcement if _says_more(each) else None
+            lines = [each.keyword] if announcement is None else []
+            is_constant = is_available is None and announcement is None
+            if (
+                is_constant
+                and self._announcements[-1:]
+                and self._announcements[-1][:2] == (None,) * 2
+            ):
+                # As is the one before: they are told together.
+                self._announcements[-1][2].extend(lines)
+            else:
+                self._announcements.append((is_available, announcement, lines))
         # The answer to LHLO is one of very few.
         self._hello = lru_cache(maxsize=64)(partial(MultilineReply, 250))
         keywords = [each.keyword for each in self._extensions]
@@ -193,13 +206,15 @@ class Extensions:
         """
         The answer to LHLO (RFC 5321 §4.1.1.1).
         """
-        announced = [
-            line
-            for is_available, announcement, keyword in self._announcements
-            if (is_available is None or is_available(session))
-            and (line := keyword if announcement is None else announcement(session))
-        ]
-        return self._hello((hostname, *announced))
+        told = [hostname]
+        for is_available, announcement, lines in self._announcements:
+            if is_available is not None and not is_available(session):
+                continue
+            if announcement is None:
+                told += lines
+            elif line := announcement(session):
+                told.append(line)
+        return self._hello(tuple(told))
 
     def sender(
         self,
