@@ -23,6 +23,7 @@ class AnnouncedLimits(Extension):
     """
 
     keyword = "LIMITS"
+    tells_by_connection = True
 
     def __init__(self, recipients: int) -> None:
         self._recipients = recipients

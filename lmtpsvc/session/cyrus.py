@@ -27,6 +27,7 @@ class Trace(Extension):
     """
 
     keyword = "TRACE"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.verbs = {b"TRACE": self._trace}
@@ -48,6 +49,7 @@ class IgnoreQuota(Extension):
     """
 
     keyword = "IGNOREQUOTA"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.rcpt_parameters = {"IGNOREQUOTA": self._flag}

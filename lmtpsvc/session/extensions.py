@@ -43,6 +43,10 @@ class Extension:
     syntax: Mapping[bytes, str] = {}
     #: Those among them that wait until every command before them has been answered.
     barriers: frozenset[bytes] = frozenset()
+    #: Of the session, `is_available` and `announcement` look at nothing but whether its connection is
+    #: encrypted, offers TLS, and is trusted: so they need not be asked each time.  Each class says it
+    #: of itself.
+    tells_by_connection: ClassVar[bool] = False
     #: Whether `check_sender` and `check_recipient` look at addresses, too, that are ASCII and come
     #: without parameters.  If none does, a short way is open to MAIL and RCPT of that kind.
     checks_plain: ClassVar[bool] = True
@@ -88,11 +92,6 @@ class Extension:
 
 _Parsers = Mapping[str, tuple[Extension, ParameterParser]]
 _NOBODY = (None, None)
-_Announcement = tuple[
-    Callable[["ServerSession"], bool] | None,
-    Callable[["ServerSession"], str] | None,
-    list[str],
-]
 
 
 class Extensions:
@@ -117,23 +116,17 @@ class Extensions:
         #: Verbs that wait until every command before them has been answered.
         self.barriers = frozenset(verb for each in self._extensions for verb in each.barriers)
         self._actions: tuple[Mapping[bytes, VerbAction], Mapping[bytes, VerbAction]] | None = None
-        # Lines after LHLO: who is asked whether they are there, and who for the line, if that is not
-        # always the same.
-        self._announcements: list[_Announcement] = []
-        for each in self._extensions:
-            is_available = each.is_available if each in self._choosy else None
-            announcement = each.announcement if _says_more(each) else None
-            lines = [each.keyword] if announcement is None else []
-            is_constant = is_available is None and announcement is None
-            if (
-                is_constant
-                and self._announcements[-1:]
-                and self._announcements[-1][:2] == (None,) * 2
-            ):
-                # As is the one before: they are told together.
-                self._announcements[-1][2].extend(lines)
-            else:
-                self._announcements.append((is_available, announcement, lines))
+        # Who is asked whether it is there, and for its line, by those who do not always say the same.
+        self._announcements = tuple(
+            (
+                each.is_available if each in self._choosy else None,
+                each.announcement if _says_more(each) else None,
+                each.keyword,
+            )
+            for each in self._extensions
+        )
+        self._tell_by_connection = all(map(_tells_by_connection, self._extensions))
+        self._hellos: dict[tuple[object, ...], MultilineReply] = {}
         # The answer to LHLO is one of very few.
         self._hello = lru_cache(maxsize=64)(partial(MultilineReply, 250))
         keywords = [each.keyword for each in self._extensions]
@@ -206,15 +199,21 @@ class Extensions:
         """
         The answer to LHLO (RFC 5321 §4.1.1.1).
         """
-        told = [hostname]
-        for is_available, announcement, lines in self._announcements:
-            if is_available is not None and not is_available(session):
-                continue
-            if announcement is None:
-                told += lines
-            elif line := announcement(session):
-                told.append(line)
-        return self._hello(tuple(told))
+        connection = session.connection
+        alike = (hostname, connection.tls, connection.offers_tls, connection.is_trusted)
+        known = self._hellos.get(alike)
+        if known is not None:
+            return known
+        announced = [
+            line
+            for is_available, announcement, keyword in self._announcements
+            if (is_available is None or is_available(session))
+            and (line := keyword if announcement is None else announcement(session))
+        ]
+        hello = self._hello((hostname, *announced))
+        if self._tell_by_connection:
+            self._hellos[alike] = hello
+        return hello
 
     def sender(
         self,
@@ -280,6 +279,14 @@ def _checks_plain(extension: Extension) -> bool:
     ours, theirs = Extension, type(extension)
     return extension.checks_plain and not (
         theirs.check_sender is ours.check_sender and theirs.check_recipient is ours.check_recipient
+    )
+
+
+def _tells_by_connection(extension: Extension) -> bool:
+    ours, theirs = Extension, type(extension)
+    # What a class says of itself need not be true of one that is made from it.
+    return vars(theirs).get("tells_by_connection", False) or (
+        theirs.is_available is ours.is_available and theirs.announcement is ours.announcement
     )
 
 

@@ -23,6 +23,7 @@ class RecipientFields(Extension):
     """
 
     keyword = "XRCPTFORWARD"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.rcpt_parameters = {"XRCPTFORWARD": self._fields}

@@ -21,6 +21,7 @@ class RequireTLS(Extension):
     """
 
     keyword = "REQUIRETLS"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.mail_parameters = {"REQUIRETLS": self._flag}

@@ -32,6 +32,7 @@ class ResponseCodes(Extension):
     """
 
     keyword = "XRESPCODES"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.mail_parameters = {"XRESPCODES": self._wanted}

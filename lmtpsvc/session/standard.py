@@ -72,6 +72,7 @@ class Size(Extension):
     """
 
     keyword = "SIZE"
+    tells_by_connection = True
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -23,6 +23,7 @@ class StartTLS(Extension):
     """
 
     keyword = "STARTTLS"
+    tells_by_connection = True
     # The 220 is the last word in the clear, so that all before it has been answered.
     barriers = frozenset({b"STARTTLS"})
 

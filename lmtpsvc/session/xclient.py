@@ -91,6 +91,7 @@ class XClient(Extension):
     """
 
     keyword = "XCLIENT"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.verbs = {b"XCLIENT": self._xclient}

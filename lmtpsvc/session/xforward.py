@@ -48,6 +48,7 @@ class XForward(Extension):
     """
 
     keyword = "XFORWARD"
+    tells_by_connection = True
 
     def __init__(self) -> None:
         self.verbs = {b"XFORWARD": self._xforward}

@@ -13,6 +13,7 @@ from lmtpsvc import replies
 from lmtpsvc.envelope import Address, Recipient, Sender
 from lmtpsvc.limits import Limits
 from lmtpsvc.replies import Reply
+from lmtpsvc.session.connection import Connection
 from lmtpsvc.session.events import RecipientOffered
 from lmtpsvc.session.extensions import Extension, Extensions
 from lmtpsvc.session.server import ServerSession
@@ -297,3 +298,45 @@ class TestStrangers:
         assert (b"250 2.0.0 It is now in SENDER\r\n", []) == talk(b"XNOW and then\r\n")
         assert (replies.SYNTAX.wire, []) == talk(b"XNOW never\r\n")
         assert (replies.UNKNOWN_COMMAND.wire, []) == talk(b"XTHEN\r\n")
+
+
+class Counting(Extension):
+    """
+    Counts how often it is asked, and tells where the client is trusted.
+    """
+
+    keyword = "XCOUNT"
+    asked = 0
+
+    def is_available(self, session: ServerSession) -> bool:
+        self.asked += 1
+        return session.connection.is_trusted
+
+
+class ByConnection(Counting):
+    tells_by_connection = True
+
+
+class Further(ByConnection):
+    """
+    Made from one that says so of itself, and not like it.
+    """
+
+
+@pytest.mark.parametrize(
+    ("extension", "asked"), [(Counting(), 4), (ByConnection(), 2), (Further(), 4)]
+)
+def test_told_alike(extension: Counting, asked: int) -> None:
+    """
+    Extensions that look at nothing but the kind of connection are asked once for each, if all are
+    like that; nobody hears what is said to others.
+    """
+    extensions = Extensions([Pipelining(), Size(5), extension])
+    told = []
+    for is_trusted in (True, False) * 2:
+        session = ServerSession("mx", Limits(), extensions, Connection(is_trusted=is_trusted))
+        told.append(extensions.capabilities("mx", session).wire)
+
+    trusting = b"250-mx\r\n250-PIPELINING\r\n250-SIZE 5\r\n250 XCOUNT\r\n"
+    assert [trusting, b"250-mx\r\n250-PIPELINING\r\n250 SIZE 5\r\n"] * 2 == told
+    assert asked == extension.asked
