@@ -227,17 +227,22 @@ def begin(
     """
     Let *factory* have a *connection* from *address*, as the kernel calls it, that was accepted.
     """
-    peer = address_of(address)
-    protocol: Any = factory.buildProtocol(peer)
-    if protocol is None:
-        connection.close()
-        return
-    transport = DirectConnection(connection, protocol, peer, number, poller)
+    transport: DirectConnection | None = None
     try:
+        peer = address_of(address)
+        protocol: Any = factory.buildProtocol(peer)
+        if protocol is None:
+            connection.close()
+            return
+        transport = DirectConnection(connection, protocol, peer, number, poller)
         protocol.makeConnection(transport)
     except Exception:
+        # The next one may be begun: the port goes on.
         _log.failure("a connection could not be begun")
-        transport.abortConnection()
+        if transport is None:
+            connection.close()
+        else:
+            transport.abortConnection()
 
 
 def address_of(address: Any) -> IAddress:

@@ -13,7 +13,7 @@ import select
 from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -129,6 +129,7 @@ class Poller:
         if self._epoll is None:
             return
         waiting, events = self._waiting, self._events
+        why: BaseException | None
         for descriptor, event in self._epoll.poll(0, AT_ONCE):
             # One that came before may have closed it.  If there is another by now that has its
             # number, that one finds nothing to read, which does no harm.
@@ -140,18 +141,22 @@ class Poller:
                     why = who.doRead()
                 else:
                     why = self._tell(who, descriptor, event)
-            except Exception as error:
+            except BaseException as error:
+                # Whatever it is: if the reactor saw it, it would take it for the end of all.
                 self._log.failure("{descriptor} has failed", descriptor=who)
                 why = error
             if why is not None:
-                self._disconnect(who, why)
+                self._end(who, descriptor, why)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor has let go of it, at its end.
+        The reactor has let go of it, at its end: that is the end of all.
         """
+        for descriptor, who in tuple(self._waiting.items()):
+            if self._waiting.get(descriptor) is who:
+                self._end(who, descriptor, reason.value or CONNECTION_LOST)
 
-    def _tell(self, who: Descriptor, descriptor: int, event: int) -> Exception | None:
+    def _tell(self, who: Descriptor, descriptor: int, event: int) -> BaseException | None:
         """
         *who* may do something.  Returns what its connection has ended with, if it has.
 
@@ -165,10 +170,18 @@ class Poller:
             return who.doWrite()
         return None
 
-    def _disconnect(self, who: Descriptor, why: Exception) -> None:
-        self.removeReader(who)
-        if why is CONNECTION_DONE:
-            who.readConnectionLost(_DONE)
-        else:
-            self.removeWriter(who)
-            who.connectionLost(Failure(why))
+    def _end(self, who: Descriptor, descriptor: int, why: BaseException) -> None:
+        """
+        Tell *who* that it is over; nothing is told after that, however it takes it.
+        """
+        try:
+            self.removeReader(who)
+            if why is CONNECTION_DONE:
+                who.readConnectionLost(_DONE)
+            else:
+                self.removeWriter(who)
+                who.connectionLost(Failure(why))
+        except BaseException:
+            self._log.failure("{descriptor} has failed", descriptor=who)
+            if self._waiting.get(descriptor) is who:
+                self.forget(descriptor)

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.limits import Limits
 from lmtpsvc.server.direct import DirectConnection, DirectReactor, address_of
+from lmtpsvc.server.poller import Poller
 
 
 class Noting(Protocol):
@@ -67,12 +68,14 @@ class World(Factory):
         self.made: list[Noting] = []
         self.addresses: list[IAddress | None] = []
         #: Nobody is let in; who comes in fails.
-        self.is_closed = self.is_broken = False
+        self.is_closed = self.is_broken = self.is_defective = False
         self.clients: list[socket.socket] = []
         self.port: Any = None
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         self.addresses.append(addr)
+        if self.is_defective:
+            raise RuntimeError("defective")
         return None if self.is_closed else Noting(self)
 
     def listen(self, kind: str = "tcp") -> None:
@@ -193,6 +196,39 @@ class TestPort:
         world.turn()
 
         assert b"" == client.recv(1)
+
+    def test_factory_is_defective(self, world: World) -> None:
+        """
+        A factory that fails loses that connection, and the port goes on.
+        """
+        world.listen()
+        world.is_defective = True
+        client = world.connect()
+        with capturedLogs() as logs:
+            world.turn()
+        assert ["a connection could not be begun"] == [formatEvent(each) for each in logs]
+        assert b"" == client.recv(1)
+
+        world.is_defective = False
+        world.accepted()
+
+    def test_cannot_be_waited_for(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A connection that the kernel cannot watch, as there are too many, is closed.
+        """
+        world.listen()
+        client = world.connect()
+
+        def too_many(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "no more watches")
+
+        with monkeypatch.context() as patch, capturedLogs() as logs:
+            patch.setattr(Poller, "addReader", too_many)
+            world.turn()
+        assert ["a connection could not be begun"] == [formatEvent(each) for each in logs]
+        assert b"" == client.recv(1)
+        assert [] == world.made
+        world.accepted()
 
     def test_is_broken(self, world: World) -> None:
         """

@@ -33,6 +33,8 @@ class Waiting:
         self.is_broken = False
         #: Who goes when this is read.
         self.takes_along: list[Waiting] = []
+        #: What being told of the end raises.
+        self.defect: BaseException | None = None
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -42,7 +44,7 @@ class Waiting:
         for each in self.takes_along:
             each.close()
         if self.is_broken:
-            raise RuntimeError("broken")
+            raise self.defect or RuntimeError("broken")
         return self.why
 
     def doWrite(self) -> Exception | None:
@@ -56,6 +58,8 @@ class Waiting:
     def connectionLost(self, reason: Failure) -> None:
         self.ended.append(reason)
         self.close()
+        if self.defect is not None:
+            raise self.defect
 
     def close(self) -> None:
         if self.socket.fileno() >= 0:
@@ -214,6 +218,46 @@ def test_one_fails(world: World) -> None:
     assert failure.check(RuntimeError)
     assert ["read"] == sound.told
     assert [] == sound.ended
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+@pytest.mark.parametrize("defect", [RuntimeError("at its end"), SystemExit(1)])
+def test_one_fails_at_its_end(world: World, is_broken: bool, defect: BaseException) -> None:
+    """
+    A connection that fails when it hears of its end takes nobody along: the reactor would wait for
+    none of them any more, if it saw that.
+    """
+    failing, sound = world.waiting(), world.waiting()
+    failing.why, failing.is_broken, failing.defect = CONNECTION_LOST, is_broken, defect
+    for each in (failing, sound):
+        world.poller.addReader(each)
+        each.other.send(b"x")
+
+    with capturedLogs() as logs:
+        world.turn()
+        world.turn()
+
+    assert all(formatEvent(each).endswith(" has failed") for each in logs)
+    assert 1 + is_broken == len(logs)
+    assert 1 == len(failing.ended)
+    assert ["read", "read"] == sound.told
+    assert [] == sound.ended
+
+
+def test_the_reactor_ends(world: World) -> None:
+    """
+    When the reactor lets go of all that it waits for, those who wait here hear it from the poller.
+    """
+    reader, writer = world.waiting(), world.waiting()
+    world.poller.addReader(reader)
+    world.poller.addWriter(writer)
+    world.reactor.removeReader(world.poller)
+    world.poller.connectionLost(Failure(ConnectionLost()))
+
+    for each in (reader, writer):
+        [failure] = each.ended
+        assert failure.check(ConnectionLost)
+    assert -1 == world.poller.fileno()
 
 
 def test_one_ends_another(world: World) -> None:
