@@ -56,7 +56,7 @@ class CommonSync:
         haste: Haste,
         batch: Callable[[], Batch],
         patiently: Callable[[Posting], None],
-        idle: Callable[[int], None],
+        idle: Callable[[CommonSync], None],
     ) -> None:
         self.device = device
         self._pool, self._clock = pool, clock
@@ -176,9 +176,12 @@ class CommonSync:
     def _run_out_of_patience(self) -> None:
         self._slow = None
         self._written_off = self._running
-        # What it hears of now, the one that hangs will be told.
+        # What it hears of now, the one that hangs will be told; and who begins to listen now may have
+        # missed what was lost of these.
         self._let_go()
-        self._start()
+        written, self._written = self._written, []
+        shown, self._shown = self._shown, []
+        self._carry_on(written, shown)
 
     def _ended(self) -> None:
         self._running -= 1
@@ -198,7 +201,7 @@ class CommonSync:
     def _rest(self) -> None:
         if self._is_idle:
             self._let_go()
-            self._idle(self.device)
+            self._idle(self)
 
     # ── waits ────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from twisted.application.service import Service
@@ -44,6 +45,10 @@ _log = Logger()
 #: Mailboxes of which it is remembered where their mail goes; then it begins anew.
 REMEMBERED_MAILBOXES: Final = 10_000
 
+# What says where its mail goes.  Not the attributes: with a size that a client has declared in them,
+# each mailbox is another one, and all of them have the same hash.
+_where = attrgetter("user", "domain", "detail", "home", "uid", "gid")
+
 
 @implementer(IBackend, ITellsWhere)
 class MaildirBackend(Service):
@@ -62,7 +67,7 @@ class MaildirBackend(Service):
         self._syncing = Syncing(time.monotonic)
         self._haste = Haste(time.monotonic, self._syncing)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
-        self._known: dict[Mailbox, tuple[Place, Quota | None]] = {}
+        self._known: dict[tuple[object, ...], Place] = {}
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
         )
@@ -169,19 +174,20 @@ class MaildirBackend(Service):
 
     def _found(self, mailbox: Mailbox) -> tuple[Place, Quota | None]:
         """
-        Where mail for *mailbox* goes, and what may be there at most; remembered, as it is asked for
-        at RCPT and again for each message.
+        Where mail for *mailbox* goes, which is remembered, as it is asked for at RCPT and again for
+        each message; and what may be there at most.
 
         Raises:
             DeliveryError: There can be no such place.
         """
-        found = self._known.get(mailbox)
-        if found is None:
-            found = self._place(mailbox), allowance(mailbox, self._settings.quota)
+        where = _where(mailbox)
+        place = self._known.get(where)
+        if place is None:
+            place = self._place(mailbox)
             if len(self._known) >= REMEMBERED_MAILBOXES:
                 self._known.clear()
-            self._known[mailbox] = found
-        return found
+            self._known[where] = place
+        return place, allowance(mailbox, self._settings.quota)
 
     def _place(self, mailbox: Mailbox) -> Place:
         """

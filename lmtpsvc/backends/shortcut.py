@@ -103,8 +103,11 @@ class Shortcut:
     def _known(self, target: Target) -> Known | None:
         return self._places.known(target.place) if target.quota is None else None
 
-    def _idle(self, device: int) -> None:
-        self._busy.pop(device, None)
+    def _idle(self, common: CommonSync) -> None:
+        # Another one may have taken its place, where it was idle twice: who is answered may have
+        # the next message at once, and that may go the long way.
+        if self._busy.get(common.device) is common:
+            del self._busy[common.device]
         if not self._busy:
             finishing, self._finishing = self._finishing, []
             for finished in finishing:

@@ -452,6 +452,26 @@ def test_one_wait_at_a_time(deliver: Deliver, held_pool: Any, clock: Clock) -> N
     assert 1 == len(held_pool.jobs)
 
 
+def test_lost_before_anybody_listened(
+    deliver: Deliver, held_pool: Any, clock: Clock, calls: Calls
+) -> None:
+    """
+    What was written before the file system was opened anew is asked for itself: the one that is open
+    then may not hear that it was lost.
+    """
+    deliver(ONE, [ANN])
+    assert 1 == len(held_pool.jobs)
+    deliver(TWO, [BOB])
+    # In the round in which patience has run out.
+    clock.callLater(PATIENCE, deliver, THREE, [CY])
+    clock.advance(1.1 * PATIENCE)
+    held_pool.jobs.pop(0)
+    held_pool.work()
+
+    assert [("answer", "2"), ("answer", "3")] == [call for call in calls if "answer" in call]
+    assert any(call == "fsync" and "bob/tmp/" in path for call, path in calls)
+
+
 def test_no_timer_when_idle(deliver: Deliver, held_pool: Any, clock: Clock) -> None:
     """
     Where nobody waits, no clock ticks.
@@ -606,3 +626,42 @@ def test_stop_waits_for_all(
     assert ["answer", "answer", "stopped"] == [
         call for call in steps(calls) if call in {"answer", "stopped"}
     ]
+
+
+def test_the_next_comes_with_the_answer(
+    deliver: Deliver,
+    backend: MaildirBackend,
+    held_pool: Any,
+    break_call: Break,
+    success_of: Any,
+    no_result: Any,
+    opened: Callable[[], list[str]],
+) -> None:
+    """
+    Who is answered may have more at once, some of which has to go the long way: the service waits
+    for all of it when it stops.
+    """
+    results: list[Commitment] = []
+    (first,) = deliver(ONE, [ANN])
+
+    def go_on(_: object) -> None:
+        break_call("open", "bob/tmp/", errno.EACCES)
+        results.extend(deliver(TWO, [BOB]))
+        results.extend(deliver(THREE, [CY]))
+
+    first.addCallback(go_on)
+    while not results:
+        held_pool.jobs.pop(0)()
+    second, third = results
+    second.addErrback(lambda _: None)
+
+    stopped = backend.stopService()
+    no_result(stopped)
+    held_pool.jobs.pop(0)()
+    assert second.called
+    no_result(third)
+    no_result(stopped)
+    held_pool.work()
+    success_of(third)
+    success_of(stopped)
+    assert [] == opened()

@@ -120,6 +120,25 @@ class TestVerify:
         assert result is not None
         no_result(result)
 
+    def test_many_sizes(self, maildir: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        However many sizes are announced for a mailbox, it is not looked for among them: the thousandth
+        would take a thousand times as long as the first.
+        """
+        compared = 0
+        same = Mailbox.__eq__
+
+        def compare(mailbox: Mailbox, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return same(mailbox, other)
+
+        backend = maildir()
+        monkeypatch.setattr(Mailbox, "__eq__", compare)
+        for size in range(100):
+            assert backend.verify(with_declared_size(ANN, size)) is None
+        assert compared <= 100
+
     @pytest.mark.parametrize(("full", "reply"), [("452", "452 4.2.2"), ("552", "552 5.2.2")])
     def test_full(
         self, maildir: Make, success_of: Any, failure_of: Any, full: str, reply: str
