@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lmtpsvc import replies
-from lmtpsvc.delivery.dispatch import dispatch, reply_for
+from lmtpsvc.delivery.dispatch import dispatch, has_succeeded, reply_for
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import DeliveryError, PermanentFailure, TemporaryFailure
 from lmtpsvc.interfaces import Capabilities, IBackend, IMessage
@@ -277,3 +277,53 @@ class TestWrongCount:
 
         failure_of(result, RuntimeError)
         assert [] == begun
+
+
+class TestHasSucceeded:
+    """
+    What is told at once is true: nothing that still waits, or fails, is taken for a success.
+    """
+
+    def test_fired(self) -> None:
+        """
+        With a value, whatever it is.
+        """
+        assert has_succeeded(succeed(None))
+        assert has_succeeded(succeed([]).addCallback(lambda _: "codes"))
+
+    def test_not_yet(self) -> None:
+        """
+        It has not fired; or has, and waits for another, or for leave to go on.
+        """
+        other: Deferred[None] = Deferred()
+        chained = succeed(None).addCallback(lambda _: other)
+        paused = succeed(None)
+        paused.pause()
+
+        assert not any(map(has_succeeded, (Deferred(), chained, paused)))
+        other.callback(None)
+        assert has_succeeded(chained)
+
+    def test_failed(self) -> None:
+        """
+        It is told why, the usual way.
+        """
+        failed: Deferred[Any] = fail(ZeroDivisionError())
+
+        assert not has_succeeded(failed)
+        failed.addErrback(lambda _: None)
+        assert has_succeeded(failed)
+
+    def test_about_to_change(self) -> None:
+        """
+        Somebody is at work on the result, and more are to come.
+        """
+        seen = []
+        result: Deferred[Any] = Deferred()
+        result.addCallback(lambda _: seen.append(has_succeeded(result)))
+        result.addCallback(lambda _: Failure(ZeroDivisionError()))
+        result.addErrback(lambda _: seen.append(has_succeeded(result)))
+
+        result.callback(None)
+
+        assert [False, False] == seen

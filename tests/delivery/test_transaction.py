@@ -339,6 +339,19 @@ class TestSameMailbox:
 
         assert codes == delivery.codes
 
+    def test_fired_and_waiting(self, deliver: Callable[..., Delivery]) -> None:
+        """
+        A result that has fired and waits for another is not told before that one ends.
+        """
+        disk: Deferred[None] = Deferred()
+        written = succeed(None).addCallback(lambda _: disk)
+        delivery = deliver("ann", "bob", store=Given([written, succeed(None)]))
+        delivery.deliver()
+
+        assert [None, 250] == delivery.codes
+        disk.errback(TemporaryFailure("Later"))
+        assert [451, 250] == delivery.codes
+
 
 class TestMessage:
     """

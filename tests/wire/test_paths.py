@@ -12,10 +12,16 @@ from hypothesis import given
 from hypothesis.strategies import builds, characters, just, lists, text
 
 from lmtpsvc import replies
-from lmtpsvc.envelope import Address
+from lmtpsvc.envelope import Address, Recipient, Sender
 from lmtpsvc.replies import Reply
 from lmtpsvc.wire.commands import CommandError
-from lmtpsvc.wire.paths import parse_mail, parse_rcpt
+from lmtpsvc.wire.paths import (
+    _plain_again,
+    parse_mail,
+    parse_rcpt,
+    plain_recipients,
+    plain_sender,
+)
 
 # What stands between the brackets, and whom it means.
 VALID = {
@@ -171,7 +177,6 @@ SHAPES = [
     b"K:<ann@example.org>\tSIZE=1",
     b"K:<ann@example.org>>",
     b"X:<ann@example.org>",
-    b"<ann@example.org>",
     b"\xffK:<ann@example.org>",
 ]
 
@@ -477,3 +482,71 @@ class TestRoundTrip:
             assert "-" in domain or not domain.isascii()
         else:
             assert (address, {}) == parse_rcpt(f"TO:<{address}>".encode())
+
+
+RCPT = b"RCPT TO:<ann@example.org>"
+ANN = Recipient(Address("ann", "example.org"))
+
+#: Lines that are not usual, whether or not they are well formed.
+UNUSUAL = [
+    b"",
+    b" ",
+    b"DATA",
+    b"VRFY <ann@example.org>",
+    b"<ann@example.org> NOTIFY=NEVER",
+    b"<ann@example.org> X",
+    "<jörg@example.org>".encode(),
+    b"<\xff@example.org>",
+    b"<ann@exam\0ple.org>",
+    b"<ann@exam\nple.org>",
+    b"<ann@exam\rple.org>",
+    b"<ann@@example.org>",
+    b"<ann@example.org",
+    b"<a@" + b"b." * 60 + b"example.org>",
+]
+
+
+class TestPlain:
+    """
+    Lines as most clients say them.
+    """
+
+    def test_usual(self) -> None:
+        """
+        They mean what they mean anywhere else.
+        """
+        both = [RCPT, b"rcpt to: <Bob.X@Example.ORG> "]
+
+        assert (ANN,) == plain_recipients([RCPT])
+        assert (ANN, Recipient(Address("Bob.X", "example.org"))) == plain_recipients(both)
+        assert Sender(Address("ann", "x.example")) == plain_sender(b"MAIL FROM:<ann@x.example>")
+        assert Sender(None) == plain_sender(b"MAIL FROM:<>")
+
+    @pytest.mark.parametrize("said", UNUSUAL)
+    def test_unusual(self, said: bytes) -> None:
+        """
+        Anything else is left to be read in full, alone and among others.
+        """
+        for line in (said, b"RCPT TO:" + said, b"MAIL FROM:" + said):
+            assert None is plain_recipients([line])
+            assert None is plain_recipients([RCPT, line, RCPT])
+        for line in (said, RCPT, b"MAIL FROM:" + said):
+            assert None is plain_sender(line)
+
+    def test_nobody(self) -> None:
+        """
+        No line, no recipient: that is for the table of states to say.
+        """
+        assert None is plain_recipients([b""])
+
+    def test_long_lines_are_not_kept(self) -> None:
+        """
+        Nobody fills the memory with lines that are remembered.
+        """
+        long = b"RCPT TO:<" + b"a" * 60 + b"@" + b"b" * 60 + b".example>"
+        before = _plain_again.cache_info().currsize
+
+        assert None is plain_recipients([long])
+        assert None is plain_recipients([long, long])
+
+        assert before == _plain_again.cache_info().currsize
