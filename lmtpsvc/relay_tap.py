@@ -170,7 +170,7 @@ def makeService(options: RelayOptions) -> IService:
     # In the reverse order they stop: nothing is passed on when the queue is closed.
     parts = [
         Hangup(options.reactor, plans.reload),
-        TextLog(),
+        TextLog(clock=options.reactor),
         options["json-log"],
         OpenQueue(current.queue),
         current.deliverer,

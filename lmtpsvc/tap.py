@@ -72,7 +72,7 @@ def makeService(options: Options) -> IService:
     factory.tls = plan.tls
     current = CurrentPlan(factory, plan, again)
     # The signal is heeded until all else has stopped.
-    parts = [Hangup(reactor, current.reload), TextLog(), options["json-log"], current]
+    parts = [Hangup(reactor, current.reload), TextLog(clock=reactor), options["json-log"], current]
     if given is None:
         return LMTPService(options["listeners"], factory, parts, plan.summary, spool_threads.stop)
     return Worker(

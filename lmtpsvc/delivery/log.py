@@ -49,9 +49,12 @@ def log_delivery(
     size: int,
     reply: Reply,
     timing: tuple[float, float, float],
+    *,
+    more_follow: bool = False,
 ) -> None:
     """
-    Log what became of one recipient of a message; *timing* is a `Timing`, or as one.
+    Log what became of one recipient of a message; *timing* is a `Timing`, or as one.  If *more_follow*,
+    lines of the same message, this one need not be written before those, but before any reply leaves.
     """
     client, sender, said = envelope.client, str(envelope.sender), reply.wire[:-2].decode("ascii")
     to = str(recipient.address)
@@ -91,6 +94,8 @@ def log_delivery(
         "log_format": DELIVERY,
         "log_time": time(),
     }
+    if more_follow:
+        event["more_follow"] = True
     _log.observer({**more, **event} if more else event)
 
 

@@ -5,14 +5,18 @@ The log of deliveries in twistd's text log: the same lines, in a tenth of the ti
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
     FileLogObserver,
     ILogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     LogPublisher,
     formatTime,
@@ -20,7 +24,16 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from .held_lines import HELD, write_out
 from .log import DELIVERY, NAMESPACE, REFUSAL
+
+_log = Logger(namespace="lmtpsvc.text_log")
+
+#: So many lines wait for others, at most.
+MOST_HELD: Final = 100
+
+# An event that is none: what waits is written.
+_NOTHING: Final[LogEvent] = {}
 
 #: What makes the text of an event, line feed included; None if there is nothing to say.
 Formatter = Callable[[LogEvent], str | None]
@@ -33,11 +46,16 @@ class TextLog(Service):
     While it runs, the text logs that *publisher* has by then, as twistd makes them, take the short
     way to the lines of deliveries.
 
-    Where and how they write stays theirs; every other log stays as it is.
+    Where and how they write stays theirs; every other log stays as it is.  With a *clock*, lines that
+    others follow at once are written together with them, see `held_lines`.
     """
 
-    def __init__(self, publisher: LogPublisher = globalLogPublisher) -> None:
-        self._publisher = publisher
+    def __init__(
+        self,
+        publisher: LogPublisher = globalLogPublisher,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self._publisher, self._clock = publisher, clock
         self._shortened: list[tuple[FileLogObserver, DeliveryText]] = []
 
     def startService(self) -> None:
@@ -47,11 +65,14 @@ class TextLog(Service):
         for observer in observers:
             if type(observer) is FileLogObserver and _is_standard(observer.formatEvent):
                 short = DeliveryText(observer.formatEvent)
+                if self._clock is not None:
+                    short.hold(observer, self._clock)
                 observer.formatEvent = short
                 self._shortened.append((observer, short))
 
     def stopService(self) -> None:
         super().stopService()
+        write_out()
         for observer, short in self._shortened:
             # Somebody may have put something else there since.
             if observer.formatEvent is short:
@@ -78,20 +99,56 @@ class DeliveryText:
     It asks *otherwise* for whatever is not as `lmtpsvc.delivery.log` has made it.
     """
 
-    __slots__ = ("_beginning", "otherwise")
+    __slots__ = ("_beginning", "_clock", "_held", "_observer", "otherwise")
 
     def __init__(self, otherwise: Formatter) -> None:
         self.otherwise = otherwise
+        # Lines that wait to be written by the observer.  Other threads log, too: each is taken out once.
+        self._held: deque[str] = deque()
+        self._observer: ILogObserver | None = None
+        self._clock: IReactorTime | None = None
         # The last second that was asked for, and what a line begins with then.
         self._beginning = (-1, "")
 
+    def hold(self, observer: ILogObserver, clock: IReactorTime) -> None:
+        """
+        Let lines wait for those that follow at once; *observer* is who writes what comes from here.
+        """
+        self._observer, self._clock = observer, clock
+
     def __call__(self, event: LogEvent) -> str | None:
-        try:
-            text = self._text(event)
-        except Exception:
-            # A field is not there, or cannot be shown: another observer may have changed it.
+        if event is _NOTHING:
             text = None
-        return self.otherwise(event) if text is None else text
+        else:
+            try:
+                text = self._text(event)
+            except Exception:
+                # A field is not there, or cannot be shown: another observer may have changed it.
+                text = None
+            if text is None:
+                text = self.otherwise(event)
+            elif "more_follow" in event and self._clock is not None and len(self._held) < MOST_HELD:
+                if not self._held:
+                    HELD.append(self._write_held)
+                    self._clock.callLater(0, write_out)
+                self._held.append(text)
+                return None
+        return self._take_held() + (text or "") if self._held else text
+
+    def _take_held(self) -> str:
+        lines = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._held.popleft())
+        return "".join(lines)
+
+    def _write_held(self) -> None:
+        if self._held and self._observer is not None:
+            try:
+                self._observer(_NOTHING)
+            except Exception:
+                # As it is with a publisher: who has asked for a reply is not to pay for it.
+                _log.failure("the log cannot be written")
 
     def _text(self, event: LogEvent) -> str | None:
         """

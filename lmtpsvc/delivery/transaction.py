@@ -293,6 +293,7 @@ class Transaction:
             self._size,
             reply,
             (lookup_seconds, now - self._received, now - self._begun),
+            more_follow=self._unanswered > 0,
         )
         assert self._answer is not None, "deliver comes first"
         self._answer(position, reply)

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from .. import replies
 from ..delivery.awaiting import as_deferred
 from ..delivery.dispatch import reply_for
+from ..delivery.held_lines import HELD, write_out
 from ..delivery.log import log_refusal
 from ..delivery.transaction import Accepted, Transaction
 from ..envelope import UNKNOWN_HOST, Envelope, Mailbox, Recipient, Sender
@@ -237,6 +238,8 @@ class LMTPProtocol(Protocol):
         session = self._session
         octets = session.data_to_send()
         if octets:
+            if HELD:
+                write_out()
             self.touched = self._agent.clock.seconds()
         if session.closed and not self._closing:
             self._closing = True

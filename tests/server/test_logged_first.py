@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from lmtpsvc.delivery.text_log import TextLog
@@ -34,15 +35,15 @@ class File(io.RawIOBase):
         self._waiting = b""
 
 
-@pytest.fixture
-def file() -> Iterator[File]:
+@pytest.fixture(params=[None, Clock()], ids=["one by one", "together"])
+def file(request: pytest.FixtureRequest) -> Iterator[File]:
     """
     The file of a text log, on the short way.
     """
     file = File()
     observer = textFileLogObserver(cast("Any", file))
     globalLogPublisher.addObserver(observer)
-    service = TextLog()
+    service = TextLog(clock=request.param)
     service.startService()
     yield file
     service.stopService()
