@@ -99,6 +99,8 @@ class Envelopes(IncomingText):
             self._state is not State.SENDER
             or sender is None
             or (sender.parameters and sender.is_binary)
+            # DATA right behind MAIL is for nobody.
+            or not lines
             # What is left over has a CRLF within, and is no RCPT.
             or len(lines) > self._limits.recipients
         ):

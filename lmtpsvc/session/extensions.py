@@ -48,7 +48,8 @@ class Extension:
     #: of itself.
     tells_by_connection: ClassVar[bool] = False
     #: Whether `check_sender` and `check_recipient` look at addresses, too, that are ASCII and come
-    #: without parameters.  If none does, a short way is open to MAIL and RCPT of that kind.
+    #: without parameters.  If none does, a short way is open to MAIL and RCPT of that kind.  A class
+    #: says it of its own checks and those that it inherits, not of those that override them.
     checks_plain: ClassVar[bool] = True
 
     def is_available(self, session: ServerSession) -> bool:
@@ -276,10 +277,16 @@ class Extensions:
 
 
 def _checks_plain(extension: Extension) -> bool:
-    ours, theirs = Extension, type(extension)
-    return extension.checks_plain and not (
-        theirs.check_sender is ours.check_sender and theirs.check_recipient is ours.check_recipient
-    )
+    for each in type(extension).__mro__:
+        said = vars(each)
+        if each is Extension:
+            break
+        # What a class says of its checks need not be true of those that are made from it.
+        if "checks_plain" in said:
+            return bool(said["checks_plain"])
+        if "check_sender" in said or "check_recipient" in said:
+            return True
+    return False
 
 
 def _tells_by_connection(extension: Extension) -> bool:

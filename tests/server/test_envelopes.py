@@ -52,6 +52,7 @@ TALKS: dict[str, Sequence[bytes]] = {
     "a space": [MAIL + b"RCPT TO: <quickbob@example.org> \r\nDATA \r\n", TEXT],
     "an argument": [MAIL + BOB + b"DATA x\r\n", b"DATA\r\n", TEXT],
     "no recipient": [MAIL + b"DATA\r\n", b"RSET\r\n"],
+    "no recipient behind others": [b"RSET\r\n" + MAIL + b"DATA\r\n", b"NOOP\r\n"],
     "an empty line": [MAIL + b"\r\n" + BOB + b"DATA\r\n", TEXT],
     "nothing but a line end": [MAIL, b"\r\nDATA\r\n", b"RSET\r\n"],
     "bare LF": [MAIL + BOB + b"RCPT TO:<x@example.org>\nRCPT TO:<y@z>\r\nDATA\r\n", TEXT],
@@ -94,6 +95,8 @@ class Held:
         self._wire = make_server(LIMITS).connect()
         self.session = self._wire.protocol._session
         self.session._takes_envelopes &= together
+        # LHLO has been said.
+        self.session._may_be_together &= together
         self.asked: list[str] = []
         resolve = world.resolve
 
@@ -227,6 +230,10 @@ class _LooksElsewhere(_Looks):
     checks_plain = False
 
 
+class _LooksAgain(_LooksElsewhere):
+    def check_sender(self, session: ServerSession, sender: Any) -> None: ...
+
+
 class _Takes(Extension):
     keyword = "XTAKES"
 
@@ -245,6 +252,8 @@ class _Waits(Extension):
         (_Plain(), True),
         (_LooksElsewhere(), True),
         (_Looks(), False),
+        # It has not said that of its own look.
+        (_LooksAgain(), False),
         (_Takes(), False),
         (_Waits(), False),
     ],
