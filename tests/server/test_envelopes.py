@@ -149,12 +149,20 @@ class TestTogether:
 
     @pytest.mark.parametrize("packets", TALKS.values(), ids=TALKS)
     def test_no_difference(
-        self, packets: Sequence[bytes], tmp_path: Any, world: Any, logged: Any, server: Any
+        self,
+        packets: Sequence[bytes],
+        tmp_path: Any,
+        world: Any,
+        logged: Any,
+        server: Any,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """
         Replies in each packet, what is looked up and in which order, what is logged and delivered,
         and the state behind it are the same.
         """
+        # Messages have the time in them, in seconds.
+        monkeypatch.setattr("lmtpsvc.delivery.agent.time.time", lambda: 1_000_000_000.0)
         make = type(server)
         worlds = world, type(world)()
         short, long = (
