@@ -110,7 +110,8 @@ def plain_sender(line: bytes) -> Sender | None:
     """
     The sender of *line* without its CRLF, if that is a MAIL as most are: see `plain_recipients`.
     """
-    return _plain_sender_again(line) if len(line) <= _SHORT else None
+    # One with a SIZE comes once, and is not to push out those that come again.
+    return _plain_sender_again(line) if len(line) <= _SHORT and line.endswith(b">") else None
 
 
 @lru_cache(maxsize=1024)
