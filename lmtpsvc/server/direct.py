@@ -203,6 +203,19 @@ class DirectReactor:
         encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self.listenTCP(port, encrypted, backlog, interface)
 
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> IListeningPort:
+        """
+        On a TCP socket of somebody else's: systemd's.
+        """
+        # What the reactor calls; there is no other way to a port of one's own.
+        listening = DirectPort._fromListeningDescriptor(
+            self._poller, fileDescriptor, addressFamily, factory
+        )
+        listening.startListening()
+        return cast("IListeningPort", listening)
+
 
 def accepting(listening: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
     """

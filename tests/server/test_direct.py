@@ -172,6 +172,22 @@ class TestPort:
         assert not world.path.exists()
         assert [] == protocol.lost
 
+    def test_adopted(self, world: World) -> None:
+        """
+        A socket that somebody else has bound is listened on, and left to him.
+        """
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            listening.setblocking(False)
+            world.port = world.reactor.adoptStreamPort(listening.fileno(), socket.AF_INET, world)
+            protocol, client = world.accepted()
+            assert protocol.connection.getTcpNoDelay()
+
+            world.port.stopListening()
+            world.clock.advance(0)
+            socket.create_connection(client.getpeername()).close()
+
     @pytest.mark.parametrize("number", [1, 2, 7, 40])
     def test_many(self, world: World, number: int) -> None:
         """
