@@ -37,6 +37,9 @@ _log = Logger()
 #: A wait that takes longer than so many seconds must not keep the others waiting.
 PATIENCE: Final = 0.1
 
+#: Names that are shown when a wait has ended, at most, while everybody else waits; a message more.
+MOST_NAMES: Final = 1024
+
 
 class CommonSync:
     """
@@ -65,6 +68,8 @@ class CommonSync:
         # In tmp, and in new; neither is safe yet, and no wait has begun for either.
         self._written: list[Posting] = []
         self._shown: list[Shown] = []
+        # Of those written, safe or not.
+        self._names = 0
         # Waits; and how many of them have used up our patience.
         self._running = 0
         self._written_off = 0
@@ -89,9 +94,10 @@ class CommonSync:
             # Alone: the thread that waits does everything.
             self._run(partial(self._work, partial(self._store, posting)))
             return True
-        if not self._is_watched(posting) or not self._put(posting):
+        if self._names >= MOST_NAMES or not self._is_watched(posting) or not self._put(posting):
             return False
         self._written.append(posting)
+        self._names += _names(posting)
         self._start()
         return True
 
@@ -156,7 +162,7 @@ class CommonSync:
         shown, self._shown = self._shown, []
         file_system = self._file_system
         # So many files and directories will have been waited for in the end.
-        count = len(shown) + sum([1 + len(posting.targets) for posting in written])
+        count = len(shown) + sum(map(_names, written))
         if file_system is not None and self._syncing.whole_pays(count):
             self._waited_for.add(file_system)
             self._run(partial(self._sync, file_system, written, shown))
@@ -167,6 +173,7 @@ class CommonSync:
         """
         Have each synced by itself.
         """
+        self._names -= sum(map(_names, written))
         self._run(partial(self._work, partial(self._sync_each, written, shown)))
 
     def _run(self, job: Callable[[], object]) -> None:
@@ -293,6 +300,7 @@ class CommonSync:
         """
         Link the file, which is safe, into ``new`` of all, then move it into that of the source.
         """
+        self._names -= _names(posting)
         before = self._haste.now()
         left: list[Target] = []
         for target in posting.targets:
@@ -316,3 +324,10 @@ class CommonSync:
         self._haste.took(self._haste.now() - before)
         if left:
             self._patiently(evolve(posting, targets=left))
+
+
+def _names(posting: Posting) -> int:
+    """
+    How many the message is to have, once it is written.
+    """
+    return 1 + len(posting.targets)

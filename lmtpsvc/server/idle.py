@@ -7,6 +7,9 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+_log = Logger(namespace="lmtpsvc.server")
 
 #: All connections are looked at together, at most so many times within the time in question: that
 #: late one may be noticed.
@@ -67,7 +70,10 @@ class IdleWatch:
             # One may have been let go because of another.
             if each in self._watched:
                 each.touched = now
-                each.idle_too_long()
+                try:
+                    each.idle_too_long()
+                except Exception:
+                    _log.failure("a silent connection could not be told so")
         if self._watched and self._call is None:
             first = min(each.touched for each in self._watched) + self.seconds
             wait = max(first - now, self.seconds / LOOKS)

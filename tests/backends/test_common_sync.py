@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from lmtpsvc.backends import file_systems
+from lmtpsvc.backends import common_sync, file_systems
 from lmtpsvc.backends.common_sync import PATIENCE
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.syncing import Syncing
@@ -470,6 +470,42 @@ def test_lost_before_anybody_listened(
 
     assert [("answer", "2"), ("answer", "3")] == [call for call in calls if "answer" in call]
     assert any(call == "fsync" and "bob/tmp/" in path for call, path in calls)
+
+
+def test_very_many_names(
+    deliver: Deliver,
+    held_pool: Any,
+    calls: Calls,
+    success_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Once very many names are to be shown at the same time, threads show the others: those who talk to
+    the service do not wait for so many.
+    """
+    monkeypatch.setattr(common_sync, "MOST_NAMES", 3)
+    for _ in range(2):
+        calls.clear()
+        results = [*deliver(ONE, [ANN, BOB]), *deliver(TWO, [CY, DEE]), *deliver(THREE, [ANN])]
+        assert ["write"] * 2 == steps(calls)
+        held_pool.work()
+        assert ["write"] * 3 == [call for call in steps(calls) if call == "write"]
+        for result in results:
+            success_of(result)
+
+    # Nor does it count what was handed over to threads.
+    calls.clear()
+    deliver(ONE, [ANN, BOB, CY])
+    with monkeypatch.context() as patch:
+        patch.setattr(Syncing, "whole_pays", lambda *_: False)
+        held_pool.work()
+    deliver(TWO, [ANN])
+    held_pool.work()
+    assert ["write"] * 2 == [call for call in steps(calls) if call == "write"]
+    calls.clear()
+    deliver(TWO, [ANN])
+    assert ["write"] == steps(calls)
+    held_pool.work()
 
 
 def test_no_timer_when_idle(deliver: Deliver, held_pool: Any, clock: Clock) -> None:

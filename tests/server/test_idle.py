@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from lmtpsvc.server.idle import LOOKS, IdleWatch
 
@@ -21,6 +22,7 @@ class Connection:
         self._house = house
         self.noticed: list[float] = []
         self.takes_along: list[Connection] = []
+        self.is_broken = False
         house.watch.watch(self)
 
     def touch(self) -> None:
@@ -33,6 +35,8 @@ class Connection:
         self.noticed.append(self._house.clock.seconds())
         for each in self.takes_along:
             each.go()
+        if self.is_broken:
+            raise RuntimeError("broken")
 
 
 class House:
@@ -62,6 +66,19 @@ def test_silence(house: House) -> None:
     house.clock.pump([1] * 35)
 
     assert [10, 20, 30] == connection.noticed
+
+
+def test_one_fails(house: House) -> None:
+    """
+    A connection that fails when it is told harms nobody else, then or later.
+    """
+    connections = [Connection(house) for _ in range(3)]
+    connections[1].is_broken = True
+    with capturedLogs() as logs:
+        house.clock.pump([1] * 25)
+
+    assert [[10, 20]] * 3 == [each.noticed for each in connections]
+    assert [RuntimeError] * 2 == [each["log_failure"].type for each in logs]
 
 
 def test_touched(house: House) -> None:
