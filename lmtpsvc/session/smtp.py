@@ -41,9 +41,7 @@ class SMTPSession(ServerSession):
 
     @classmethod
     def _own_actions(cls) -> Mapping[bytes, VerbAction]:
-        actions = dict(super()._own_actions())
-        actions.update({b"EHLO": _ehlo, b"HELO": _helo, b"LHLO": _wrong_hello, b"HELP": _help})
-        return actions
+        return _ACTIONS
 
     @property
     def extension_verbs(self) -> Mapping[bytes, str]:
@@ -128,3 +126,13 @@ def _help(session: ServerSession, argument: bytes) -> None:
 
 def _wrong_hello(_session: ServerSession, _argument: bytes) -> None:
     raise CommandError(replies.SAY_EHLO)
+
+
+# One for all sessions: who compares it knows it by what it is, not by what is in it.
+_ACTIONS: Final[Mapping[bytes, VerbAction]] = {
+    **ServerSession._own_actions(),
+    b"EHLO": _ehlo,
+    b"HELO": _helo,
+    b"LHLO": _wrong_hello,
+    b"HELP": _help,
+}
