@@ -90,7 +90,8 @@ class Shortcut:
         The one device that all targets of *posting* are on; None if it is not to be written at once.
         """
         targets, message = posting.targets, posting.message
-        if len(targets) > MOST_TARGETS or message.path is not None:
+        # What is in a file may have to be read as a whole, only to know how large it is.
+        if len(targets) > MOST_TARGETS or not getattr(message, "is_in_memory", False):
             return None
         if self._settings.sharing is not None and message.is_for_all:
             return None

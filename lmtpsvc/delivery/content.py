@@ -26,6 +26,12 @@ class Content(Protocol):
     """
 
     @property
+    def is_in_memory(self) -> bool:
+        """
+        No file is read for any of it.
+        """
+
+    @property
     def digest(self) -> str: ...
 
     @property
@@ -46,6 +52,7 @@ class MemoryContent:
 
     __slots__ = ("_chunks", "_forms", "_head")
 
+    is_in_memory = True
     path = None
 
     def __init__(self, head: bytes, chunks: Sequence[bytes]) -> None:
@@ -96,6 +103,8 @@ class FileContent:
     have become another file by then.
     """
 
+    is_in_memory = False
+
     def __init__(
         self,
         fd: int,
@@ -145,6 +154,10 @@ class PrefixedContent:
 
     def __init__(self, prefix: bytes, content: Content) -> None:
         self._prefix, self._content = prefix, content
+
+    @property
+    def is_in_memory(self) -> bool:
+        return self._content.is_in_memory
 
     @property
     def digest(self) -> str:

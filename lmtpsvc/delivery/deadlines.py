@@ -15,8 +15,9 @@ from twisted.logger import Logger
 
 _log = Logger()
 
-#: Seconds that are no difference: sums of times are not exact.
-_SAME: Final = 0.001
+#: Seconds that are no difference: sums of times are not exact.  But nobody is called before the time:
+#: what has not expired yet would be told to come again (RFC 2852).
+_SAME: Final = 1e-6
 
 
 class Deadlines:

@@ -47,6 +47,13 @@ class Message:
     def path(self) -> str | None:
         return self.content.path
 
+    @property
+    def is_in_memory(self) -> bool:
+        """
+        No file is read for any of it: whoever must not wait may look at it.
+        """
+        return self.content.is_in_memory
+
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
         return self.content.open(line_ending)
 

@@ -51,6 +51,13 @@ class MemoryMessage:
     begun: float = 0.0
 
     @property
+    def is_in_memory(self) -> bool:
+        """
+        Whether nothing of it is in a file.
+        """
+        return self.path is None
+
+    @property
     def digest(self) -> str:
         return hashlib.sha256(self.text).hexdigest()
 

@@ -15,8 +15,12 @@ from lmtpsvc.backends.haste import BUSY, MODEST, WARM, Haste
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.shortcut import MOST_TARGETS
 from lmtpsvc.backends.syncing import Syncing
+from lmtpsvc.delivery.content import FileContent, MemoryContent, PrefixedContent
+from lmtpsvc.delivery.message import Message
+from lmtpsvc.delivery.routes import _WithoutFile
+from lmtpsvc.delivery.spool import SpoolFile
 from lmtpsvc.envelope import Mailbox
-from lmtpsvc.testing import MemoryMessage
+from lmtpsvc.testing import MemoryMessage, envelope
 
 ANN = Mailbox("ann", "example.org")
 ONE = MemoryMessage(b"1\r\n")
@@ -61,6 +65,38 @@ def test_size(backend: MaildirBackend, is_short: Any) -> None:
     """
     assert is_short(backend, MemoryMessage(b"x" * (MODEST - 2) + b"\r\n"))
     assert not is_short(backend, MemoryMessage(b"x" * MODEST + b"\r\n"))
+
+
+def test_in_a_file(
+    backend: MaildirBackend,
+    held_pool: Any,
+    success_of: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What is in a file is not even asked for its size, which may take reading all of it: neither if
+    the file cannot be linked, nor if there is a header on top.
+    """
+    spool = SpoolFile(str(tmp_path), "\r\n")
+    spool.begin(b"X: y\r\n")
+    spool.append([b"1\r\n"])
+    content = spool.end()
+    message = Message("1", envelope("ann@example.org"), 240.0, content)
+
+    def read(*_: object) -> None:
+        raise AssertionError("it is read")
+
+    for each in (message, message.headed(b"Z: z\r\n"), _WithoutFile(message)):
+        with monkeypatch.context() as patch:
+            patch.setattr(FileContent, "sizes", read)
+            patch.setattr(FileContent, "open", read)
+            [result] = backend.deliver(each, [ANN])
+        held_pool.work()
+        success_of(result)
+    # In memory, a header on top makes no difference.
+    assert MemoryContent(b"", [b"1\r\n"]).is_in_memory
+    assert PrefixedContent(b"Z: z\r\n", MemoryContent(b"", [b"1\r\n"])).is_in_memory
 
 
 def test_new_mailbox(backend: MaildirBackend, is_short: Any) -> None:

@@ -60,6 +60,18 @@ class TestDeadlines:
 
         assert [("soon", 10), ("then", 20), ("late", 30)] == watched.heard
 
+    def test_not_before(self, watched: Watched) -> None:
+        """
+        One that is due a moment later is called a moment later.
+        """
+        watched.set("now", 10)
+        watched.set("next", 10.0005)
+
+        watched.clock.advance(10)
+        assert [("now", 10)] == watched.heard
+        watched.clock.advance(0.0005)
+        assert ["now", "next"] == [name for name, _ in watched.heard]
+
     def test_dropped(self, watched: Watched) -> None:
         """
         What ends in time is not called; and when nothing is waited for, nothing is left.
