@@ -194,6 +194,23 @@ class TestMistakes:
         assert "port 25 (RFC 2033); take 24, or a UNIX socket" in said
 
     @pytest.mark.parametrize(
+        "listen",
+        [
+            "systemd:domain=UNIX:name=lmtp",
+            "systemd:name=lmtp:domain=UNIX",
+            "systemd:UNIX:name=lmtp",
+            "systemd:UNIX:0",
+        ],
+    )
+    def test_unix_socket_of_systemd(self, listen: str, mistake: Callable[..., str]) -> None:
+        """
+        A UNIX socket of systemd's is not taken, however that is written: Twisted opens it to everybody.
+        """
+        said = mistake("--listen", listen, "--users", "any")
+
+        assert "would be opened to everybody" in said
+
+    @pytest.mark.parametrize(
         "listen", ["tcp:8024", "tcp:8024:interface=192.0.2.1", "ssl:8024", r"tcp6:1:interface=\:\:"]
     )
     def test_users(self, listen: str, mistake: Callable[..., str]) -> None:

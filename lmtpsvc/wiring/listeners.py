@@ -17,6 +17,9 @@ from ..values import split_terms
 
 _loopback = re.compile(r"unix:|tcp6?:.*interface=(127\.|localhost\b|\\?:\\?:1\b)").match
 
+#: Whether an endpoint is a UNIX socket that systemd has made: ``systemd:domain=UNIX:name=lmtp``.
+is_unix_socket_of_systemd = re.compile(r"systemd:(.*:)?(domain=)?UNIX(:|$)").match
+
 
 def listener(words: str, reactor: Any, *, for_smtp: bool = False) -> Listener:
     """
@@ -39,7 +42,7 @@ def listener(words: str, reactor: Any, *, for_smtp: bool = False) -> Listener:
         raise ValueError(
             f"{words}: LMTP must not be on port 25 (RFC 2033); take 24, or a UNIX socket"
         )
-    if endpoint.startswith("systemd:") and "domain=UNIX" in endpoint:
+    if is_unix_socket_of_systemd(endpoint):
         # Twisted takes such a socket for one of its own: it makes it writable for everybody, and
         # removes it at the end.
         raise ValueError(

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from ..server.listening import SMTP_PORT
 from ..values import split_terms
-from .listeners import listener
+from .listeners import is_unix_socket_of_systemd, listener
 
 #: What fits into sockaddr_un of Linux, with the NUL behind it.
 MAX_SOCKET_PATH = 107
@@ -29,7 +29,7 @@ def look_at_listener(words: str, reactor: Any, *, probe: bool = True) -> None:
         ValueError: It is not; the text is one line.
     """
     said = split_terms(words)[1]
-    if said.startswith("systemd:") and "domain=UNIX" not in said:
+    if said.startswith("systemd:") and not is_unix_socket_of_systemd(said):
         # Nothing of it is there, unless systemd has started us.
         return
     endpoint = listener(words, _ProbingReactor(reactor)).endpoint
