@@ -472,6 +472,57 @@ def test_lost_before_anybody_listened(
     assert any(call == "fsync" and "bob/tmp/" in path for call, path in calls)
 
 
+def test_as_its_owner(
+    deliver: Deliver,
+    held_pool: Any,
+    calls: Calls,
+    root: Path,
+    success_of: Any,
+    failure_of: Any,
+    as_root: None,
+    tmp_path: Path,
+) -> None:
+    """
+    A mailbox with an owner is written to as that user, and with no other rights; the thread that does
+    so is itself again after each step, also after one that was forbidden.
+    """
+    tmp_path.chmod(0o711)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    eve = Mailbox("eve", "example.net", uid=4711, gid=4712)
+    for _ in range(2):
+        deliver(ONE, [eve])
+        held_pool.work()
+    maildir = root / "example.net/eve"
+    mine = tmp_path / "mine"
+
+    def whose(path: Path) -> tuple[int, int]:
+        found = path.stat()
+        return found.st_uid, found.st_gid
+
+    for step in ("all", "new", "tmp"):
+        if step != "all":
+            (maildir / step).chmod(0)
+        calls.clear()
+        (result,) = deliver(TWO, [eve])
+        if step != "tmp":
+            assert ["write"] == steps(calls)
+        mine.touch()
+        assert (os.geteuid(), os.getegid()) == whose(mine)
+        mine.unlink()
+        held_pool.work()
+        if step == "all":
+            success_of(result)
+        else:
+            failure_of(result, DeliveryError)
+        mine.touch()
+        assert (os.geteuid(), os.getegid()) == whose(mine)
+        mine.unlink()
+
+    (maildir / "new").chmod(0o700)
+    assert [(4711, 4712)] * 3 == [whose(path) for path in (maildir / "new").iterdir()]
+
+
 def test_very_many_names(
     deliver: Deliver,
     held_pool: Any,
