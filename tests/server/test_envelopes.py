@@ -4,8 +4,10 @@ RCPTs and DATA that come in one packet are taken together: nobody may notice.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -147,33 +149,63 @@ class TestTogether:
     The short way is the long one, but shorter.
     """
 
-    @pytest.mark.parametrize("packets", TALKS.values(), ids=TALKS)
-    def test_no_difference(
+    @pytest.fixture
+    def ways(
         self,
-        packets: Sequence[bytes],
         tmp_path: Any,
         world: Any,
         logged: Any,
         server: Any,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    ) -> Callable[[Sequence[bytes]], list[object]]:
         """
-        Replies in each packet, what is looked up and in which order, what is logged and delivered,
-        and the state behind it are the same.
+        ``ways(packets)``: what a talk comes to in both ways.
         """
         # Messages have the time in them, in seconds.
         monkeypatch.setattr("lmtpsvc.delivery.agent.time.time", lambda: 1_000_000_000.0)
         make = type(server)
         worlds = world, type(world)()
-        short, long = (
-            Held(
-                lambda limits, its=its: make(tmp_path / "spool", its, limits),
-                its,
-                logged,
-                together=its is world,
-            ).says(packets)
-            for its in worlds
-        )
+
+        def ways(packets: Sequence[bytes]) -> list[object]:
+            return [
+                Held(
+                    lambda limits, its=its: make(tmp_path / "spool", its, limits),
+                    its,
+                    logged,
+                    together=its is world,
+                ).says(packets)
+                for its in worlds
+            ]
+
+        return ways
+
+    @pytest.mark.parametrize("packets", TALKS.values(), ids=TALKS)
+    def test_no_difference(
+        self, packets: Sequence[bytes], ways: Callable[[Sequence[bytes]], list[object]]
+    ) -> None:
+        """
+        Replies in each packet, what is looked up and in which order, what is logged and delivered,
+        and the state behind it are the same.
+        """
+        short, long = ways(packets)
+
+        assert short == long
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_no_difference_by_chance(
+        self, seed: int, ways: Callable[[Sequence[bytes]], list[object]]
+    ) -> None:
+        """
+        So they are whatever comes behind whatever, and wherever it is cut.
+        """
+        dice = random.Random(seed)
+        lines = b"".join(b"".join(talk) for talk in dice.choices([*TALKS.values()], k=3))
+        cuts = sorted(dice.choices(range(len(lines)), k=dice.randrange(4)))
+        if dice.random() < 0.8:
+            # As clients do.
+            cuts = [lines.rfind(b"\n", 0, cut) + 1 for cut in cuts]
+        packets = [lines[i:j] for i, j in pairwise([0, *cuts, len(lines)]) if i < j]
+        short, long = ways(packets)
 
         assert short == long
 
