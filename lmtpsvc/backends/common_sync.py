@@ -158,6 +158,9 @@ class CommonSync:
 
     def _wait(self) -> None:
         self._soon = None
+        if not self._written and not self._shown:
+            # A wait that had been given up has failed meanwhile, and they are asked for one by one.
+            return
         written, self._written = self._written, []
         shown, self._shown = self._shown, []
         file_system = self._file_system

@@ -559,6 +559,34 @@ def test_very_many_names(
     held_pool.work()
 
 
+def test_failure_that_comes_late(
+    deliver: Deliver,
+    held_pool: Any,
+    clock: Clock,
+    break_call: Break,
+    success_of: Any,
+) -> None:
+    """
+    A wait that nobody waits for any more fails just before the next begins: what that was to be for
+    is asked for one by one, and there is no wait for nothing.
+    """
+    (first,) = deliver(ONE, [ANN])
+    assert 1 == len(held_pool.jobs)
+    (second,) = deliver(TWO, [BOB])
+    clock.advance(1.1 * PATIENCE)
+    hanging, other = held_pool.jobs
+    held_pool.jobs.clear()
+    other()
+    (third,) = deliver(THREE, [CY])
+    break_call("syncfs", "", errno.EIO)
+    hanging()
+    assert 1 == len(held_pool.jobs)
+    held_pool.work()
+
+    for result in (first, second, third):
+        success_of(result)
+
+
 def test_no_timer_when_idle(deliver: Deliver, held_pool: Any, clock: Clock) -> None:
     """
     Where nobody waits, no clock ticks.
