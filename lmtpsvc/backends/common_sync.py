@@ -24,6 +24,7 @@ from twisted.logger import Logger
 
 from .batch import Batch
 from .file_systems import FileSystem
+from .group_commit import PATIENCE
 from .haste import Haste
 from .identity import as_user
 from .places import Places
@@ -33,9 +34,6 @@ from .syncing import Syncing
 from .target import Answer, Target, fire
 
 _log = Logger()
-
-#: A wait that takes longer than so many seconds must not keep the others waiting.
-PATIENCE: Final = 0.1
 
 #: Names that are shown when a wait has ended, at most, while everybody else waits; a message more.
 MOST_NAMES: Final = 1024
@@ -92,7 +90,7 @@ class CommonSync:
     def _begin(self, posting: Posting) -> bool:
         if self._is_idle and not self._syncing.whole_pays(len(posting.targets)):
             # Alone: the thread that waits does everything.
-            self._run(partial(self._work, partial(self._store, posting)))
+            self._have_done(lambda batch: batch.store([posting]))
             return True
         if self._names >= MOST_NAMES or not self._is_watched(posting) or not self._put(posting):
             return False
@@ -113,7 +111,7 @@ class CommonSync:
             # Batch finds out what it is, and tells.
             return False
         finally:
-            self._haste.took(self._haste.now() - before)
+            self._haste.took_since(before)
         if posting.device != self.device:
             # Somebody has put the mailbox elsewhere since it was last looked at.
             posting.withdraw()
@@ -161,8 +159,7 @@ class CommonSync:
         if not self._written and not self._shown:
             # A wait that had been given up has failed meanwhile, and they are asked for one by one.
             return
-        written, self._written = self._written, []
-        shown, self._shown = self._shown, []
+        written, shown = self._taken()
         file_system = self._file_system
         # So many files and directories will have been waited for in the end.
         count = len(shown) + sum(map(_names, written))
@@ -172,12 +169,26 @@ class CommonSync:
         else:
             self._carry_on(written, shown)
 
+    def _taken(self) -> tuple[list[Posting], list[Shown]]:
+        """
+        All for which no wait has begun, which is none of them any more.
+        """
+        taken = self._written, self._shown
+        self._written, self._shown = [], []
+        return taken
+
     def _carry_on(self, written: list[Posting], shown: list[Shown]) -> None:
         """
         Have each synced by itself.
         """
         self._names -= sum(map(_names, written))
-        self._run(partial(self._work, partial(self._sync_each, written, shown)))
+        self._have_done(lambda batch: batch.carry_on(written, shown))
+
+    def _have_done(self, work: Callable[[Batch], list[Answer]]) -> None:
+        """
+        Have a thread do *work*: all that is left to do.
+        """
+        self._run(partial(self._work, work))
 
     def _run(self, job: Callable[[], object]) -> None:
         self._running += 1
@@ -189,9 +200,7 @@ class CommonSync:
         # What it hears of now, the one that hangs will be told; and who begins to listen now may have
         # missed what was lost of these.
         self._let_go()
-        written, self._written = self._written, []
-        shown, self._shown = self._shown, []
-        self._carry_on(written, shown)
+        self._carry_on(*self._taken())
 
     def _ended(self) -> None:
         self._running -= 1
@@ -245,17 +254,14 @@ class CommonSync:
                 error=error,
             )
             # What has been written meanwhile may be lost as well, and the next sync would not tell.
-            written += self._written
-            shown += self._shown
-            self._written, self._shown = [], []
-            self._carry_on(written, shown)
+            more_written, more_shown = self._taken()
+            self._carry_on(written + more_written, shown + more_shown)
             written, shown = [], []
         answers, unsure = self._answers(shown)
         for posting in written:
             self._show(posting)
         if unsure:
             self._carry_on([], unsure)
-        # The disk has work again before anybody is told.
         self._start()
         fire(answers)
         self._rest()
@@ -275,19 +281,13 @@ class CommonSync:
                 self._pool.run(partial(self._places.tidy, target.place))
         return answers, unsure
 
-    def _store(self, posting: Posting) -> list[Answer]:
-        return self._batch().store([posting])
-
-    def _sync_each(self, written: list[Posting], shown: list[Shown]) -> list[Answer]:
-        return self._batch().carry_on(written, shown)
-
-    def _work(self, work: Callable[[], list[Answer]]) -> None:
+    def _work(self, work: Callable[[Batch], list[Answer]]) -> None:
         """
-        In a worker thread: do all that is left to do.
+        In a worker thread.
         """
         answers: list[Answer] = []
         try:
-            answers = work()
+            answers = work(self._batch())
         finally:
             self._pool.post(self._worked, answers)
 
@@ -324,7 +324,7 @@ class CommonSync:
                 self._shown.append((posting, source))
         else:
             posting.withdraw()
-        self._haste.took(self._haste.now() - before)
+        self._haste.took_since(before)
         if left:
             self._patiently(evolve(posting, targets=left))
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final
 
 from .calls import PATIENT, Calls
@@ -89,26 +90,15 @@ def create(path: str, source: BinaryIO, mode: int, *, durably: bool, calls: Call
     Raises:
         OSError: It did not work; there is no such file then.
     """
-    descriptor = calls.open(path, _NEW, mode)
-    try:
-        try:
-            if mode & 0o077:
-                # As in make_directory.
-                os.fchmod(descriptor, mode)
-            while chunk := source.read(CHUNK):
+    with _new_file(path, mode, calls) as descriptor:
+        while chunk := source.read(CHUNK):
+            written = calls.write(descriptor, chunk)
+            while written < len(chunk):
+                chunk = chunk[written:]
                 written = calls.write(descriptor, chunk)
-                while written < len(chunk):
-                    chunk = chunk[written:]
-                    written = calls.write(descriptor, chunk)
-            if durably:
-                os.fsync(descriptor)
-            return calls.device(descriptor)
-        finally:
-            # NFS tells of a full quota here, so it must be before success.
-            calls.close(descriptor)
-    except BaseException:
-        remove(path)
-        raise
+        if durably:
+            os.fsync(descriptor)
+        return calls.device(descriptor)
 
 
 def create_at_once(path: str, octets: bytes, mode: int) -> int:
@@ -118,17 +108,27 @@ def create_at_once(path: str, octets: bytes, mode: int) -> int:
     Raises:
         OSError: It did not work; there is no such file then.
     """
-    descriptor = os.open(path, _NEW, mode)
+    with _new_file(path, mode, PATIENT) as descriptor:
+        if os.write(descriptor, octets) != len(octets):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return os.fstat(descriptor).st_dev
+
+
+@contextmanager
+def _new_file(path: str, mode: int, calls: Calls) -> Iterator[int]:
+    """
+    The new file *path*, open for writing; if anything goes wrong within, there is none.
+    """
+    descriptor = calls.open(path, _NEW, mode)
     try:
         try:
             if mode & 0o077:
                 # As in make_directory.
                 os.fchmod(descriptor, mode)
-            if os.write(descriptor, octets) != len(octets):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            return os.fstat(descriptor).st_dev
+            yield descriptor
         finally:
-            os.close(descriptor)
+            # NFS tells of a full quota here, so it must be before success.
+            calls.close(descriptor)
     except BaseException:
         remove(path)
         raise

@@ -64,14 +64,9 @@ class Haste:
         """
         if known is None or self._hasty is None:
             return PATIENT
-        now = self._seconds()
-        was_used, known.used = known.used, now
-        if now - was_used > WARM or now < self._until or octets > SMALL:
-            return PATIENT
-        if self._syncing.takes_longer_than(BUSY):
-            return PATIENT
-        seen = self._seen.get(known.device)
-        return self._hasty if seen is not None and seen[1] else PATIENT
+        is_at_hand = self.device_at_hand([known]) is not None
+        may_hurry = is_at_hand and octets <= SMALL and self.is_at_ease(octets)
+        return self._hasty if may_hurry else PATIENT
 
     def is_at_ease(self, octets: int) -> bool:
         """
@@ -100,15 +95,16 @@ class Haste:
 
     def now(self) -> float:
         """
-        The time in seconds, for `took`.
+        The time in seconds, for `took_since`.
         """
         return self._seconds()
 
-    def took(self, seconds: float) -> None:
+    def took_since(self, before: float) -> None:
         """
-        Note that calls took so many *seconds* which could be expected not to take any.
+        Note that calls which could be expected to be quick have been made since *before*, in seconds
+        of `now`.
         """
-        if seconds > SLOW:
+        if self.now() - before > SLOW:
             self._blocked()
 
     def wants_to_see(self, known: Known) -> bool:

@@ -110,11 +110,8 @@ class Posting:
             OSError: It did not work; there is no such file then.
         """
         place, settings = target.place, self.settings
-        line_ending = settings.line_ending
-        self.source = target
-        self.name = self.names.make(self.message.sizes(line_ending))
-        self.tmp = path = f"{place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
-        with self.message.open(line_ending) as source:
+        path = self._begin(target)
+        with self.message.open(settings.line_ending) as source:
             octets = source.read()
         with as_user(place.uid, place.gid):
             self.device = create_at_once(path, octets, settings.file_mode)
@@ -127,10 +124,7 @@ class Posting:
             OSError: It did not work; there is no such file then.
         """
         place, message, settings = target.place, self.message, self.settings
-        self.source = target
-        if not self.name:
-            self.name = self.names.make(message.sizes(settings.line_ending))
-        self.tmp = path = f"{place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
+        path = self._begin(target)
         self.is_taken = False
         if message.path is not None and self._take(message.path, place, path, durably):
             self.is_taken = True
@@ -138,6 +132,16 @@ class Posting:
         # Opened by the service: what is spooled is not for the user to read.
         with message.open(settings.line_ending) as source, as_user(place.uid, place.gid):
             self.device = create(path, source, settings.file_mode, durably=durably, calls=calls)
+
+    def _begin(self, target: Target) -> str:
+        """
+        *target* is the source from now on; returns where in its ``tmp`` the message is to be.
+        """
+        self.source = target
+        if not self.name:
+            self.name = self.names.make(self.message.sizes(self.settings.line_ending))
+        self.tmp = f"{target.place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
+        return self.tmp
 
     def _take(self, spooled: str, place: Place, path: str, durably: bool) -> bool:
         """

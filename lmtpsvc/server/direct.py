@@ -19,10 +19,10 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from .poller import Poller
+from .stand_in import StandInReactor
 
 #: At most so many connections at a time: those that there are have to be served, too.
 AT_ONCE: Final = 100
@@ -161,17 +161,15 @@ class DirectUNIXPort(_Accepting, unix.Port):
     """
 
 
-class DirectReactor:
+class DirectReactor(StandInReactor):
     """
     Stands in for *reactor* where an endpoint is made: what it listens with, and all connections
     there, go straight to the kernel.
     """
 
     def __init__(self, reactor: Any) -> None:
-        self._reactor, self._poller = reactor, Poller(reactor)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+        super().__init__(reactor)
+        self._poller = Poller(reactor)
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
@@ -191,17 +189,6 @@ class DirectReactor:
         listening = DirectUNIXPort(address, factory, backlog, mode, self._poller, wantPID)
         listening.startListening()
         return cast("IListeningPort", listening)
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
-        encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self.listenTCP(port, encrypted, backlog, interface)
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .counts import Counts
 from .poller import Poller
 from .shared_port import SharedPort
+from .stand_in import StandInReactor
 
 VARIABLE: Final = "LMTPSVC_WORKER"
 
@@ -61,19 +61,17 @@ class Inheritance:
         return {VARIABLE: " ".join(map(str, numbers))}
 
 
-class InheritedSocketReactor:
+class InheritedSocketReactor(StandInReactor):
     """
     Stands in for *reactor* where an endpoint is made, so that it listens on a socket that is open
     already, whatever kind of endpoint it is and whatever it is wrapped in.
     """
 
     def __init__(self, reactor: Any, descriptor: int, counts: Counts, number: int) -> None:
-        self._reactor, self._descriptor = reactor, descriptor
+        super().__init__(reactor)
+        self._descriptor = descriptor
         self._poller = Poller(reactor)
         self._counts, self._number = counts, number
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
@@ -89,16 +87,6 @@ class InheritedSocketReactor:
         wantPID: bool = False,
     ) -> IListeningPort:
         return self._share(factory)
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
-        return self._share(TLSMemoryBIOFactory(contextFactory, False, factory))
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory

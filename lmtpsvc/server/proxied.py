@@ -22,34 +22,25 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from ..wire.proxy_header import BadProxyHeader, ProxyHeaderReader
 from .protocol import LMTPProtocol
+from .stand_in import StandInReactor
 
 #: How long a proxy may take to say its header: it has it when it connects.
 HEADER_SECONDS: Final = 30.0
 
 
-class ProxiedReactor:
+class ProxiedReactor(StandInReactor):
     """
     Stands in for *reactor* where an endpoint is made: what connects there, says the header first.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        listening: IListeningPort = self._reactor.listenTCP(
-            port, HeaderFirstFactory(factory), backlog, interface
-        )
-        return listening
+        return super().listenTCP(port, HeaderFirstFactory(factory), backlog, interface)
 
     def listenUNIX(
         self,
@@ -63,17 +54,6 @@ class ProxiedReactor:
             address, HeaderFirstFactory(factory), backlog, mode, wantPID
         )
         return listening
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
-        encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self.listenTCP(port, encrypted, backlog, interface)
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory

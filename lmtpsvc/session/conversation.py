@@ -4,6 +4,7 @@ Conversation: what is remembered of a conversation with a client, and how it end
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from ..wire.text import TextDecoder
 from .connection import LOCAL, Connection
 from .events import Asked, Event, RecipientOffered, TextAbandoned, TLSBegins
 from .extensions import Extensions, VerbAction
-from .reply_queue import MUCH, ReplyQueue
+from .reply_queue import ReplyQueue
 from .requirements import under_terms
 from .states import State
 
@@ -26,7 +27,7 @@ from .states import State
 MAX_OUTSTANDING = 1000
 
 
-class Conversation:
+class Conversation(ABC):
     """
     The ground on which `lmtpsvc.session.server.ServerSession` stands.
     """
@@ -140,11 +141,11 @@ class Conversation:
         return replies.greeting(hostname)
 
     @classmethod
+    @abstractmethod
     def _own_actions(cls) -> Mapping[bytes, VerbAction]:
         """
         What carries out each verb that no extension has.
         """
-        raise NotImplementedError
 
     # ── how far it is ────────────────────────────────────────────────────────────────────────────
 
@@ -236,7 +237,7 @@ class Conversation:
         No further command is read before what there is in `data_to_send` has been taken; then see
         `next_event` again.
         """
-        return self._replies.octets >= MUCH
+        return self._replies.is_full
 
     @property
     def has_unread(self) -> bool:

@@ -54,9 +54,9 @@ class Envelopes(IncomingText):
         """
         if self._state is not State.SENDER:
             return False
-        self._accepted = count = len(offered.recipients)
+        count = len(offered.recipients)
         self._position = len(self._buffer)
-        self._text_is_open = True
+        self._open_text(count)
         self._await_text()
         self._replies.put_wire(replies.RECIPIENT_OK.wire * count + replies.START_TEXT.wire)
         return True

@@ -82,18 +82,22 @@ class IncomingText(Exchanges):
 
     def _begin_text(self) -> None:
         assert self._sender is not None, "the state says that MAIL was accepted"
-        self._accepted = len(self._offers)
+        self._open_text(len(self._offers))
+        self._events.append(TextBegun(self._sender, tuple(self._offers)))
+
+    def _open_text(self, count: int) -> None:
+        """
+        A text is to come, of which nothing has been seen yet, for *count* recipients.
+        """
+        self._accepted = count
         self._text_is_open = True
         self._text_size = 0
         self._discarding = False
-        self._events.append(TextBegun(self._sender, tuple(self._offers)))
 
     def _await_text(self) -> None:
         """
         What comes now is text, up to its end.
         """
-        self._text_size = 0
-        self._discarding = False
         self._decoder = TextDecoder()
         self._state = State.TEXT
 

@@ -8,10 +8,10 @@ are remembered, without their parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 from unicodedata import normalize
 
 from .. import replies
@@ -20,6 +20,10 @@ from ..replies import Reply
 from . import grammar
 from .commands import CommandError
 from .lines import split_verb
+
+# The address of a line, and what is made of it.
+_Said = TypeVar("_Said")
+_Made = TypeVar("_Made")
 
 #: Octets of a RCPT that is worth remembering.
 _SHORT: Final = 128
@@ -94,16 +98,7 @@ def plain_recipients(lines: Sequence[bytes]) -> tuple[Recipient, ...] | None:
 
 @lru_cache(maxsize=4096)
 def _plain_again(line: bytes) -> Recipient | None:
-    if not line.isascii():
-        return None
-    try:
-        verb, argument = split_verb(line)
-        if verb != b"RCPT":
-            return None
-        address, parameters = parse_rcpt(argument)
-    except CommandError:
-        return None
-    return None if parameters else Recipient(address)
+    return _plain(line, b"RCPT", parse_rcpt, Recipient)
 
 
 def plain_sender(line: bytes) -> Sender | None:
@@ -116,16 +111,29 @@ def plain_sender(line: bytes) -> Sender | None:
 
 @lru_cache(maxsize=1024)
 def _plain_sender_again(line: bytes) -> Sender | None:
+    return _plain(line, b"MAIL", parse_mail, Sender)
+
+
+def _plain(
+    line: bytes,
+    wanted: bytes,
+    parse: Callable[[bytes], tuple[_Said, Mapping[str, str | None]]],
+    make: Callable[[_Said], _Made],
+) -> _Made | None:
+    """
+    What *make* makes of the address in *line*, if that is in ASCII, of the *wanted* verb, and without
+    parameters.
+    """
     if not line.isascii():
         return None
     try:
         verb, argument = split_verb(line)
-        if verb != b"MAIL":
+        if verb != wanted:
             return None
-        address, parameters = parse_mail(argument)
+        address, parameters = parse(argument)
     except CommandError:
         return None
-    return None if parameters else Sender(address)
+    return None if parameters else make(address)
 
 
 def parse_asked(argument: bytes, shape: Reply) -> tuple[Address, bool]:

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from lmtpsvc.backends import common_sync, file_systems
-from lmtpsvc.backends.common_sync import PATIENCE
+from lmtpsvc.backends.group_commit import PATIENCE
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.commitment import Commitment
