@@ -8,12 +8,15 @@ taken line by line.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Final
 
 from .. import replies
-from ..envelope import Recipient
+from ..envelope import Address, Recipient
 from ..wire.command_lines import COMMAND_LINE
-from ..wire.paths import plain_recipients, plain_sender
+from ..wire.commands import CommandError
+from ..wire.paths import plain_recipients, plain_sender, sized_mail
 from .events import EnvelopeOffered, RecipientOffered
 from .incoming_text import IncomingText
 from .states import State
@@ -88,12 +91,17 @@ class Envelopes(IncomingText):
         ):
             return None
         lines = buffer[position : -len(_DATA)].split(b"\r\n", _MOST_TOGETHER)
-        if self._state is State.READY and (sender := plain_sender(lines[0])) is not None:
+        if self._state is State.READY:
             # Whatever follows, this has been said.
-            self._mail_said = True
-            self._position = position + len(lines.pop(0)) + 2
-            self._sender, self._state = sender, State.SENDER
-            self._replies.put(replies.SENDER_OK)
+            if (sender := plain_sender(lines[0])) is not None:
+                self._mail_said = True
+                self._position = position + len(lines.pop(0)) + 2
+                self._sender, self._state = sender, State.SENDER
+                self._replies.put(replies.SENDER_OK)
+            elif self._take_sized(lines[0]):
+                del lines[0]
+            else:
+                return None
         sender = self._sender
         if (
             self._state is not State.SENDER
@@ -107,6 +115,33 @@ class Envelopes(IncomingText):
             return None
         recipients = plain_recipients(lines)
         return None if recipients is None else EnvelopeOffered(sender, recipients)
+
+    def _take_sized(self, line: bytes) -> bool:
+        """
+        Take *line* if it is a MAIL with a SIZE or a BODY, with all that extensions have to say to those.
+        False: it is none, or more has come of it than a sender.
+        """
+        said = sized_mail(line)
+        if said is None:
+            return False
+        buffer = self._buffer
+        self._mail_said = True
+        self._position += len(line) + 2
+        try:
+            self._take_sender(*said)
+        except CommandError as error:
+            self._refuse(error.reply)
+            return False
+        return not self._events and self._line_reader is None and self._buffer is buffer
+
+    @abstractmethod
+    def _take_sender(self, address: Address | None, parameters: Mapping[str, str | None]) -> None:
+        """
+        MAIL was said, in its place, and is well formed.
+
+        Raises:
+            CommandError: An extension has something against it.
+        """
 
     def _offer(self, recipient: Recipient) -> RecipientOffered:
         sender = self._sender

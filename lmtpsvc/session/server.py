@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .. import replies
+from ..envelope import Address
 from ..limits import Limits
 from ..replies import Reply
 from ..wire.commands import CommandError
@@ -91,8 +92,11 @@ class ServerSession(Envelopes):
                     return None
             elif state is State.DELIVERING or state is State.CLOSED:
                 return None
-            elif self._may_be_together and (envelope := self._envelope()) is not None:
-                return envelope
+            elif self._may_be_together:
+                envelope = self._envelope()
+                if envelope is not None:
+                    return envelope
+                # Some of it may have been taken, with whatever came of it.
             elif not self._take_command():
                 return None
         return events.popleft()
@@ -205,13 +209,15 @@ class ServerSession(Envelopes):
     def _mail(self, argument: bytes) -> None:
         advance(self._state, Verb.MAIL)
         self.expect_text()
-        address, parameters = parse_mail(argument)
-        sender, reply = self._extensions.sender(self, address, parameters), replies.SENDER_OK
-        if parameters:
-            sender, reply = self._extensions.changed(self, sender)
-        self._sender = sender
-        self._state = State.SENDER
+        self._take_sender(*parse_mail(argument))
         self._may_be_together = self._takes_envelopes
+
+    def _take_sender(self, address: Address | None, parameters: Mapping[str, str | None]) -> None:
+        extensions = self._extensions
+        sender, reply = extensions.sender(self, address, parameters), replies.SENDER_OK
+        if parameters:
+            sender, reply = extensions.changed(self, sender)
+        self._sender, self._state = sender, State.SENDER
         self._replies.put(reply)
 
     def _rcpt(self, argument: bytes) -> None:

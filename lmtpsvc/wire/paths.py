@@ -34,6 +34,11 @@ _up_to_bracket = re.compile(
     rb'[^"<>]*<[^"<>]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"<>]*)*>', re.DOTALL
 ).match
 
+# What nearly every MTA says behind the path of a MAIL, and how it says it.
+_size_and_body = re.compile(
+    rb"SIZE=([0-9]{1,20})(?: BODY=(7BIT|8BITMIME))?|BODY=(7BIT|8BITMIME)"
+).fullmatch
+
 
 def parse_mail(argument: bytes) -> tuple[Address | None, Mapping[str, str | None]]:
     """
@@ -112,6 +117,28 @@ def plain_sender(line: bytes) -> Sender | None:
 @lru_cache(maxsize=1024)
 def _plain_sender_again(line: bytes) -> Sender | None:
     return _plain(line, b"MAIL", parse_mail, Sender)
+
+
+def sized_mail(line: bytes) -> tuple[Address | None, Mapping[str, str | None]] | None:
+    """
+    What `parse_mail` reads in *line* without its CRLF, if that is a MAIL with a SIZE, a BODY or both, as
+    most MTAs write them, and otherwise as in `plain_sender`.  None if it is not, whether or not it is
+    well formed.
+    """
+    path, _, said = line.partition(b"> ")
+    match = _size_and_body(said)
+    if match is None:
+        return None
+    sender = plain_sender(path + b">")
+    if sender is None:
+        return None
+    size, body, body_alone = match.groups()
+    parameters: dict[str, str | None] = {}
+    if size is not None:
+        parameters["SIZE"] = size.decode("ascii")
+    if body is not None or body_alone is not None:
+        parameters["BODY"] = (body or body_alone).decode("ascii")
+    return sender.address, parameters
 
 
 def _plain(

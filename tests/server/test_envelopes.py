@@ -11,13 +11,18 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.logger import LogEvent
 
+from lmtpsvc import replies
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.limits import Limits
-from lmtpsvc.session.events import EnvelopeOffered
+from lmtpsvc.replies import Reply
+from lmtpsvc.session.events import Asked, EnvelopeOffered, RecipientOffered
 from lmtpsvc.session.extensions import Extension, Extensions
 from lmtpsvc.session.server import ServerSession
+from lmtpsvc.session.standard import standard_extensions
+from lmtpsvc.wire.commands import CommandError
 
 MAIL = b"MAIL FROM:<ann@example.net>\r\n"
 TEXT = b"Subject: x\r\n\r\n..Hi\r\n.\r\n"
@@ -46,6 +51,25 @@ TALKS: dict[str, Sequence[bytes]] = {
     "late among others": [MAIL + to("quickbob", "late1", "no", "late2") + b"DATA\r\n", TEXT],
     "slow to store": [MAIL + to("carl", "quickbob", "dora") + b"DATA\r\n", TEXT],
     "size": [MAIL[:-2] + b" SIZE=40\r\n" + BOB + b"DATA\r\n", TEXT],
+    "size and body": [MAIL[:-2] + b" SIZE=40 BODY=8BITMIME\r\n" + ALL + b"DATA\r\n", TEXT],
+    "body": [MAIL[:-2] + b" BODY=7BIT\r\n" + BOB + b"DATA\r\n", TEXT],
+    "size, no sender": [b"MAIL FROM:<> SIZE=40\r\n" + BOB + b"DATA\r\n", TEXT],
+    "size, twice": [
+        MAIL[:-2] + b" SIZE=9\r\n" + BOB + b"DATA\r\n",
+        TEXT + MAIL + BOB + b"DATA\r\n",
+    ],
+    "size, in other words": [MAIL[:-2] + b" body=8bitmime  Size=40 \r\n" + BOB + b"DATA\r\n", TEXT],
+    "as large as may be": [MAIL[:-2] + b" SIZE=4000\r\n" + BOB + b"DATA\r\n", TEXT],
+    "larger than may be": [MAIL[:-2] + b" SIZE=4001\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
+    "larger than numbers": [MAIL[:-2] + b" SIZE=" + b"9" * 21 + b"\r\n" + BOB + b"DATA\r\n"],
+    "no size": [MAIL[:-2] + b" SIZE=\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
+    "size again": [MAIL[:-2] + b" SIZE=1 SIZE=2\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
+    "unknown body": [MAIL[:-2] + b" BODY=9BIT\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
+    "no address but a size": [b"MAIL FROM:<ann@> SIZE=4\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
+    "size within quotes": [b'MAIL FROM:<"> SIZE=9"@example.net>\r\n' + BOB + b"DATA\r\n", TEXT],
+    "size for a stranger": [MAIL[:-2] + b" SIZE=40\r\n" + to("no", "quickbob") + b"DATA\r\n", TEXT],
+    "size for nobody": [MAIL[:-2] + b" SIZE=40\r\nDATA\r\n", b"RSET\r\n"],
+    "size behind RSET": [b"RSET\r\n" + MAIL[:-2] + b" SIZE=40\r\n" + BOB + b"DATA\r\n", TEXT],
     "binary": [MAIL[:-2] + b" BODY=BINARYMIME\r\n" + BOB + b"DATA\r\n", b"RSET\r\n"],
     "null sender": [b"MAIL FROM:<>\r\n" + BOB + b"DATA\r\n", TEXT],
     "refused MAIL": [b"MAIL FROM:ann\r\n" + BOB + b"DATA\r\n", b"NOOP\r\n"],
@@ -120,7 +144,8 @@ class Held:
                 heard.append(self._wire.heard())
         states = (self.session.state, self.session.has_said_mail, self.session._errors)
         lines = [_known(event.get("line", "")) for event in self._logged]
-        names = [[str(each) for each in message.envelope.recipients] for message in world.messages]
+        envelopes = [message.envelope for message in world.messages]
+        names = [(each.sender, *map(str, each.recipients)) for each in envelopes]
         answers = [[_known(line.decode()) for line in lines] for lines in heard]
         return answers, states, lines, names, world.texts(), self.asked
 
@@ -209,15 +234,23 @@ class TestTogether:
 
         assert short == long
 
-    def test_common_case(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "parameters", [b"", b" SIZE=40", b" BODY=7BIT", b" SIZE=4 BODY=8BITMIME"]
+    )
+    def test_common_case(
+        self, parameters: bytes, server: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """
         A usual client is answered the short way.
         """
         offered = spy(monkeypatch, "next_event")
+        commands = spy(monkeypatch, "_take_command")
         wire = server.connect()
+        commands.clear()
 
-        wire.says(MAIL + ALL + b"DATA\r\n")
+        wire.says(MAIL[:-2] + parameters + b"\r\n" + ALL + b"DATA\r\n")
 
+        assert [] == commands
         (envelope,) = [each for each in offered if each is not None]
         assert isinstance(envelope, EnvelopeOffered)
         assert 3 == len(envelope.recipients)
@@ -226,6 +259,8 @@ class TestTogether:
         ("packets", "attempts"),
         [
             ([MAIL, to("no"), to("no"), to("no") + b"DATA\r\n"], 0),
+            ([MAIL[:-2] + b" SIZE=4\r\n" + to("no") * 50 + b"DATA\r\n"], 1),
+            ([MAIL[:-2] + b" SIZE=9999999999\r\n" + to("no") * 50 + b"DATA\r\n"], 0),
             ([MAIL + to("no") + to("no") * 50 + b"DATA\r\n"], 1),
             ([MAIL + to("no") + b"RCPT TO:<no@x> X\r\n" * 50 + b"DATA\r\n"], 1),
             ([MAIL + b"RSET\r\n" * 50 + b"DATA\r\n"], 1),
@@ -254,6 +289,74 @@ class TestTogether:
         wire.says(*packets)
 
         assert attempts == len(made)
+
+
+class _Objects(Extension):
+    """
+    *objects* when it is asked about a MAIL that is not plain, and keeps quiet about all others.
+    """
+
+    keyword = "XOBJECTS"
+    checks_plain = False
+
+    def __init__(self, objects: Callable[[ServerSession], object]) -> None:
+        self._objects = objects
+
+    def check_sender(self, session: ServerSession, sender: Any) -> None:
+        if sender.parameters:
+            self._objects(session)
+
+
+def _refuses(_session: ServerSession) -> None:
+    raise CommandError(replies.TOO_LARGE)
+
+
+class _Says(_Objects):
+    def change_sender(self, session: ServerSession, sender: Any) -> Any:
+        return evolve(sender, parameters={**sender.parameters, "X": 1}), Reply(250, "So be it")
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        _Objects(_refuses),
+        _Objects(lambda session: session.refuse(replies.SYNTAX)),
+        _Objects(lambda session: session.ask(lambda _: None, lambda _: None)),
+        _Objects(lambda session: session.read_line(lambda _: None, 100)),
+        _Objects(lambda session: session.end(replies.SHUTTING_DOWN)),
+        _Says(lambda _: None),
+    ],
+    ids=["refuses", "answers", "asks", "reads a line", "ends it", "says something else"],
+)
+@pytest.mark.parametrize("errors", [1, 20])
+def test_extensions_and_sizes(extension: Extension, errors: int) -> None:
+    """
+    What an extension has to say to a SIZE is heard, asked for once, and changes what comes next as ever.
+    """
+    ways = []
+    limits = Limits(errors=errors)
+    for together in (True, False):
+        session = ServerSession("mx.example", limits, standard_extensions(limits, [extension]))
+        if together:
+            session.take_envelopes()
+            assert session._takes_envelopes
+        session.receive(b"LHLO c.example\r\n")
+        assert session.next_event() is None
+        session.receive(MAIL[:-2] + b" SIZE=40\r\n" + BOB + b"DATA\r\n")
+        events = []
+        while (event := session.next_event()) is not None:
+            if isinstance(event, EnvelopeOffered):
+                for offer in session.take_apart(event):
+                    session.answer_recipient(offer, replies.RECIPIENT_OK)
+            elif isinstance(event, RecipientOffered):
+                session.answer_recipient(event, replies.RECIPIENT_OK)
+            elif isinstance(event, Asked):
+                events.append(session.data_to_send())
+                session.answer_asked(event, None)
+        said = session.data_to_send()
+        ways.append((events, said, session.state, session._errors, session._sender))
+
+    assert ways[0] == ways[1]
 
 
 class _Plain(Extension):

@@ -21,6 +21,7 @@ from lmtpsvc.wire.paths import (
     parse_rcpt,
     plain_recipients,
     plain_sender,
+    sized_mail,
 )
 
 # What stands between the brackets, and whom it means.
@@ -532,6 +533,51 @@ class TestPlain:
             assert None is plain_recipients([RCPT, line, RCPT])
         for line in (said, RCPT, b"MAIL FROM:" + said):
             assert None is plain_sender(line)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"<ann@x.example> SIZE=0",
+            b"<ann@x.example> SIZE=" + b"9" * 20,
+            b"<ann@x.example> BODY=7BIT",
+            b"<ann@x.example> BODY=8BITMIME",
+            b"<ann@x.example> SIZE=1234 BODY=8BITMIME",
+            b"<> SIZE=1234 BODY=7BIT",
+        ],
+    )
+    def test_sizes(self, said: bytes) -> None:
+        """
+        So do the parameters that nearly every MTA sends with MAIL.
+        """
+        assert parse_mail(b"FROM:" + said) == sized_mail(b"MAIL FROM:" + said)
+
+    @pytest.mark.parametrize(
+        "behind",
+        [
+            *(b"", b" ", b"SIZE=1", b"  SIZE=1", b" SIZE=1 ", b" SIZE=", b" SIZE", b" SIZE=-1"),
+            *(b" SIZE=" + b"9" * 21, b" SIZE=1 SIZE=1", b" SIZE=1,2", b" size=1", b" SIZE=\xb2"),
+            *(
+                b" BODY=8bitmime",
+                b" BODY=BINARYMIME",
+                b" BODY=7BIT SIZE=1",
+                b" BODY=7BIT BODY=7BIT",
+            ),
+            *(b" SIZE=1 SMTPUTF8", b" SIZE=1\n", b" SIZE=1\0", b" SIZE=1\r"),
+        ],
+    )
+    def test_other_parameters(self, behind: bytes) -> None:
+        """
+        Anything else is left to be read in full.
+        """
+        assert None is sized_mail(b"MAIL FROM:<ann@x.example>" + behind)
+
+    @pytest.mark.parametrize("said", [*UNUSUAL, b"<a> SIZE=1>", b'<"a> SIZE=1"@b>', RCPT])
+    def test_unusual_with_sizes(self, said: bytes) -> None:
+        """
+        As is what stands behind an address that is not usual.
+        """
+        for line in (said, b"MAIL FROM:" + said):
+            assert None is sized_mail(line + b" SIZE=1")
 
     def test_nobody(self) -> None:
         """
