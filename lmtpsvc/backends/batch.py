@@ -206,11 +206,12 @@ class Batch:
 
     def _made(self, place: Place, *, durably: bool) -> Known | None:
         """
-        See to it that the Maildir is there; returns what was known of it before.
+        See to it that the Maildir is there; returns what is known of it.
         """
         known = self._places.known(place)
         if known is None:
             self._places.make(place, durably=durably)
+            known = self._places.known(place)
         return known
 
     def _watch(self, place: Place, known: Known | None) -> None:
@@ -380,6 +381,9 @@ class Batch:
         if target.reservation is not None:
             target.reservation.end(delivered=True)
         self._answers.append((target, posting.codes(target)))
+        known = self._places.known(target.place)
+        if known is not None:
+            self._haste.saw_use(known)
         if self._places.is_untidy(target.place):
             self._pool.run(partial(self._places.tidy, target.place))
 

@@ -79,19 +79,25 @@ class Haste:
     def device_at_hand(self, maildirs: Sequence[Known | None]) -> int | None:
         """
         The device that all *maildirs* are on, as far as is known, if it is in the machine itself and
-        all are in use.
+        all are in use: this counts as a use.
         """
-        now, found, are_in_use = self._seconds(), None, True
+        now, found = self._seconds(), None
         for known in maildirs:
-            if known is None or (found is not None and known.device != found):
+            if known is None or now - known.used > WARM:
+                return None
+            if found is not None and known.device != found:
                 return None
             found = known.device
-            are_in_use = are_in_use and now - known.used <= WARM
             known.used = now
-        if found is None or not are_in_use:
-            return None
-        seen = self._seen.get(found)
+        seen = None if found is None else self._seen.get(found)
         return found if seen is not None and seen[1] else None
+
+    def saw_use(self, known: Known) -> None:
+        """
+        Learn that a message has just been stored in the Maildir, so that the kernel has its directories
+        in memory, whoever read them.
+        """
+        known.used = self._seconds()
 
     def now(self) -> float:
         """

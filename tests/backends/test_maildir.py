@@ -142,6 +142,7 @@ def test_modes(maildir: Make, message: MemoryMessage, root: Path, mode: str, fil
     ],
     indirect=["way"],
 )
+@pytest.mark.usefixtures("no_shortcut")
 def test_order(
     maildir: Make,
     message: MemoryMessage,
@@ -315,6 +316,7 @@ def test_folder(maildir: Make, message: MemoryMessage, root: Path, success_of: A
 
 
 @WAY
+@pytest.mark.usefixtures("no_shortcut")
 @pytest.mark.parametrize(
     "names", [["tmp"], ["new"], ["tmp", "new", "cur"], ["tmp", "new", "cur", ""]]
 )

@@ -143,7 +143,7 @@ def test_first_mail_with_one_sync(maildir: Make, message: MemoryMessage, calls: 
     assert {"example.org/ann", "example.org", "."} <= set(synced(calls))
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("at_once", "no_shortcut")
 def test_remembered_once_the_disk_has_it(
     maildir: Make, message: MemoryMessage, success_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,7 +108,7 @@ def test_order(
     ] == short
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("at_once", "no_shortcut")
 def test_order_at_once(
     maildir: Make, message: MemoryMessage, calls: list[tuple[str, str]], success_of: Any
 ) -> None:

@@ -4,6 +4,7 @@ The contract can be broken, and each way to break it is noticed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from socket import socketpair
 from typing import Any
 from unittest import SkipTest
 
@@ -42,6 +44,9 @@ class Shelf(PerRecipientBackend):
     Keeps the contract, in memory.
     """
 
+    #: The one that it could use.
+    directory: Path
+
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[Mailbox, list[bytes]] = {}
@@ -68,6 +73,7 @@ class Contract(BackendContract):
 
     def make(self, reactor: Any, directory: Path) -> IBackend:
         self.shelf = self.kind()
+        self.shelf.directory = directory
         return self.shelf
 
     def stored(self, directory: Path, mailbox: Mailbox) -> Awaitable[Sequence[bytes]]:
@@ -97,6 +103,19 @@ def contract(kind: type[Shelf]) -> Contract:
     The contract of *kind*.
     """
     made = Contract()
+    made.kind = kind
+    return made
+
+
+def quick_contract(kind: type[Shelf]) -> Contract:
+    """
+    The contract of a *kind* that makes quick calls in the reactor thread.
+    """
+
+    class Quick(Contract):
+        makes_quick_calls = True
+
+    made = Quick()
     made.kind = kind
     return made
 
@@ -220,6 +239,39 @@ class Syncs(Shelf):
         os.close(write)
 
 
+class WritesAtOnce(Shelf):
+    """
+    Makes all the calls that are quick, each once, and perhaps another.
+    """
+
+    def wait(self) -> None:
+        pass
+
+    async def store(self, message: IMessage, mailbox: Mailbox) -> None:
+        await super().store(message, mailbox)
+        one, two = self.directory / "one", self.directory / "two"
+        self.wait()
+        descriptor = os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(descriptor, b"octets")
+        os.close(descriptor)
+        os.link(one, two)
+        os.remove(two)
+        os.rename(one, two)
+        os.replace(two, one)
+        os.stat(one)
+        os.lstat(one)
+        os.unlink(one)
+
+
+def send(_: int) -> None:
+    """
+    What may wait for somebody else.
+    """
+    one, other = socketpair()
+    with one, other:
+        one.send(b"octets")
+
+
 class AsksDatabase(Shelf):
     def __init__(self) -> None:
         super().__init__()
@@ -297,6 +349,55 @@ class TestNotices:
         """
         with pytest.raises(AssertionError):
             await getattr(contract(kind), f"test_{test}")()
+
+    @in_reactor
+    async def test_quick_calls(self) -> None:
+        """
+        Who makes them must say so.
+        """
+        with pytest.raises(AssertionError, match=r"waits in posix\.open"):
+            await contract(WritesAtOnce).test_does_not_wait_in_the_reactor()
+
+        await quick_contract(WritesAtOnce).test_does_not_wait_in_the_reactor()
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            os.fsync,
+            os.fdatasync,
+            lambda descriptor: fcntl.flock(descriptor, fcntl.LOCK_EX),
+            lambda descriptor: fcntl.lockf(descriptor, fcntl.LOCK_EX),
+            lambda descriptor: os.read(descriptor, 1),
+            lambda _: os.listdir("/"),
+            send,
+            lambda _: sqlite3.connect(":memory:").close(),
+        ],
+    )
+    @in_reactor
+    async def test_quick_calls_and_another(self, wait: Callable[[int], object]) -> None:
+        """
+        Whoever says that he makes quick calls makes no others: none that waits for the disk, or for
+        anybody else.
+        """
+
+        class Waits(WritesAtOnce):
+            def wait(self) -> None:
+                # Where no disk is really waited for.
+                descriptor = os.open(os.devnull, os.O_RDWR)
+                with suppress(OSError):
+                    wait(descriptor)
+                os.close(descriptor)
+
+        with pytest.raises(AssertionError, match="waits in"):
+            await quick_contract(Waits).test_does_not_wait_in_the_reactor()
+
+    @in_reactor
+    async def test_quick_calls_in_verify(self) -> None:
+        """
+        Nor has he looked for whatever clients come to think of.
+        """
+        with pytest.raises(AssertionError, match=r"waits in posix\.stat"):
+            await quick_contract(LooksInVerify).test_does_not_wait_in_the_reactor()
 
     @in_reactor
     async def test_for_ever(self) -> None:
