@@ -2,10 +2,10 @@
 Small messages that share each wait for the disk.
 
 The reactor thread writes them to ``tmp`` and shows them in ``new`` by itself, as such calls are sure
-to be quick (see `shortcut`); a thread does nothing but wait for the disk.  Each wait is for all that
+to be quick (see `shortcut`); others do nothing but wait for the disk (see `waits`).  Each wait is for all that
 was done before it began: for the texts of some messages, and for the names of those whose texts the
-disk had already.  So nobody waits for a batch to begin, and the interpreter's lock changes hands
-twice a wait, not at every call.
+disk had already.  So nobody waits for a batch to begin, and the interpreter's lock does not change
+hands.
 
 Whatever does not go as it should is left to `Batch`, which takes its time, in a thread.
 """
@@ -32,6 +32,7 @@ from .pool import Pool
 from .posting import Posting, Shown
 from .syncing import Syncing
 from .target import Answer, Target, fire
+from .waits import Waits
 
 _log = Logger()
 
@@ -54,6 +55,7 @@ class CommonSync:
         clock: IReactorTime,
         places: Places,
         syncing: Syncing,
+        waits: Waits,
         haste: Haste,
         batch: Callable[[], Batch],
         patiently: Callable[[Posting], None],
@@ -61,7 +63,8 @@ class CommonSync:
     ) -> None:
         self.device = device
         self._pool, self._clock = pool, clock
-        self._places, self._syncing, self._haste = places, syncing, haste
+        self._places, self._haste = places, haste
+        self._syncing, self._waits = syncing, waits
         self._batch, self._patiently, self._idle = batch, patiently, idle
         # In tmp, and in new; neither is safe yet, and no wait has begun for either.
         self._written: list[Posting] = []
@@ -165,7 +168,9 @@ class CommonSync:
         count = len(shown) + sum(map(_names, written))
         if file_system is not None and self._syncing.whole_pays(count):
             self._waited_for.add(file_system)
-            self._run(partial(self._sync, file_system, written, shown))
+            self._running += 1
+            ended = partial(self._synced, file_system, written, shown)
+            self._waits.begin(file_system, finally_=bool(shown), ended=ended)
         else:
             self._carry_on(written, shown)
 
@@ -188,11 +193,8 @@ class CommonSync:
         """
         Have a thread do *work*: all that is left to do.
         """
-        self._run(partial(self._work, work))
-
-    def _run(self, job: Callable[[], object]) -> None:
         self._running += 1
-        self._pool.run(job)
+        self._pool.run(partial(self._work, work))
 
     def _run_out_of_patience(self) -> None:
         self._slow = None
@@ -223,17 +225,6 @@ class CommonSync:
             self._idle(self)
 
     # ── waits ────────────────────────────────────────────────────────────────────────────────────
-
-    def _sync(self, file_system: FileSystem, written: list[Posting], shown: list[Shown]) -> None:
-        """
-        In a worker thread: wait for all at once.
-        """
-        error: Exception | None = None
-        try:
-            self._syncing.whole(file_system, finally_=bool(shown))
-        except Exception as caught:
-            error = caught
-        self._pool.post(self._synced, file_system, written, shown, error)
 
     def _synced(
         self,

@@ -47,11 +47,13 @@ class FileSystem:
         OSError: There is no such directory.
     """
 
-    __slots__ = ("_descriptor", "device", "directory", "is_reliable", "kind")
+    __slots__ = ("_descriptor", "_has_journal", "device", "directory", "is_reliable", "kind")
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._descriptor = os.open(directory, _DIRECTORY)
+        # As soon as it is known; it stays so until the file system is unmounted.
+        self._has_journal: bool | None = None
         try:
             #: As stat(2) has it.
             self.device = os.fstat(self._descriptor).st_dev
@@ -76,23 +78,30 @@ class FileSystem:
         if not self.is_reliable:
             raise OSError(errno.EOPNOTSUPP, "syncfs is no promise on this file system")
         _syncfs(self._descriptor)
-        if finally_ and not self._has_journal():
+        if self.needs_fsync(finally_=finally_):
             os.fsync(self._descriptor)
+
+    def needs_fsync(self, *, finally_: bool) -> bool:
+        """
+        Whether `sync` is done only when the directory has been synced, too.
+        """
+        if not finally_ or self.kind in _JOURNALED:
+            return False
+        if self._has_journal is None:
+            self._has_journal = self.kind == _EXT and _journal(self.device)
+        return not self._has_journal
+
+    def fileno(self) -> int:
+        """
+        The descriptor of the directory.
+        """
+        return self._descriptor
 
     def close(self) -> None:
         """
         Let it be unmounted.
         """
         os.close(self._descriptor)
-
-    def _has_journal(self) -> bool:
-        """
-        Whether that is certain.  It is for as long as the file system is mounted, and so is not
-        remembered: the next on the same device may have none.
-        """
-        if self.kind in _JOURNALED:
-            return True
-        return self.kind == _EXT and _journal(self.device)
 
 
 def check_written(descriptor: int) -> None:

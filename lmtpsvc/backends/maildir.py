@@ -14,7 +14,7 @@ from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorFDSet, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -37,8 +37,10 @@ from .posting import Posting
 from .quotas import Quotas
 from .settings import SPOOL, SYNOPSIS, Settings, from_words
 from .shortcut import Shortcut
+from .sync_process import SyncProcess
 from .syncing import Syncing
 from .target import Answer, Target
+from .waits import Waits
 
 _log = Logger()
 
@@ -55,16 +57,25 @@ class MaildirBackend(Service):
     """
     Stores mail in Maildirs; file work is done in *pool* only, except at start.
 
-    *names* makes the names of files, and *clock* tells the time of day.
+    *names* makes the names of files, and *clock* tells the time of day; *process* waits for the
+    disk, where many do.
     """
 
-    def __init__(self, settings: Settings, pool: Pool, names: Names, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        names: Names,
+        clock: IReactorTime,
+        process: SyncProcess | None = None,
+    ) -> None:
         seconds = clock.seconds
         self._settings, self._pool, self._names, self._seconds = settings, pool, names, seconds
         root = settings.template.root
         self._spool = None if root is None else os.path.join(root, SPOOL)
         self._places = Places(root, settings.mode, seconds)
         self._syncing = Syncing(time.monotonic)
+        self._waits = Waits(pool, self._syncing, process)
         self._haste = Haste(time.monotonic, self._syncing)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
         self._known: dict[tuple[object, ...], Place] = {}
@@ -77,6 +88,7 @@ class MaildirBackend(Service):
             settings,
             self._places,
             self._syncing,
+            self._waits,
             self._haste,
             self._batch,
             self._store_patiently,
@@ -106,6 +118,7 @@ class MaildirBackend(Service):
         super().stopService()
         # Before the pool: what waits for its turn is not in the pool yet.
         finished = self._shortcut.finish().addCallback(lambda _: self._group.finish())
+        finished.addCallback(lambda _: self._waits.stop())
         return finished.addCallback(lambda _: self._pool.stop())
 
     def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
@@ -242,4 +255,6 @@ sharing   a file with a key that several nodes have which store in the same dire
         # As many again for the messages that take the short way, which must not wait for the others.
         pool = WorkerPool(IReactorFromThreads(reactor), 2 * settings.threads, "maildir")
         clock = IReactorTime(reactor)
-        return MaildirBackend(settings, pool, Names(socket.gethostname(), clock.seconds), clock)
+        names = Names(socket.gethostname(), clock.seconds)
+        process = SyncProcess(reactor, pool) if IReactorFDSet.providedBy(reactor) else None
+        return MaildirBackend(settings, pool, names, clock, process)

@@ -24,6 +24,7 @@ from .posting import Posting
 from .settings import Settings
 from .syncing import Syncing
 from .target import Target
+from .waits import Waits
 
 #: Mailboxes that are shown a message in one go, at most, while everybody else waits.
 MOST_TARGETS: Final = 64
@@ -43,6 +44,7 @@ class Shortcut:
         settings: Settings,
         places: Places,
         syncing: Syncing,
+        waits: Waits,
         haste: Haste,
         batch: Callable[[], Batch],
         patiently: Callable[[Posting], None],
@@ -54,6 +56,7 @@ class Shortcut:
             clock=clock,
             places=places,
             syncing=syncing,
+            waits=waits,
             haste=haste,
             batch=batch,
             patiently=patiently,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Final
 
 from .file_systems import FileSystem, can_sync_file_systems
@@ -35,6 +34,14 @@ _WORTH: Final = 2
 _UNRELIABLE: Final = 50.0
 
 
+class Wait:
+    """
+    One that is not over.
+    """
+
+    __slots__ = ()
+
+
 class Syncing:
     """
     Chooses the way, and remembers what it cost.  May be used from any thread: a measurement lost to
@@ -45,9 +52,9 @@ class Syncing:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        # What the latest wait took, in seconds; and since when each thread has been waiting.
+        # What the latest wait took, in seconds; and since when each that is not over has lasted.
         self._latest = 0.0
-        self._waiting: dict[int, float] = {}
+        self._waiting: dict[Wait, float] = {}
         self._each = _GUESS
         self._whole = _GUESS
         self._whole_at = seconds()
@@ -76,10 +83,13 @@ class Syncing:
         """
         Around what waits for one file or directory.
         """
-        with self._wait() as before:
+        wait = self.begin()
+        try:
             yield
-            self._latest = took = self._seconds() - before
+            self._latest = took = self._seconds() - self._waiting[wait]
             self._each += _WEIGHT * (took - self._each)
+        finally:
+            self.forget(wait)
 
     def whole(self, file_system: FileSystem, *, finally_: bool = True) -> None:
         """
@@ -88,24 +98,32 @@ class Syncing:
         Raises:
             OSError: It has not, or it is not known whether it has.
         """
-        penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
-        with self._wait() as before:
-            try:
-                file_system.sync(finally_=finally_)
-            finally:
-                now = self._seconds()
-                self._latest = took = now - before
-                self._whole += _WEIGHT * (took + penalty - self._whole)
-                self._whole_at = now
-
-    @contextmanager
-    def _wait(self) -> Iterator[float]:
-        """
-        Note since when this thread has been waiting.
-        """
-        thread, before = get_ident(), self._seconds()
-        self._waiting[thread] = before
+        wait = self.begin()
         try:
-            yield before
+            file_system.sync(finally_=finally_)
         finally:
-            del self._waiting[thread]
+            self.end_whole(wait, file_system)
+
+    def begin(self) -> Wait:
+        """
+        Somebody waits from now on, until `end_whole` or `forget`.
+        """
+        wait = Wait()
+        self._waiting[wait] = self._seconds()
+        return wait
+
+    def end_whole(self, wait: Wait, file_system: FileSystem) -> None:
+        """
+        *wait* was for all of *file_system*, and is over.
+        """
+        penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
+        now = self._seconds()
+        self._latest = took = now - self._waiting.pop(wait)
+        self._whole += _WEIGHT * (took + penalty - self._whole)
+        self._whole_at = now
+
+    def forget(self, wait: Wait) -> None:
+        """
+        It is over, and tells nothing of how long one takes.
+        """
+        del self._waiting[wait]

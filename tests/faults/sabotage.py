@@ -1,15 +1,15 @@
 """
 Run twistd with its syncing taken out, or written down.
 
-Usage: sabotage.py files|large-files|directories|file-systems -- TWISTD-ARGUMENTS
+Usage: sabotage.py files|large-files|directories|file-systems|process -- TWISTD-ARGUMENTS
        sabotage.py record|record-file-systems FILE -- TWISTD-ARGUMENTS
 
 ``files`` makes fsync of regular files do nothing, ``large-files`` that of those that were spooled
 in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
 for each sync that is done: the path.  These four sync one by one, never a file system as a whole;
-``file-systems`` leaves out just that, wherever the server thinks that it pays, and
-``record-file-systems`` does it always, and adds to FILE "finally", if it was done for good, or "not
-yet".
+``file-systems`` leaves out just that, wherever the server thinks that it pays, and ``process``
+where its process does it; ``record-file-systems`` does it always, in threads, and adds to FILE
+"finally", if it was done for good, or "not yet".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 
@@ -75,9 +76,9 @@ def recording(record: int, sync: Sync) -> Sync:
     return recorded_sync
 
 
-def replace(owner: object, name: str, replacement: Callable[..., object]) -> None:
+def replace(owner: object, name: str, replacement: object) -> None:
     """
-    Put another function in the place of one that is there.
+    Put something else in the place of what is there.
     """
     assert hasattr(owner, name), f"{owner!r} has no {name} any more: see what it syncs with now"
     setattr(owner, name, replacement)
@@ -89,13 +90,15 @@ def main() -> None:
     """
     # This directory's modules are nobody's top-level modules.
     del sys.path[0]
-    from lmtpsvc.backends import syncing
+    from lmtpsvc.backends import sync_process, syncing
     from lmtpsvc.backends.file_systems import FileSystem
 
     end = sys.argv.index("--")
     mode, *rest = sys.argv[1:end]
-    if mode == "file-systems":
-        replace(syncing.Syncing, "whole", lambda *_, **__: None)
+    if mode in {"file-systems", "process"}:
+        replace(sync_process, "PROGRAM", Path(__file__).with_name("idle_waiter.py"))
+        if mode == "file-systems":
+            replace(syncing.Syncing, "whole", lambda *_, **__: None)
     elif mode == "record-file-systems":
         record, whole = os.open(rest[0], RECORD, 0o600), syncing.Syncing.whole
 
@@ -105,6 +108,7 @@ def main() -> None:
             whole(self, file_system, finally_=finally_)
             os.write(record, b"finally\n" if finally_ else b"not yet\n")
 
+        replace(sync_process.SyncProcess, "wait", lambda *_, **__: False)
         replace(syncing.Syncing, "whole", recorded_whole)
         replace(syncing.Syncing, "whole_pays", lambda *_: True)
     else:

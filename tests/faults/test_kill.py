@@ -1,15 +1,18 @@
 """
-The server dies at once, and another takes its place.
+The server dies at once, and another takes its place; or the process that waits for the disk does.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from lmtpsvc.backends.sync_process import PROGRAM
 from lmtpsvc.testing.load import PATIENCE
 
 from .client import Load
@@ -45,3 +48,70 @@ def test_nothing_lost(seed: int, directory: Path, service: Callable[..., Service
         replies = connection.deliver(again, ledger)
     assert {reply.code for reply in replies} == {250}
     assert inspect(root, ledger).harm == [], f"seed {seed}"
+
+
+def waiters(service: Service) -> list[int]:
+    """
+    The processes that wait for the disk on behalf of *service*.
+    """
+    tasks = Path(f"/proc/{service.process.pid}/task").glob("*/children")
+    children = [int(word) for task in tasks for word in task.read_text().split()]
+    return [pid for pid in children if PROGRAM.name in program(pid)]
+
+
+def program(pid: int) -> str:
+    """
+    What *pid* runs; nothing if it runs no more.
+    """
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_nobody_waits_for_the_disk(directory: Path, service: Callable[..., Service]) -> None:
+    """
+    The process that waits is killed under load: each 250 is there, and nobody is refused, as it is
+    done again another way.
+    """
+    root = directory / "mail"
+    root.mkdir()
+    ledger = Ledger()
+    running = service(root)
+    load = Load(running.where, ledger, "waiter", large=False)
+    load.start()
+    wait_until(lambda: waiters(running), PATIENCE, "a process waits for the disk")
+    (pid,) = waiters(running)
+    os.kill(pid, signal.SIGSTOP)
+    promised = len(ledger.promised)
+    ledger.wait_for(lambda: len(ledger.promised) > promised + 50, PATIENCE)
+    os.kill(pid, signal.SIGKILL)
+    ledger.wait_for(lambda: len(ledger.promised) > promised + 200, PATIENCE)
+    load.stop()
+
+    assert {250} == {reply.code for reply in ledger.replies.values()}
+    assert inspect(root, ledger).harm == []
+    assert "the process that waits for the disk has ended; threads do it" in running.log
+    assert [] == waiters(running)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nobody_is_left(
+    directory: Path, service: Callable[..., Service], number: signal.Signals
+) -> None:
+    """
+    However the server ends, the process that waits does with it.
+    """
+    root = directory / "mail"
+    root.mkdir()
+    ledger = Ledger()
+    running = service(root)
+    load = Load(running.where, ledger, "left", large=False)
+    load.start()
+    wait_until(lambda: waiters(running), PATIENCE, "a process waits for the disk")
+    (pid,) = waiters(running)
+    running.process.send_signal(number)
+    running.process.wait(PATIENCE)
+    wait_until(lambda: PROGRAM.name not in program(pid), PATIENCE, "nobody waits any more")
+    load.stop()
+    assert inspect(root, ledger).harm == []
