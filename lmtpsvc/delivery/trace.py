@@ -46,13 +46,13 @@ def trace_headers(
     if client.cipher:
         end = f"\r\n\t({client.cipher})"
     if only is not None:
-        said = only.address
+        said = str(only.address)
         if delivered_to == "single":
             top += f"Delivered-To: {said}\r\n"
         if original != "no" and delivered_to != "always":
             top += "".join([f"{line}\r\n" for line in _original(only, sender, original)])
         if utf8:
-            said = Address(said.local, unicode_domain(said.domain))
+            said = str(Address(only.address.local, unicode_domain(only.address.domain)))
         end += f"\r\n\tfor <{said}>"
     if sender.parameters and "MT-PRIORITY" in sender.parameters:
         # RFC 6710 §4.1

@@ -153,7 +153,9 @@ class ReplyQueue:
         return octets
 
     def _advance(self) -> None:
-        slots = self._slots
+        slots, ready = self._slots, self._ready
         while slots and (reply := slots[0].reply) is not None:
-            self.put_wire(reply.wire)
+            octets = reply.wire
+            ready.append(octets)
+            self.octets += len(octets)
             slots.popleft()
