@@ -32,7 +32,8 @@ def main() -> None:
     """
     Wait as long as there are requests.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    of_the_service = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    for number in of_the_service:
         signal.signal(number, signal.SIG_IGN)
     syncfs = ctypes.CDLL(None, use_errno=True).syncfs
     service = socket(fileno=0)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -37,6 +37,10 @@ PROGRAM: Final = Path(__file__).with_name("disk_waiter.py")
 
 #: After one has ended by itself, or could not be started, so many seconds go by without.
 PAUSE: Final = 60.0
+
+#: A process that has not answered for so many seconds is ended: if the disk hangs, that changes
+#: nothing; if somebody has stopped the process, nobody would ever hear of it.
+PATIENCE: Final = 10.0
 
 #: What is told of a wait that is over: what has gone wrong, if anything has.
 Ended = Callable[[Exception | None], object]
@@ -61,6 +65,9 @@ class SyncProcess:
         self._not_before = -math.inf
         # Who is to be told of the wait that is on.
         self._ended: Ended | None = None
+        # How many there have been; and who looks, now and then, whether one does not end.
+        self._count = 0
+        self._watch: IDelayedCall | None = None
 
     def wait(self, file_system: FileSystem, *, finally_: bool, ended: Ended) -> bool:
         """
@@ -79,12 +86,14 @@ class SyncProcess:
             # If it has ended, the socket tells so in a moment.
             return False
         self._ended = ended
+        self._count += 1
+        if self._watch is None:
+            self._watch = self._reactor.callLater(PATIENCE, self._look, self._count)
         return True
 
     def stop(self) -> None:
         """
-        Have it end, as soon as it waits for nothing any more; the pool can be stopped then, and ends
-        behind it.
+        Have it end; the pool can be stopped then, and ends behind it.
         """
         self._not_before = math.inf
         self._let_go()
@@ -108,7 +117,8 @@ class SyncProcess:
                 except BaseException:
                     ours.close()
                     raise
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # Or there is no Python that could be named: `sys.executable` may be None.
             self._pool.post(self._has_not_started, error)
         else:
             self._pool.post(self._has_started, process, ours)
@@ -135,15 +145,33 @@ class SyncProcess:
 
     def _let_go(self) -> None:
         """
-        Close the socket, which the process takes for the end.
+        End the process; nobody wants anything of it any more.
         """
         process, ours = self._process, self._socket
         self._process = self._socket = None
         self._is_ready = False
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if process is not None and ours is not None:
             self._reactor.removeReader(self)
             ours.close()
+            # It ends by itself then, but not if it has been stopped.
+            process.kill()
             self._pool.run(process.wait)
+
+    def _look(self, count: int) -> None:
+        """
+        End the process if the wait that was the last, *count*, is not over: its socket tells when it
+        has ended.
+        """
+        self._watch = None
+        if self._ended is None or self._process is None:
+            return
+        if self._count == count:
+            self._process.kill()
+        else:
+            self._watch = self._reactor.callLater(PATIENCE, self._look, self._count)
 
     # ── what the reactor calls ───────────────────────────────────────────────────────────────────
 
@@ -178,10 +206,14 @@ class SyncProcess:
         The reactor has let go of it, at its end.
         """
         self.stop()
+        self._tell_of_end()
 
     def _has_ended(self) -> None:
         self._rest("the process that waits for the disk has ended")
         self._let_go()
+        self._tell_of_end()
+
+    def _tell_of_end(self) -> None:
         # Whether the disk has what it was waiting for, nobody knows.
         self._tell(OSError(errno.EIO, "the process that waits for the disk has ended"))
 

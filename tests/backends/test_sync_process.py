@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +26,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.backends import sync_process
 from lmtpsvc.backends.file_systems import FileSystem
-from lmtpsvc.backends.sync_process import PAUSE, SyncProcess
+from lmtpsvc.backends.sync_process import PATIENCE, PAUSE, SyncProcess
 from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.backends.waits import Waits
 
@@ -99,6 +100,7 @@ def process(reactor: Reactor, spot_pool: Any) -> Iterator[SyncProcess]:
     yield process
     process.stop()
     assert [] == reactor.readers
+    assert [] == reactor.getDelayedCalls()
 
 
 @pytest.fixture
@@ -260,7 +262,10 @@ def test_a_defect_of_who_is_told(
 # ── it ends ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2],
+)
 def test_signals_are_for_the_service(
     running: SyncProcess,
     reactor: Reactor,
@@ -277,15 +282,84 @@ def test_signals_are_for_the_service(
     assert [None] == ends
 
 
-def test_ends_with_the_service(running: SyncProcess, reactor: Reactor) -> None:
+def test_ends_with_the_socket(running: SyncProcess) -> None:
     """
-    When the socket is closed, as the kernel does for who is killed, it ends.
+    When the socket is closed, as the kernel does for who is killed, it ends by itself.
     """
     process = running._process
     assert process is not None
-    running.connectionLost(Failure(ConnectionLost()))
+    assert running._socket is not None
+    running._socket.shutdown(socket.SHUT_WR)
     assert 0 == process.wait(LONG)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_ends_with_the_service(running: SyncProcess, reactor: Reactor, is_stopped: bool) -> None:
+    """
+    However it is, nobody waits for it in vain.
+    """
+    process = running._process
+    assert process is not None
+    if is_stopped:
+        os.kill(process.pid, signal.SIGSTOP)
+    running.stop()
+    # The pool has seen its end.
+    assert process.returncode is not None
     assert [] == reactor.readers
+
+
+def test_the_reactor_lets_go_of_it(
+    running: SyncProcess, reactor: Reactor, directory: FileSystem, ends: list[Exception | None]
+) -> None:
+    """
+    Who waits is told, and it is not started again.
+    """
+    os.kill(pid(running), signal.SIGSTOP)
+    assert running.wait(directory, finally_=True, ended=ends.append)
+    running.connectionLost(Failure(ConnectionLost()))
+    (error,) = ends
+    assert isinstance(error, OSError)
+    assert errno.EIO == error.errno
+    reactor.advance(PAUSE)
+    assert not running.wait(directory, finally_=True, ended=no_end)
+    assert [] == reactor.readers
+
+
+def test_stopped_while_it_waits(
+    running: SyncProcess, reactor: Reactor, directory: FileSystem, ends: list[Exception | None]
+) -> None:
+    """
+    It is not waited for for ever, but for as long as a disk may take.
+    """
+    wait = partial(running.wait, directory, finally_=True, ended=ends.append)
+    assert wait()
+    reactor.read()
+    os.kill(pid(running), signal.SIGSTOP)
+    reactor.advance(0.9 * PATIENCE)
+    assert wait()
+    # This was about the first.
+    reactor.advance(0.1 * PATIENCE)
+    assert [None] == ends
+    reactor.advance(PATIENCE)
+    reactor.read()
+    _, error = ends
+    assert isinstance(error, OSError)
+    assert errno.EIO == error.errno
+    assert [] == reactor.readers
+
+
+def test_nothing_to_look_after(
+    running: SyncProcess, reactor: Reactor, directory: FileSystem, ends: list[Exception | None]
+) -> None:
+    """
+    While it waits for nothing, it may take its time.
+    """
+    for count in (1, 2):
+        assert running.wait(directory, finally_=True, ended=ends.append)
+        reactor.read()
+        reactor.advance(PATIENCE)
+        assert [] == reactor.getDelayedCalls()
+        assert [None] * count == ends
 
 
 def test_killed_while_it_waits(
@@ -353,13 +427,13 @@ def test_a_program_that_is_not_there(
     assert [] == reactor.readers
 
 
-@pytest.mark.parametrize("python", ["/nowhere/python", ""])
+@pytest.mark.parametrize("python", ["/nowhere/python", "", None])
 def test_cannot_be_started(
     process: SyncProcess,
     reactor: Reactor,
     directory: FileSystem,
     monkeypatch: pytest.MonkeyPatch,
-    python: str,
+    python: str | None,
 ) -> None:
     """
     It is said once a minute, and leaves nothing open.
