@@ -22,6 +22,9 @@ def allowance(mailbox: Mailbox, default: Quota | None) -> Quota | None:
         TemporaryFailure: What the directory says about it is no number; no reason to lose mail, or
             the quota.
     """
+    if default is None and not mailbox.attributes:
+        # As for most.
+        return None
     try:
         return limit_of(mailbox, default)
     except ValueError as error:

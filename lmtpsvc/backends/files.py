@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO, Final
 
 from .calls import PATIENT, Calls
@@ -90,7 +90,8 @@ def create(path: str, source: BinaryIO, mode: int, *, durably: bool, calls: Call
     Raises:
         OSError: It did not work; there is no such file then.
     """
-    with _new_file(path, mode, calls) as descriptor:
+
+    def fill(descriptor: int) -> int:
         while chunk := source.read(CHUNK):
             written = calls.write(descriptor, chunk)
             while written < len(chunk):
@@ -100,6 +101,8 @@ def create(path: str, source: BinaryIO, mode: int, *, durably: bool, calls: Call
             os.fsync(descriptor)
         return calls.device(descriptor)
 
+    return _new_file(path, mode, calls, fill)
+
 
 def create_at_once(path: str, octets: bytes, mode: int) -> int:
     """
@@ -108,16 +111,19 @@ def create_at_once(path: str, octets: bytes, mode: int) -> int:
     Raises:
         OSError: It did not work; there is no such file then.
     """
-    with _new_file(path, mode, PATIENT) as descriptor:
+
+    def fill(descriptor: int) -> int:
         if os.write(descriptor, octets) != len(octets):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return os.fstat(descriptor).st_dev
 
+    return _new_file(path, mode, PATIENT, fill)
 
-@contextmanager
-def _new_file(path: str, mode: int, calls: Calls) -> Iterator[int]:
+
+def _new_file(path: str, mode: int, calls: Calls, fill: Callable[[int], int]) -> int:
     """
-    The new file *path*, open for writing; if anything goes wrong within, there is none.
+    Make the new file *path* and *fill* it; returns what that does, and if anything goes wrong there is
+    no file.
     """
     descriptor = calls.open(path, _NEW, mode)
     try:
@@ -125,7 +131,7 @@ def _new_file(path: str, mode: int, calls: Calls) -> Iterator[int]:
             if mode & 0o077:
                 # As in make_directory.
                 os.fchmod(descriptor, mode)
-            yield descriptor
+            return fill(descriptor)
         finally:
             # NFS tells of a full quota here, so it must be before success.
             calls.close(descriptor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Final
@@ -140,8 +140,8 @@ class MaildirBackend(Service):
         """
         results: list[Commitment] = []
         # By Maildir, and by owner: links can only be shared by those to whom the file belongs.
-        targets: dict[tuple[str, int | None, int | None], Target] = {}
-        owners: dict[tuple[int | None, int | None], list[Target]] = {}
+        targets: dict[Hashable, Target] = {}
+        owners: dict[Hashable, list[Target]] = {}
         for mailbox in mailboxes:
             result = Commitment()
             results.append(result)
@@ -150,11 +150,10 @@ class MaildirBackend(Service):
             except DeliveryError as error:
                 result.errback(error)
                 continue
-            uid, gid = place.uid, place.gid
-            target = targets.get((place.directory, uid, gid))
+            target = targets.get(place.key)
             if target is None:
-                target = targets[place.directory, uid, gid] = Target(place, mailbox, quota)
-                owners.setdefault((uid, gid), []).append(target)
+                target = targets[place.key] = Target(place, mailbox, quota)
+                owners.setdefault(place.owner, []).append(target)
             target.waiting.append(result)
         for group in owners.values():
             posting = Posting(message, group, self._settings, self._places, self._names)

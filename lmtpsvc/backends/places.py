@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .files import (
     make_directory,
@@ -45,6 +45,17 @@ class Place:
     shared: str
     uid: int | None = None
     gid: int | None = None
+    #: For the same Maildir, of the same owner, the same; and for the same owner.
+    key: Hashable = field(init=False, eq=False, repr=False)
+    owner: Hashable = field(init=False, eq=False, repr=False)
+
+    @owner.default
+    def _its_owner(self) -> Hashable:
+        return self.uid, self.gid
+
+    @key.default
+    def _its_key(self) -> Hashable:
+        return self.directory, self.uid, self.gid
 
 
 class Known:

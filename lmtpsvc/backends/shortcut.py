@@ -18,12 +18,11 @@ from twisted.internet.interfaces import IReactorTime
 from .batch import Batch
 from .common_sync import CommonSync
 from .haste import Haste
-from .places import Known, Places
+from .places import Places
 from .pool import Pool
 from .posting import Posting
 from .settings import Settings
 from .syncing import Syncing
-from .target import Target
 from .waits import Waits
 
 #: Mailboxes that are shown a message in one go, at most, while everybody else waits.
@@ -101,11 +100,10 @@ class Shortcut:
         octets = message.sizes(self._settings.line_ending).physical
         if not self._haste.is_at_ease(octets):
             return None
-        known = [self._known(target) for target in targets]
-        return self._haste.device_at_hand(known)
-
-    def _known(self, target: Target) -> Known | None:
-        return self._places.known(target.place) if target.quota is None else None
+        known = self._places.known
+        return self._haste.device_at_hand(
+            [known(target.place) if target.quota is None else None for target in targets]
+        )
 
     def _idle(self, common: CommonSync) -> None:
         # Another one may have taken its place, where it was idle twice: who is answered may have

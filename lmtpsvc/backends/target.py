@@ -21,6 +21,8 @@ class Waiting:
     Those who wait for a message to be in one mailbox: one for each recipient.
     """
 
+    __slots__ = ("_begun", "waiting")
+
     def __init__(self) -> None:
         self.waiting: list[Commitment] = []
         self._begun = False
@@ -60,6 +62,8 @@ class Target(Waiting):
     """
     A Maildir that gets the message, and those who wait for it.
     """
+
+    __slots__ = ("mailbox", "place", "quota", "reservation")
 
     def __init__(self, place: Place, mailbox: Mailbox, quota: Quota | None = None) -> None:
         super().__init__()
