@@ -40,15 +40,14 @@ def main() -> None:
     service.send(pack("i", 0))
     while True:
         request, ancillary, _, _ = service.recvmsg(1, CMSG_SPACE(_DESCRIPTOR))
-        if not request:
+        if not request or not ancillary:
+            # Nobody asks any more; or this process may not have what it is sent, so it is of no use.
             return
-        # None comes with it if this process may not have so many.
-        error = errno.EMFILE
-        for _, _, octets in ancillary:
-            (descriptor,) = unpack("i", octets)
-            error = _wait(syncfs, descriptor, finally_=request == b"f")
-            # Before the answer: the service may let the disk be unmounted then.
-            os.close(descriptor)
+        ((_, _, octets),) = ancillary
+        (descriptor,) = unpack("i", octets)
+        error = _wait(syncfs, descriptor, finally_=request == b"f")
+        # Before the answer: the service may let the disk be unmounted then.
+        os.close(descriptor)
         service.send(pack("i", error))
 
 

@@ -75,7 +75,9 @@ class Syncing:
         """
         if self._latest > seconds:
             return True
-        begun = min(tuple(self._waiting.values()), default=None)
+        # Others change it: only a list is made in one go (a garbage collection may come between a tuple
+        # and what goes into it).
+        begun = min(list(self._waiting.values()), default=None)
         return begun is not None and self._seconds() - begun > seconds
 
     @contextmanager

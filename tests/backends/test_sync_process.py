@@ -232,7 +232,7 @@ def test_may_have_no_more_files(
     running: SyncProcess, reactor: Reactor, directory: FileSystem, ends: list[Exception | None]
 ) -> None:
     """
-    A request whose descriptor does not come through has failed.
+    A request whose descriptor does not come through has failed, as all others would: threads wait.
     """
     resource.prlimit(pid(running), resource.RLIMIT_NOFILE, (3, 3))
     assert running.wait(directory, finally_=True, ended=ends.append)
@@ -240,7 +240,9 @@ def test_may_have_no_more_files(
 
     (error,) = ends
     assert isinstance(error, OSError)
-    assert errno.EMFILE == error.errno
+    assert errno.EIO == error.errno
+    assert not running.wait(directory, finally_=True, ended=no_end)
+    assert [] == reactor.readers
 
 
 def test_a_defect_of_who_is_told(

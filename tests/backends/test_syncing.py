@@ -5,6 +5,7 @@ What is cheaper: to wait for each file, or for the whole file system.
 from __future__ import annotations
 
 import errno
+import gc
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,26 @@ def test_not_on_this_file_system(disk: Disk, monkeypatch: pytest.MonkeyPatch, nu
     assert not disk.syncing.whole_pays(2)
     disk.clock.advance(30)
     assert disk.syncing.whole_pays(2)
+
+
+def test_others_begin_to_wait_meanwhile(clock: Clock) -> None:
+    """
+    Wherever another thread may come between, as while garbage is collected, the question is answered.
+    """
+    syncing = Syncing(clock.seconds)
+    for _ in range(100):
+        syncing.begin()
+    clock.advance(2)
+
+    def another(*_: object) -> None:
+        syncing.begin()
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(another)
+    gc.set_threshold(1)
+    try:
+        answers = [syncing.takes_longer_than(1) for _ in range(100)]
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(another)
+    assert [True] * 100 == answers
