@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import BinaryIO, Final, Protocol
 
 from ..interfaces import LineEnding, Sizes
-from .line_endings import LineFeeds, Tally, sizes_of
+from .line_endings import LineFeeds, Tally, sizes_of, with_line_feeds
 
 #: Octets that are read at a time.
 _AT_ONCE: Final = 1 << 16
@@ -77,12 +77,13 @@ class MemoryContent:
         if form is None:
             pieces = [self._head, *self._chunks]
             if line_ending == "\n":
-                feeds = LineFeeds()
                 if len(pieces) <= _FEW:
                     # They are short, and quicker put together than converted one by one.
-                    pieces = [b"".join(pieces)]
-                pieces = [*map(feeds.feed, pieces), feeds.end()]
-                form = b"".join(pieces), feeds.sizes
+                    form = with_line_feeds(b"".join(pieces))
+                else:
+                    feeds = LineFeeds()
+                    pieces = [*map(feeds.feed, pieces), feeds.end()]
+                    form = b"".join(pieces), feeds.sizes
             else:
                 octets = b"".join(pieces)
                 form = octets, sizes_of(octets)

@@ -87,6 +87,19 @@ class LineFeeds:
         return lines
 
 
+def with_line_feeds(octets: bytes) -> tuple[bytes, Sizes]:
+    """
+    A text that is there as a whole, as `LineFeeds` converts it, and its sizes then.
+    """
+    if len(octets) <= _BLOCK:
+        lines = octets.replace(b"\r", b"")
+        if lines.replace(b"\n", _CRLF) == octets:
+            # As most are.
+            return lines, Sizes(len(lines), len(octets))
+    feeds = LineFeeds()
+    return feeds.feed(octets) + feeds.end(), feeds.sizes
+
+
 class Tally:
     """
     Counts octets, and the LFs among them that no CR precedes.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from, sets
 
-from lmtpsvc.delivery.line_endings import LineFeeds, Tally, sizes_of
+from lmtpsvc.delivery.line_endings import LineFeeds, Tally, sizes_of, with_line_feeds
 
 # A text, the same with LF, and how many octets it has with CRLF everywhere.
 CASES = {
@@ -77,6 +77,7 @@ def test_counts_what_it_returns(octets: bytes, places: set[int]) -> None:
     stored = b"".join([*map(feeds.feed, cut(octets, places)), feeds.end()])
 
     assert sizes_of(stored) == feeds.sizes
+    assert (stored, feeds.sizes) == with_line_feeds(octets)
     if not feeds.had_bare:
         assert octets == stored.replace(b"\n", b"\r\n")
 
@@ -94,6 +95,7 @@ def test_large(before: int, ending: bytes) -> None:
 
     assert octets.replace(b"\r\n", b"\n") == stored
     assert sizes_of(stored) == feeds.sizes
+    assert (stored, feeds.sizes) == with_line_feeds(octets)
     assert feeds.had_bare == (ending != b"\r\n")
 
 
