@@ -47,6 +47,8 @@ class Capabilities:
     *line_ending* is the form that it stores, so that a large message is spooled in that form and
     needs no conversion.  *spool_directory* is where it wants large messages to be spooled: on its
     own file system it can take the spooled file itself with a hard link (`IMessage.path`).
+    *links_spooled* says that it does so wherever the mail is to belong to the service itself, with mode
+    0600, and does not read it before: such a file is written past the kernel's cache.
 
     *binary* says that whoever reads a message gets exactly the octets that were sent: CRLF and bare
     LF are not mixed up, and nothing is quoted or completed.  Only where all backends say so, clients
@@ -56,6 +58,7 @@ class Capabilities:
     line_ending: LineEnding = "\r\n"
     spool_directory: str | None = None
     binary: bool = False
+    links_spooled: bool = False
 
 
 class IMessage(Interface):

@@ -94,7 +94,13 @@ class MaildirBackend(Service):
             self._store_patiently,
         )
         self.capabilities = Capabilities(
-            settings.line_ending, self._spool, binary=settings.line_ending == "\r\n"
+            settings.line_ending,
+            self._spool,
+            binary=settings.line_ending == "\r\n",
+            # Who shares looks for a copy by the digest, for which all of it is read.
+            links_spooled=self._spool is not None
+            and settings.file_mode == 0o600
+            and settings.sharing is None,
         )
 
     def startService(self) -> None:

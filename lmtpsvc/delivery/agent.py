@@ -4,8 +4,10 @@ DeliveryAgent: what a connection needs in order to deliver.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import getrandbits
 
 from attrs import Factory, field, frozen
@@ -99,7 +101,7 @@ class DeliveryAgent:
             transaction_id,
             envelope,
             accepted,
-            Spool(self.spool, head, pause, resume),
+            Spool(self.spool, head, pause, resume, partial(_are_for_service, accepted)),
             self.backend,
             clock,
             self._deadlines,
@@ -123,6 +125,18 @@ class DeliveryAgent:
         """
         sender, original = envelope.sender, self.original_recipient
         return lambda recipient: delivered_to_header(recipient, sender, original)
+
+
+def _are_for_service(accepted: Sequence[Accepted]) -> bool:
+    """
+    Whether the mail is to belong to the service itself, so that it can be what was spooled.
+    """
+    return all(
+        (mailbox.uid is None or mailbox.uid == os.geteuid())
+        and (mailbox.gid is None or mailbox.gid == os.getegid())
+        for each in accepted
+        for mailbox in each.mailboxes
+    )
 
 
 def _expires(sender: Sender, mailed: float) -> float | None:

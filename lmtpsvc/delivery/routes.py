@@ -166,7 +166,14 @@ def merged(capabilities: Sequence[Capabilities]) -> Capabilities:
     if place is None and len(places) == 1:
         (place,) = places
     line_ending = endings.pop() if len(endings) == 1 else "\r\n"
-    return Capabilities(line_ending, place, all(each.binary for each in capabilities))
+    # The default backend gets what was spooled only if that has the line ending which it relies on.
+    default = capabilities[0]
+    return Capabilities(
+        line_ending,
+        place,
+        binary=all(each.binary for each in capabilities),
+        links_spooled=default.links_spooled and default.line_ending == line_ending,
+    )
 
 
 @implementer(IMessage)

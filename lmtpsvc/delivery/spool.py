@@ -13,10 +13,6 @@ left of it if the process dies.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 
 from attrs import frozen
@@ -25,8 +21,8 @@ from twisted.python.failure import Failure
 
 from ..in_thread import InThread
 from ..interfaces import LineEnding
-from .content import Content, FileContent, MemoryContent, digest_of
-from .line_endings import LineFeeds, Tally
+from .content import Content, MemoryContent
+from .spool_file import SpoolFile, SpoolText
 
 
 @frozen
@@ -40,114 +36,8 @@ class SpoolSettings:
     directory: str
     line_ending: LineEnding
     in_thread: InThread
-
-
-class SpoolFile:
-    """
-    The file of one message.  Its methods block, and are called one after the other.
-    """
-
-    def __init__(self, directory: str, line_ending: LineEnding) -> None:
-        self._directory, self._line_ending = directory, line_ending
-        self._fd = -1
-        self._path = ""
-        self._feeds = LineFeeds() if line_ending == "\n" else None
-        # How large the file is, if nothing is converted.
-        self._tally = Tally()
-        self._head_size = 0
-        # Of the text, from when on it can not be made from the file any more.
-        self._digest: hashlib._Hash | None = None
-
-    def begin(self, head: bytes) -> None:
-        """
-        Make the file, and write the trace headers, which are not in the digest.
-
-        Raises:
-            OSError: There is no room, or no right.
-        """
-        try:
-            self._fd = self._create()
-        except FileNotFoundError:
-            os.makedirs(self._directory, 0o700, exist_ok=True)
-            self._fd = self._create()
-        self._head_size = len(head)
-        self._write(head)
-
-    def append(self, chunks: list[bytes]) -> None:
-        """
-        Write some more text.
-
-        Raises:
-            OSError: There is no room.
-        """
-        octets = b"".join(chunks)
-        if self._digest is not None:
-            self._digest.update(octets)
-        self._write(octets)
-
-    def end(self) -> FileContent:
-        """
-        Return the whole.
-
-        Raises:
-            OSError: There is no room.
-        """
-        feeds, sizes = self._feeds, self._tally.sizes
-        if feeds is not None:
-            if feeds.held:
-                self._keep_digest(feeds.held)
-            self._write_all(feeds.end())
-            sizes = feeds.sizes
-        digest = None if self._digest is None else self._digest.hexdigest()
-        fd, self._fd = self._fd, -1
-        return FileContent(fd, self._path, self._line_ending, sizes, self._head_size, digest)
-
-    def discard(self) -> None:
-        """
-        Remove it.
-        """
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _create(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC
-        try:
-            fd = os.open(self._directory, flags | os.O_TMPFILE, 0o600)
-        except OSError as error:
-            # EISDIR is what kernels without O_TMPFILE say, EOPNOTSUPP what file systems do.
-            if error.errno not in {errno.EISDIR, errno.EOPNOTSUPP}:
-                raise
-            fd, name = tempfile.mkstemp(dir=self._directory)
-            os.unlink(name)
-        self._path = f"/proc/self/fd/{fd}"
-        return fd
-
-    def _write(self, octets: bytes) -> None:
-        feeds = self._feeds
-        if feeds is None:
-            self._tally.feed(octets)
-        else:
-            held = feeds.held
-            converted = feeds.feed(octets)
-            if feeds.had_bare:
-                self._keep_digest(held + octets)
-            octets = converted
-        self._write_all(octets)
-
-    def _keep_digest(self, octets: bytes) -> None:
-        """
-        What is written from now on can not be turned back into what came; *octets* are the first of
-        it.
-        """
-        if self._digest is None:
-            self._digest = digest_of(self._path, "\n", self._head_size)
-            self._digest.update(octets)
-
-    def _write_all(self, octets: bytes) -> None:
-        rest = memoryview(octets)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+    #: The file becomes the mail, if its owner is to be the service: see `past_cache`.
+    is_kept: bool = False
 
 
 class Spool:
@@ -160,6 +50,7 @@ class Spool:
     _held = 0
     _paused = False
     _file: SpoolFile | None = None
+    _text: SpoolText | None = None
     _writing = False
     _failure: Failure | None = None
     _finished: Deferred[Content] | None = None
@@ -171,9 +62,11 @@ class Spool:
         head: bytes,
         pause: Callable[[], None],
         resume: Callable[[], None],
+        is_for_service: Callable[[], bool] = lambda: True,
     ) -> None:
         #: The trace headers.
         self.head = head
+        self._is_for_service = is_for_service
         self._settings = settings
         self._pause, self._resume = pause, resume
         self._chunks: list[bytes] = []
@@ -184,7 +77,10 @@ class Spool:
         """
         if self._failure is not None:
             return
-        self._chunks.append(octets)
+        if self._text is None:
+            self._chunks.append(octets)
+        else:
+            self._text.feed(octets)
         self._held += len(octets)
         if self._held <= self._settings.memory:
             return
@@ -217,7 +113,7 @@ class Spool:
         Forget everything; nothing is to come any more.
         """
         self._discarded = True
-        self._chunks = []
+        self._forget()
         if self._file is not None and not self._writing:
             self._file.discard()
 
@@ -225,23 +121,40 @@ class Spool:
         """
         Have a thread write what is there.
         """
-        chunks, self._chunks, self._held = self._chunks, [], 0
-        file = self._file
-        if file is None:
-            file = self._file = SpoolFile(self._settings.directory, self._settings.line_ending)
-            head, begin = self.head, True
-        else:
-            head, begin = b"", False
+        self._held, head_size = 0, len(self.head)
+        file, text = self._file, self._text
+        begin = file is None or text is None
+        if file is None or text is None:
+            file, text = self._file, self._text = self._begun()
+        if self._finished is not None:
+            text.end()
+        portion, sizes = text.take(), text.sizes
         is_last = self._finished is not None
 
         def job() -> Content | None:
             if begin:
-                file.begin(head)
-            file.append(chunks)
-            return file.end() if is_last else None
+                file.begin(head_size)
+            file.append(portion)
+            return file.end(sizes) if is_last else None
 
         self._writing = True
         self._settings.in_thread(job).addCallbacks(self._written, self._failed)
+
+    def _begun(self) -> tuple[SpoolFile, SpoolText]:
+        """
+        What is in memory is the first that goes into a file.
+        """
+        settings = self._settings
+        text = SpoolText(settings.line_ending)
+        text.feed(self.head)
+        for octets in self._chunks:
+            text.feed(octets)
+        self._chunks = []
+        past_cache = settings.is_kept and self._is_for_service()
+        return SpoolFile(settings.directory, settings.line_ending, past_cache=past_cache), text
+
+    def _forget(self) -> None:
+        self._chunks, self._text = [], None
 
     def _written(self, content: Content | None) -> None:
         self._writing = False
@@ -259,7 +172,7 @@ class Spool:
     def _failed(self, failure: Failure) -> None:
         self._writing = False
         self._failure = failure
-        self._chunks = []
+        self._forget()
         if self._file is not None:
             self._file.discard()
         if self._finished is not None and not self._discarded:

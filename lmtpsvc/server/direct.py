@@ -27,6 +27,10 @@ from .stand_in import StandInReactor
 #: At most so many connections at a time: those that there are have to be served, too.
 AT_ONCE: Final = 100
 
+#: Octets that are read at a time; and of a connection on which more are waiting.
+USUAL: Final = 1 << 16
+MUCH: Final = 1 << 18
+
 _log = Logger(namespace="lmtpsvc.server")
 
 
@@ -35,6 +39,8 @@ class DirectConnection(tcp.Server):
     A TCP or UNIX connection that has been accepted, from *peer*, the one with that *number* at its
     port.  It is one that does not put packets off (TCP_NODELAY), as its port is.
     """
+
+    _at_a_time = USUAL
 
     def __init__(
         self,
@@ -79,14 +85,19 @@ class DirectConnection(tcp.Server):
         """
         Take a packet to the protocol.
         """
+        size = self._at_a_time
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(size)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
+        if len(data) == size:
+            self._at_a_time = MUCH
+        elif size == MUCH and len(data) < USUAL:
+            self._at_a_time = USUAL
         self.protocol.dataReceived(data)
         return None
 

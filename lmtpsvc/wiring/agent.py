@@ -35,6 +35,8 @@ def delivery_agent(
     it.
     """
     limits, capabilities = config.limits, backend.capabilities
+    spool = config.spool or capabilities.spool_directory or tempfile.gettempdir()
+    is_kept = capabilities.links_spooled and spool == capabilities.spool_directory
     clock = IReactorTime(reactor)
     return DeliveryAgent(
         Routing(directory, backend, rules, clock, limits.lookup_seconds),
@@ -44,9 +46,10 @@ def delivery_agent(
         limits,
         SpoolSettings(
             limits.spool_memory,
-            config.spool or capabilities.spool_directory or tempfile.gettempdir(),
+            spool,
             capabilities.line_ending,
             in_thread,
+            is_kept=is_kept and more.get("delivered_to") != "always",
         ),
         **more,
     )

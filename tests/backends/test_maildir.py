@@ -375,6 +375,16 @@ def test_leftovers_are_removed(
     assert [] == os.listdir(tmp)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, True), ({"mode": "0770"}, False), ({"newline": "crlf"}, True)]
+)
+def test_links_what_is_spooled(maildir: Make, options: dict[str, str], expected: bool) -> None:
+    """
+    The spooled file itself becomes the mail, unless it is to be for others as well.
+    """
+    assert expected == maildir(**options).capabilities.links_spooled
+
+
 def test_leftovers_in_the_spool(maildir: Make, root: Path, clock: Clock) -> None:
     """
     A restart removes what has been in the spool for 36 hours.

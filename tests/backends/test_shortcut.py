@@ -19,7 +19,7 @@ from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.delivery.content import FileContent, MemoryContent, PrefixedContent
 from lmtpsvc.delivery.message import Message
 from lmtpsvc.delivery.routes import _WithoutFile
-from lmtpsvc.delivery.spool import SpoolFile
+from lmtpsvc.delivery.spool_file import SpoolFile, SpoolText
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage, envelope
 
@@ -79,10 +79,11 @@ def test_in_a_file(
     What is in a file is not even asked for its size, which may take reading all of it: neither if
     the file cannot be linked, nor if there is a header on top.
     """
-    spool = SpoolFile(str(tmp_path), "\r\n")
-    spool.begin(b"X: y\r\n")
-    spool.append([b"1\r\n"])
-    content = spool.end()
+    spool, text = SpoolFile(str(tmp_path), "\r\n"), SpoolText("\r\n")
+    text.feed(b"X: y\r\n1\r\n")
+    spool.begin(6)
+    spool.append(text.take())
+    content = spool.end(text.sizes)
     message = Message("1", envelope("ann@example.org"), 240.0, content)
 
     def read(*_: object) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from lmtpsvc.delivery.content import Content, FileContent, MemoryContent, PrefixedContent
 from lmtpsvc.delivery.line_endings import sizes_of
-from lmtpsvc.delivery.spool import SpoolFile
+from lmtpsvc.delivery.spool_file import SpoolFile, SpoolText
 from lmtpsvc.interfaces import LineEnding
 
 HEAD = b"Return-Path: <>\r\n"
@@ -24,10 +24,13 @@ PREFIX = b"Delivered-To: ann@example.org\r\n"
 
 
 def spooled(directory: Path, line_ending: LineEnding, text: bytes = TEXT) -> FileContent:
-    file = SpoolFile(str(directory), line_ending)
-    file.begin(HEAD)
-    file.append([text])
-    return file.end()
+    file, spooled_text = SpoolFile(str(directory), line_ending), SpoolText(line_ending)
+    for octets in (HEAD, text):
+        spooled_text.feed(octets)
+    spooled_text.end()
+    file.begin(len(HEAD))
+    file.append(spooled_text.take())
+    return file.end(spooled_text.sizes)
 
 
 MAKERS: dict[str, Callable[[Path], Content]] = {

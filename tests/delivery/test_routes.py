@@ -291,6 +291,7 @@ class TestRoutedBackend:
 
 
 LF, CRLF = Capabilities("\n", "/spool"), Capabilities()
+LINKED = Capabilities("\n", "/spool", links_spooled=True)
 
 
 class TestCapabilities:
@@ -302,6 +303,10 @@ class TestCapabilities:
             (Capabilities("\r\n", "/spool"), [LF, CRLF]),
             (Capabilities("\r\n", "/spool"), [CRLF, LF]),
             (Capabilities("\n", "/spool"), [LF, Capabilities("\n", "/other")]),
+            (LINKED, [LINKED, LF]),
+            (LF, [LF, LINKED]),
+            # The default backend gets no file then.
+            (Capabilities("\r\n", "/spool"), [LINKED, CRLF]),
             (Capabilities(binary=True), [Capabilities(binary=True)] * 2),
             (CRLF, [Capabilities(binary=True), CRLF]),
             (

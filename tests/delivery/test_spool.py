@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import binary, integers, lists, one_of, sampled_from, sets
+from hypothesis.strategies import binary, booleans, integers, lists, one_of, sampled_from, sets
 from twisted.internet.defer import Deferred, execute
 from twisted.python.failure import Failure
 
+from lmtpsvc.delivery import spool_file
 from lmtpsvc.delivery.content import Content
 from lmtpsvc.delivery.line_endings import sizes_of
+from lmtpsvc.delivery.past_cache import PastCache
 from lmtpsvc.delivery.spool import Spool, SpoolSettings
 from lmtpsvc.interfaces import LineEnding
 
@@ -76,19 +78,28 @@ class Spooling:
     A spool of ten octets of memory with all that it needs.
     """
 
-    def __init__(self, directory: Path, line_ending: LineEnding = "\n", memory: int = 10) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        line_ending: LineEnding = "\n",
+        *,
+        memory: int = 10,
+        is_kept: bool = False,
+        is_for_service: bool = True,
+    ) -> None:
         self.disk, self.transport, self.directory = Disk(), Transport(), directory
         self.spool = Spool(
-            SpoolSettings(memory, str(directory), line_ending, self.disk),
+            SpoolSettings(memory, str(directory), line_ending, self.disk, is_kept),
             HEAD,
             self.transport.pause,
             self.transport.resume,
+            lambda: is_for_service,
         )
 
 
-@pytest.fixture
-def spooling(tmp_path: Path) -> Spooling:
-    return Spooling(tmp_path / "spool")
+@pytest.fixture(params=[False, True], ids=["through the cache", "past the cache"])
+def spooling(tmp_path: Path, request: pytest.FixtureRequest) -> Spooling:
+    return Spooling(tmp_path / "spool", is_kept=request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -239,14 +250,20 @@ class TestLarge:
     places=sets(integers(1, 60)),
     slow=sets(integers(0, 10)),
     line_ending=sampled_from(["\n", "\r\n"]),
+    is_kept=booleans(),
 )
 def test_any_cut(
-    text: bytes, places: set[int], slow: set[int], line_ending: LineEnding, tmp_path: Path
+    text: bytes,
+    places: set[int],
+    slow: set[int],
+    line_ending: LineEnding,
+    is_kept: bool,
+    tmp_path: Path,
 ) -> None:
     """
     However the text is cut, and however slow the disk, message, digest and sizes are the same.
     """
-    spooling = Spooling(tmp_path, line_ending)
+    spooling = Spooling(tmp_path, line_ending, is_kept=is_kept)
     edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
 
     for number, (start, end) in enumerate(pairwise(edges)):
@@ -269,6 +286,67 @@ def test_any_cut(
         [],
         ["pause", "resume"] * (len(spooling.transport.said) // 2),
     )
+
+
+class TestPastTheCache:
+    """
+    What nobody is going to read before it is the mail.
+    """
+
+    @pytest.mark.parametrize(
+        ("is_kept", "is_for_service", "expected"),
+        [(True, True, True), (True, False, False), (False, True, False)],
+    )
+    def test_which(
+        self,
+        is_kept: bool,
+        is_for_service: bool,
+        expected: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """
+        It is written past the kernel's cache; not so what is going to be copied.
+        """
+        begun: list[int] = []
+
+        class Noted(PastCache):
+            def __init__(self, descriptor: int) -> None:
+                begun.append(descriptor)
+                super().__init__(descriptor)
+
+        monkeypatch.setattr(spool_file, "PastCache", Noted)
+        spooling = Spooling(tmp_path, is_kept=is_kept, is_for_service=is_for_service)
+        spooling.spool.write(b"x" * 11)
+        finished(spooling.spool)
+
+        assert expected == bool(begun)
+
+    def test_digest_in_the_middle(self, tmp_path: Path) -> None:
+        """
+        A digest that has to be made from the file finds all of it there.
+        """
+        text = [b"one\r\n" * 4000, b"two\r\n" * 4000, b"a\nb\r", b"\n" * 5000, b"\r"]
+        spooling = Spooling(tmp_path, is_kept=True)
+        for octets in text:
+            spooling.spool.write(octets)
+        (content,) = finished(spooling.spool)
+
+        whole = b"".join(text)
+        assert hashlib.sha256(whole).hexdigest() == content.digest
+        assert (HEAD + whole).replace(b"\r\n", b"\n") == read(content, "\n")
+
+    def test_digest_within_a_portion(self, tmp_path: Path) -> None:
+        """
+        So does one if a bare LF is the last of several pieces that are written together.
+        """
+        text = [b"one\r\n", b"two\r\n", b"th\nree\r", b"\nfour\r\n"]
+        spooling = Spooling(tmp_path, is_kept=True, memory=12)
+        for octets in text:
+            spooling.spool.write(octets)
+        (content,) = finished(spooling.spool)
+
+        assert hashlib.sha256(b"".join(text)).hexdigest() == content.digest
 
 
 class TestBackpressure:
@@ -382,7 +460,8 @@ class TestFailure:
         spooling.disk.slow = True
         spooling.spool.write(b"x" * 11)
         outcome = finished(spooling.spool)
-        spooling.disk.go_on()
+        while spooling.disk.jobs:
+            spooling.disk.go_on()
 
         assert [self.NO_ROOM] == [failure.value for failure in outcome]
 

@@ -24,21 +24,21 @@ def spooling(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """
     A server that spools what has more than 1,000 octets, and tells which files are open.
     """
-    from lmtpsvc.delivery import spool
+    from lmtpsvc.delivery.spool_file import SpoolFile
 
     server.open = set()
-    begin, end = spool.SpoolFile.begin, spool.SpoolFile.discard
+    begin, end = SpoolFile.begin, SpoolFile.discard
 
-    def noted_begin(file: Any, head: bytes) -> None:
-        begin(file, head)
+    def noted_begin(file: Any, head_size: int) -> None:
+        begin(file, head_size)
         server.open.add(file)
 
     def noted_end(file: Any) -> None:
         end(file)
         server.open.discard(file)
 
-    monkeypatch.setattr(spool.SpoolFile, "begin", noted_begin)
-    monkeypatch.setattr(spool.SpoolFile, "discard", noted_end)
+    monkeypatch.setattr(SpoolFile, "begin", noted_begin)
+    monkeypatch.setattr(SpoolFile, "discard", noted_end)
     return server
 
 

@@ -23,7 +23,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from lmtpsvc.limits import Limits
-from lmtpsvc.server.direct import DirectConnection, DirectReactor, address_of
+from lmtpsvc.server.direct import MUCH, USUAL, DirectConnection, DirectReactor, address_of
 from lmtpsvc.server.poller import Poller
 
 
@@ -300,6 +300,38 @@ class TestConnection:
         world.turn()
 
         assert [b"one", b"two"] == protocol.heard
+
+    def test_reads_much(self, world: World) -> None:
+        """
+        Where more is waiting than is usually read at a time, more is read from then on, until it
+        becomes less.
+        """
+        sizes: list[int] = []
+
+        class Socket:
+            """
+            Gives what it is asked for, as long as there is as much.
+            """
+
+            waiting = USUAL + 2 * MUCH + 1
+
+            def recv(self, size: int) -> bytes:
+                sizes.append(size)
+                taken = min(size, self.waiting)
+                Socket.waiting -= taken
+                return b"x" * taken
+
+        protocol, _client = world.accepted()
+        connection = protocol.connection
+        real, connection.socket = connection.socket, Socket()  # type: ignore[assignment]  # enough of one
+        for _ in range(4):
+            assert connection.doRead() is None
+        Socket.waiting = 10
+        connection.doRead()
+        connection.socket = real
+
+        assert [USUAL, MUCH, MUCH, MUCH, USUAL] == sizes
+        assert USUAL + 2 * MUCH + 11 == sum(map(len, protocol.heard))
 
     def test_writes(self, world: World) -> None:
         """
