@@ -13,6 +13,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lmtpsvc.delivery import spool_file
+from lmtpsvc.delivery.past_cache import PastCache
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.interfaces import Capabilities, IBackend, IMessage
 
@@ -86,3 +88,19 @@ def logged() -> Iterator[Logged]:
     globalLogPublisher.addObserver(logged)
     yield logged
     globalLogPublisher.removeObserver(logged)
+
+
+@pytest.fixture
+def past_cache(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """
+    The descriptors of spooled files that are written past the kernel's cache.
+    """
+    begun: list[int] = []
+
+    class Noted(PastCache):
+        def __init__(self, descriptor: int) -> None:
+            begun.append(descriptor)
+            super().__init__(descriptor)
+
+    monkeypatch.setattr(spool_file, "PastCache", Noted)
+    return begun

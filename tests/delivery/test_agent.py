@@ -12,9 +12,7 @@ import pytest
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
-from lmtpsvc.delivery import spool_file
 from lmtpsvc.delivery.agent import DeliveryAgent
-from lmtpsvc.delivery.past_cache import PastCache
 from lmtpsvc.delivery.routing import AddressRules, Routing
 from lmtpsvc.delivery.spool import SpoolSettings
 from lmtpsvc.delivery.transaction import Accepted
@@ -37,19 +35,11 @@ OTHER_GROUP = Mailbox("dan", "example.org", uid=os.geteuid(), gid=os.getegid() +
     ],
 )
 def test_past_the_cache(
-    mailboxes: list[Mailbox], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mailboxes: list[Mailbox], expected: bool, tmp_path: Path, past_cache: list[int]
 ) -> None:
     """
     A large message is written past the cache if nobody gets a copy, as those do who own their mail.
     """
-    begun: list[int] = []
-
-    class Noted(PastCache):
-        def __init__(self, descriptor: int) -> None:
-            begun.append(descriptor)
-            super().__init__(descriptor)
-
-    monkeypatch.setattr(spool_file, "PastCache", Noted)
     clock = Clock()
     backend: Any = None  # nobody asks for it
     agent = DeliveryAgent(
@@ -71,4 +61,4 @@ def test_past_the_cache(
     transaction.write(b"x" * 11)
     transaction.abandon()
 
-    assert expected == bool(begun)
+    assert expected == bool(past_cache)

@@ -19,10 +19,8 @@ from hypothesis.strategies import binary, booleans, integers, lists, one_of, sam
 from twisted.internet.defer import Deferred, execute
 from twisted.python.failure import Failure
 
-from lmtpsvc.delivery import spool_file
 from lmtpsvc.delivery.content import Content
 from lmtpsvc.delivery.line_endings import sizes_of
-from lmtpsvc.delivery.past_cache import PastCache
 from lmtpsvc.delivery.spool import Spool, SpoolSettings
 from lmtpsvc.interfaces import LineEnding
 
@@ -303,24 +301,16 @@ class TestPastTheCache:
         is_for_service: bool,
         expected: bool,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        past_cache: list[int],
     ) -> None:
         """
         It is written past the kernel's cache; not so what is going to be copied.
         """
-        begun: list[int] = []
-
-        class Noted(PastCache):
-            def __init__(self, descriptor: int) -> None:
-                begun.append(descriptor)
-                super().__init__(descriptor)
-
-        monkeypatch.setattr(spool_file, "PastCache", Noted)
         spooling = Spooling(tmp_path, is_kept=is_kept, is_for_service=is_for_service)
         spooling.spool.write(b"x" * 11)
         finished(spooling.spool)
 
-        assert expected == bool(begun)
+        assert expected == bool(past_cache)
 
     def test_digest_in_the_middle(self, tmp_path: Path) -> None:
         """

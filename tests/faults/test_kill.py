@@ -69,18 +69,27 @@ def program(pid: int) -> str:
         return ""
 
 
-def test_nobody_waits_for_the_disk(directory: Path, service: Callable[..., Service]) -> None:
+@pytest.fixture
+def busy(directory: Path, service: Callable[..., Service]) -> tuple[Service, Load]:
+    """
+    A server for which a process waits for the disk, and what keeps it busy.
+    """
+    root = directory / "mail"
+    root.mkdir()
+    running = service(root)
+    load = Load(running.where, Ledger(), "busy", large=False)
+    load.start()
+    wait_until(lambda: waiters(running), PATIENCE, "a process waits for the disk")
+    return running, load
+
+
+def test_nobody_waits_for_the_disk(busy: tuple[Service, Load]) -> None:
     """
     The process that waits is killed under load: each 250 is there, and nobody is refused, as it is
     done again another way.
     """
-    root = directory / "mail"
-    root.mkdir()
-    ledger = Ledger()
-    running = service(root)
-    load = Load(running.where, ledger, "waiter", large=False)
-    load.start()
-    wait_until(lambda: waiters(running), PATIENCE, "a process waits for the disk")
+    running, load = busy
+    ledger = load.ledger
     (pid,) = waiters(running)
     os.kill(pid, signal.SIGSTOP)
     promised = len(ledger.promised)
@@ -90,28 +99,20 @@ def test_nobody_waits_for_the_disk(directory: Path, service: Callable[..., Servi
     load.stop()
 
     assert {250} == {reply.code for reply in ledger.replies.values()}
-    assert inspect(root, ledger).harm == []
+    assert inspect(running.root, load.ledger).harm == []
     assert "the process that waits for the disk has ended; threads do it" in running.log
     assert [] == waiters(running)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nobody_is_left(
-    directory: Path, service: Callable[..., Service], number: signal.Signals
-) -> None:
+def test_nobody_is_left(busy: tuple[Service, Load], number: signal.Signals) -> None:
     """
     However the server ends, the process that waits does with it.
     """
-    root = directory / "mail"
-    root.mkdir()
-    ledger = Ledger()
-    running = service(root)
-    load = Load(running.where, ledger, "left", large=False)
-    load.start()
-    wait_until(lambda: waiters(running), PATIENCE, "a process waits for the disk")
+    running, load = busy
     (pid,) = waiters(running)
     running.process.send_signal(number)
     running.process.wait(PATIENCE)
     wait_until(lambda: PROGRAM.name not in program(pid), PATIENCE, "nobody waits any more")
     load.stop()
-    assert inspect(root, ledger).harm == []
+    assert inspect(running.root, load.ledger).harm == []
