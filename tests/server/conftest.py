@@ -4,7 +4,6 @@ A whole server on transports that are strings, with a directory and a backend th
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,9 +208,8 @@ def server(make_server: Callable[..., Server]) -> Server:
 @pytest.fixture
 def logged() -> Iterator[list[LogEvent]]:
     """
-    What is logged from now on; not what the failures of other tests say when they are collected.
+    What is logged from now on.
     """
-    gc.collect()
     observer = _Observer()
     globalLogPublisher.addObserver(observer)
     yield observer.events
