@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,13 @@ def deliver(address: tuple[str, int] | Path, recipient: str) -> str:
         return reply
 
 
+def connected(stack: ExitStack, address: tuple[str, int] | Path) -> Client:
+    """
+    A client that has been greeted, until the *stack* ends.
+    """
+    return stack.enter_context(Client(address))
+
+
 class TestDelivery:
     def test_tcp_and_unix(self, directory: Path, port: int) -> None:
         """
@@ -95,15 +103,17 @@ class TestDelivery:
         path = directory / "s"
         with running(directory, "-l", tcp(port), "-l", f"unix:{path}:mode=660") as workers:
             assert path.stat().st_mode & 0o777 == 0o660
+            sent = 0
             for address in (("127.0.0.1", port), path):
                 with ExitStack() as stack:
-                    clients = [stack.enter_context(Client(address)) for _ in range(4)]
-                    assert [2, 2] == workers.connections()
+                    clients = workers.share(partial(connected, stack, address))
                     for client in clients:
                         outcome = client.send("a@example.net", ["ann@example.test"], LETTER)
                         assert outcome.delivered[0].startswith("250 ")
+                    sent += len(clients)
+                wait_until(lambda: workers.connections() == [0, 0], SECONDS, "connections end")
             assert workers.end() == CLEAN
-            assert len(list(workers.store.root.rglob("new/*"))) == 8
+            assert len(list(workers.store.root.rglob("new/*"))) == sent
             assert not path.exists()
             assert "Traceback" not in workers.log
 
@@ -120,12 +130,15 @@ class TestDelivery:
             pytest.skip("this Twisted has no tls: endpoint")
         context = ssl.create_default_context(cafile=certificate)
         with running(directory, "-l", words) as workers, ExitStack() as stack:
-            for _ in range(4):
+
+            def connect() -> socket.socket:
                 plain = socket.create_connection(("127.0.0.1", port), SECONDS)
                 secure = context.wrap_socket(plain, server_hostname="localhost")
                 stack.enter_context(secure)
                 assert secure.recv(1000).startswith(b"220 ")
-            assert [2, 2] == workers.connections()
+                return secure
+
+            workers.share(connect)
 
     def test_haproxy(self, directory: Path, port: int) -> None:
         """
@@ -149,14 +162,17 @@ class TestDelivery:
             running(directory, "-l", words, "--trusted", "127.0.0.1,local") as workers,
             ExitStack() as stack,
         ):
-            for _ in range(4):
+
+            def connect() -> socket.socket:
                 client = socket.socket(socket.AF_INET if where == "tcp" else socket.AF_UNIX)
                 stack.enter_context(client)
                 client.settimeout(SECONDS)
                 client.connect(("127.0.0.1", port) if where == "tcp" else str(path))
                 client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 24\r\n")
                 assert client.recv(1000).startswith(b"220 ")
-            assert [2, 2] == workers.connections()
+                return client
+
+            workers.share(connect)
 
     def test_systemd(self, directory: Path) -> None:
         """
@@ -185,17 +201,22 @@ class TestBalance:
     def test_equal(self, directory: Path, port: int, kind: str) -> None:
         """
         Connections that come in a burst are shared evenly, few and many.
+
+        Not every time: a worker that gets no processor for some milliseconds loses its turn.
         """
         path = directory / "s"
         address = path if kind == "unix" else ("127.0.0.1", port)
         with running(directory, "-l", f"unix:{path}" if kind == "unix" else tcp(port)) as workers:
             for number in (2, 10, 50):
-                with ExitStack() as stack:
-                    clients = [Client(address) for _ in range(number)]
-                    for client in clients:
-                        stack.enter_context(client)
-                    assert [number // 2] * 2 == workers.connections()
-                wait_until(lambda: workers.connections() == [0, 0], SECONDS, "connections end")
+                shares: list[list[int]] = []
+                while shares.count([number // 2] * 2) < 3:
+                    assert len(shares) < 12, shares
+                    with ExitStack() as stack:
+                        clients = [Client(address) for _ in range(number)]
+                        for client in clients:
+                            stack.enter_context(client)
+                        shares.append(workers.connections())
+                    wait_until(lambda: workers.connections() == [0, 0], SECONDS, "connections end")
 
     def test_a_worker_that_hangs(self, directory: Path, port: int) -> None:
         """
@@ -239,9 +260,7 @@ class TestDeath:
             promised += [deliver(address, "ann@example.test").split()[-2] for _ in range(4)]
             assert other in workers.wait_for()
             with ExitStack() as stack:
-                for _ in range(4):
-                    stack.enter_context(Client(address))
-                assert [2, 2] == workers.connections()
+                workers.share(partial(connected, stack, address))
             assert workers.end() == CLEAN
             stored = [path.read_text() for path in workers.store.root.rglob("new/*")]
             assert all(any(name in text for text in stored) for name in promised)

@@ -9,9 +9,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from .running import kill_group, wait_until
 from .store import Store
@@ -26,6 +27,11 @@ def _heed_interrupts() -> None:
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 SECONDS = 30.0
+#: So many connections are for every worker, be it ever so slow.
+MANY = 50
+
+#: What stands for a connection.
+C = TypeVar("C")
 
 
 class Workers:
@@ -100,6 +106,20 @@ class Workers:
         How many connections each has.
         """
         return [len(sockets_of(pid)) - self._ports for pid in self.pids]
+
+    def share(self, connect: Callable[[], C]) -> list[C]:
+        """
+        Connect until every worker has a connection; all of them.
+
+        How many that takes depends on the machine: who cannot take his turn within some milliseconds
+        leaves it to the others.
+        """
+        clients: list[C] = []
+        while len(clients) < MANY:
+            clients.append(connect())
+            if all(self.connections()):
+                return clients
+        raise AssertionError(f"{MANY} connections, and not one for each: {self.connections()}")
 
     def count_ports(self) -> None:
         """
