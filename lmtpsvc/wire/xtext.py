@@ -13,9 +13,7 @@ _hexchar = re.compile(r"\+([0-9A-F]{2})")
 
 # RFC 6533 §3: QUCHAR has neither "+", "=" nor the backslash; EmbeddedUnicodeChar begins with one.
 # Of HEXPOINT's forms, this takes all, and a few that nobody needs; what must not be is looked at.
-_match_utf8 = re.compile(
-    r"(?:[!-*,-<>-\[\]-~\u0080-\U0010ffff]|\\x\{(?:10|[1-9A-F])?[0-9A-F]{1,4}\})*"
-).fullmatch
+_match_utf8 = re.compile(r"(?:[^\x00- +=\\\x7f]|\\x\{(?:10|[1-9A-F])?[0-9A-F]{1,4}\})*").fullmatch
 _embedded = re.compile(r"\\x\{([0-9A-F]{1,6})\}")
 _to_embed = re.compile(r"[^!-*,-<>-\[\]-~]")
 
