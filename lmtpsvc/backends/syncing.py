@@ -19,7 +19,9 @@ from .file_systems import FileSystem, can_sync_file_systems
 #: How much the newest measurement counts.
 _WEIGHT: Final = 0.2
 
-#: After so many seconds a bad experience with syncfs counts half: the backup may have ended.
+#: After so many seconds a bad experience with syncfs counts half: what somebody has written before we
+#: came is on the disk; but the sooner the next one is bad, too, the longer a backup will take.
+_SHORT_HALF_LIFE: Final = 0.5
 _HALF_LIFE: Final = 5.0
 
 #: What one fsync and one syncfs take as long as nothing is known, in seconds.
@@ -58,6 +60,7 @@ class Syncing:
         self._each = _GUESS
         self._whole = _GUESS
         self._whole_at = seconds()
+        self._half_life = _SHORT_HALF_LIFE / 2
 
     def whole_pays(self, count: int) -> bool:
         """
@@ -65,8 +68,7 @@ class Syncing:
         """
         if count < 2 or not can_sync_file_systems():
             return False
-        age = self._seconds() - self._whole_at
-        return bool(self._whole * 0.5 ** (age / _HALF_LIFE) < _WORTH * count * self._each)
+        return self._whole_at_time(self._seconds()) < _WORTH * count * self._each
 
     def takes_longer_than(self, seconds: float) -> bool:
         """
@@ -120,9 +122,26 @@ class Syncing:
         """
         penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
         now = self._seconds()
-        self._latest = took = now - self._waiting.pop(wait)
-        self._whole += _WEIGHT * (took + penalty - self._whole)
+        begun = self._waiting.pop(wait)
+        self._latest = took = now - begun
+        # Not what it had cost long ago: one bad experience would outlive many good ones, where those
+        # come seldom because of it.
+        expected = self._whole_at_time(begun)
+        self._whole = expected + _WEIGHT * (took + penalty - expected)
         self._whole_at = now
+        if not file_system.is_reliable:
+            self._half_life = _HALF_LIFE
+        elif took > 2 * _WORTH * self._each:
+            self._half_life = min(2 * self._half_life, _HALF_LIFE)
+        else:
+            self._half_life = _SHORT_HALF_LIFE / 2
+
+    def _whole_at_time(self, now: float) -> float:
+        """
+        What a wait for all that begins *now* is expected to take, in seconds.
+        """
+        age = max(now - self._whole_at, 0.0)
+        return float(self._whole * 0.5 ** (age / self._half_life))
 
     def forget(self, wait: Wait) -> None:
         """

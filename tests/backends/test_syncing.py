@@ -130,6 +130,32 @@ def test_tried_again_later(disk: Disk) -> None:
     assert not disk.syncing.whole_pays(3)
 
 
+def test_first_wait(disk: Disk) -> None:
+    """
+    The first one may have to wait for what somebody else has written before; the next is not put off
+    for long.
+    """
+    disk.one_by_one(0.002)
+    disk.at_once(0.500, times=1)
+    assert not disk.syncing.whole_pays(10)
+
+    disk.clock.advance(2)
+    assert disk.syncing.whole_pays(5)
+
+
+def test_good_after_bad(disk: Disk) -> None:
+    """
+    When it has been tried again later, and was quick, what was before is forgotten.
+    """
+    disk.one_by_one(0.010)
+    disk.at_once(0.640)
+    disk.clock.advance(30)
+    assert disk.syncing.whole_pays(2)
+
+    disk.at_once(0.010, times=1)
+    assert disk.syncing.whole_pays(2)
+
+
 def test_failures_cost_time_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A disk that takes long to say no is no bargain either.
