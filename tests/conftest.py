@@ -12,15 +12,17 @@ import importlib.metadata
 import os
 import re
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 # Fixtures: servers for whoever needs a database, and processes that have begun already.
 from .databases import mariadb, new_mariadb, new_postgresql, postgresql, sqlite_with  # noqa: F401
@@ -71,6 +73,38 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
+
+
+# Until somebody begins, Twisted keeps what was logged last, and all that its failures refer to.
+globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+
+
+@implementer(ILogObserver)
+class _Unhandled:
+    """
+    Notes the failures of Deferreds that nobody has taken.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event["log_namespace"] == "twisted.internet.defer" and "log_failure" in event:
+            self.failures.append(event["log_failure"].getTraceback() + event["debugInfo"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_unhandled() -> Iterator[None]:
+    """
+    Tests take the failures that they bring about.  One that nobody takes is logged as soon as it is
+    collected: within some other test, which may look at just what is logged.
+    """
+    unhandled = _Unhandled()
+    globalLogPublisher.addObserver(unhandled)
+    yield
+    gc.collect()
+    globalLogPublisher.removeObserver(unhandled)
+    assert [] == unhandled.failures, "defer.setDebugging(True) shows where they come from"
 
 
 # ── what a machine may lack ──────────────────────────────────────────────────────────────────────

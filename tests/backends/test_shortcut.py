@@ -30,21 +30,31 @@ Make = Callable[..., MaildirBackend]
 
 
 @pytest.fixture
-def is_short(held_pool: Any, at_once: None, calls: list[tuple[str, str]]) -> Callable[..., bool]:
+def is_short(
+    held_pool: Any,
+    at_once: None,
+    calls: list[tuple[str, str]],
+    success_of: Any,
+    failure_of: Any,
+) -> Callable[..., bool]:
     """
     ``is_short(backend, message, mailboxes)``: whether the message is in tmp before any thread works.
+    It is stored in the end, unless it *fails*.
     """
 
     def is_short(
         backend: MaildirBackend,
         message: MemoryMessage = ONE,
         mailboxes: list[Mailbox] | None = None,
+        *,
+        fails: bool = False,
     ) -> bool:
         calls.clear()
         results = backend.deliver(message, [ANN] if mailboxes is None else mailboxes)
         found = ("write") in {call for call, _ in calls}
         held_pool.work()
-        assert all(result.called for result in results)
+        for result in results:
+            (failure_of if fails else success_of)(result)
         return found
 
     return is_short
@@ -181,8 +191,8 @@ def test_failed(backend: MaildirBackend, is_short: Any, break_call: Any) -> None
     now = haste.now()
     haste._seconds = lambda: now + 1.1 * WARM
     break_call("rename", "ann/new", errno.EIO)
-    assert not is_short(backend)
-    assert not is_short(backend)
+    assert not is_short(backend, fails=True)
+    assert not is_short(backend, fails=True)
 
 
 def test_busy_disk(backend: MaildirBackend, is_short: Any) -> None:
