@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
@@ -32,8 +32,9 @@ TESTS = Path(__file__).parent
 
 # A busy machine is no defect.  In CI everybody gets the same examples: a change that breaks nothing
 # must not fail by chance there; at home each run looks somewhere new.
-settings.register_profile("home", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("home", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 

@@ -114,7 +114,7 @@ class Server:
         """
         if self._process is not None:
             self._signal(signal.SIGKILL)
-            self._process.wait(20)
+            self._process.wait(60)
 
     def pause(self) -> None:
         """

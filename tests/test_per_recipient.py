@@ -203,7 +203,7 @@ class Held(BlockingBackend):
 
     def store(self, message: IMessage, mailbox: Mailbox) -> None:
         self.begun.set()
-        self.go_on.wait(20)
+        self.go_on.wait(60)
         if mailbox.user == "nobody":
             raise PermanentFailure("no")
         self.stored.append(mailbox)
@@ -237,7 +237,7 @@ class TestBlockingBackend:
 
         backend = Held(reactor)
         ann, bob = backend.deliver(MESSAGE, [ANN, BOB])
-        assert backend.begun.wait(20)
+        assert backend.begun.wait(60)
 
         ann.cancel()
         bob.cancel()

@@ -67,7 +67,7 @@ def test_only_this_thread(folder: Path) -> None:
     found, entered = [], threading.Event()
 
     def other() -> None:
-        entered.wait(10)
+        entered.wait(60)
         found.append(owner_of_new_file(folder / "a"))
 
     thread = threading.Thread(target=other)

@@ -152,7 +152,7 @@ def test_one_wake_up() -> None:
     for number in range(100):
         pool.run(partial(pool.post, results.append, number))
     pool.run(finished.set)
-    assert finished.wait(10)
+    assert finished.wait(60)
 
     assert 1 == len(threads.calls)
     threads.run()
@@ -160,7 +160,7 @@ def test_one_wake_up() -> None:
 
     pool.stop()
     for thread in pool._threads:
-        thread.join(10)
+        thread.join(60)
     threads.run()
     assert [] == pool._threads
 
@@ -178,14 +178,14 @@ def test_defects_stop_nothing() -> None:
         pool.run(lambda: pool.post(lambda: 1 // 0))
         pool.run(lambda: pool.post(results.append, 1))
         pool.run(finished.set)
-        assert finished.wait(10)
+        assert finished.wait(60)
         threads.run()
 
     assert [1] == results
     assert 2 == len([event for event in events if "log_failure" in event])
     pool.stop()
     for thread in pool._threads:
-        thread.join(10)
+        thread.join(60)
     threads.run()
 
 
@@ -231,12 +231,12 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [] == pool._threads
 
     pool.run(finished.set)
-    assert finished.wait(10)
+    assert finished.wait(60)
 
     assert [1] == results
     pool.stop()
     for thread in pool._threads:
-        thread.join(10)
+        thread.join(60)
     threads.run()
 
 
@@ -249,14 +249,14 @@ def test_last_idle_first() -> None:
     pool, names = WorkerPool(reactor, 3, "test"), list[str]()
 
     def meet(barrier: threading.Barrier) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
 
     def note() -> None:
         names.append(threading.current_thread().name)
 
     def wait_for_idle(count: int) -> None:
         # A thread becomes idle in its own time behind the job, and tells nobody.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(pool._idle) < count and time.monotonic() < deadline:
             time.sleep(0)
         assert count == len(pool._idle)
@@ -264,7 +264,7 @@ def test_last_idle_first() -> None:
     both = threading.Barrier(3)
     pool.run(partial(meet, both))
     pool.run(partial(meet, both))
-    both.wait(10)
+    both.wait(60)
     wait_for_idle(2)
     for number in range(5):
         pool.run(note)
@@ -275,7 +275,7 @@ def test_last_idle_first() -> None:
     assert 2 == len(pool._threads)
     pool.stop()
     for thread in pool._threads:
-        thread.join(10)
+        thread.join(60)
     reactor.run()
     assert [] == pool._threads
 
@@ -290,12 +290,12 @@ def test_job_behind_the_last_look() -> None:
     pool.run(partial(done.append, "before"))
     stopped = pool.stop()
     (thread,) = pool._threads
-    thread.join(10)
+    thread.join(60)
     pool.run(partial(done.append, "behind"))
 
     reactor.run()
     for thread in pool._threads:
-        thread.join(10)
+        thread.join(60)
     reactor.run()
 
     assert ["before", "behind"] == done

@@ -440,7 +440,7 @@ print(deliver(quotas, {str(inbox)!r}, sys.argv[1], 120, Quota(10**9), 7))
             assert process.stdin is not None
             process.stdin.write("x")
             process.stdin.flush()
-        said = [process.communicate(timeout=60)[0] for process in processes]
+        said = [process.communicate(timeout=100)[0] for process in processes]
 
         assert ["120\n"] * 3 == said
         self.is_right(inbox, Quota(10**9))

@@ -216,7 +216,10 @@ def test_quick(descriptor: int, direct: list[int]) -> None:
     assert 1003 == len(direct)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+)
 @given(sizes=lists(integers(0, 3 * BLOCK), max_size=12))
 def test_any_cut(sizes: list[int], tmp_path: Path) -> None:
     """

@@ -239,7 +239,7 @@ class TestLarge:
             assert file.read().endswith(b"0123456789\r")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     text=one_of(
         binary(max_size=60),

@@ -227,7 +227,7 @@ class TestAnswers:
         assert [replies.INTERNAL_ERROR] == delivery.replied
         assert [ZeroDivisionError] == [failure.type for failure in logged.defects]
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(
         order=permutations(range(5)),
         ends=lists(
@@ -817,7 +817,7 @@ class TestLog:
             assert str(reply) == event["reply"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     results=lists(
         sampled_from(["stored", "refused", "broken", "open", "begun", "stuck"]),

@@ -100,7 +100,8 @@ def test_nobody_waits_for_the_disk(busy: tuple[Service, Load]) -> None:
 
     assert {250} == {reply.code for reply in ledger.replies.values()}
     assert inspect(running.root, load.ledger).harm == []
-    assert "the process that waits for the disk has ended; threads do it" in running.log
+    said = "the process that waits for the disk has ended; threads do it"
+    wait_until(lambda: said in running.log, PATIENCE, said)
     assert [] == waiters(running)
 
 

@@ -128,7 +128,7 @@ class Relays:
     def kill(self, number: int) -> None:
         process = self.processes.pop(number)
         process.kill()
-        process.wait(20)
+        process.wait(60)
 
     def close(self) -> None:
         while self.processes:
@@ -164,7 +164,7 @@ def run(mail: Mail, node: Service, relays: Relays, stack: ExitStack, kills: int)
         for each in known - final.keys():
             final[each] = arrived[each]
         relays.start()
-    wait_until(lambda: mail.left() == 0, 60, "the queue is empty")
+    wait_until(lambda: mail.left() == 0, 300, "the queue is empty")
     relays.close()
 
     arrived = mail.arrived()

@@ -139,7 +139,7 @@ def test_the_database_is_killed(
         load.stop()
     begun = time.monotonic()
     assert {451} == deliver(running, ledger, f"{seed}/dead")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < PATIENCE
 
     server.start()
 
@@ -193,7 +193,7 @@ def test_the_database_hangs(
     try:
         begun = time.monotonic()
         assert {451} == deliver(running, ledger, "while")
-        assert time.monotonic() - begun < 25
+        assert time.monotonic() - begun < PATIENCE
     finally:
         server.go_on()
     wait_until(lambda: deliver(running, ledger, "after") == {250}, PATIENCE, "it delivers again")

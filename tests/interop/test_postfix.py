@@ -102,6 +102,9 @@ def relay(
             for n, text in enumerate(texts):
                 smtp.sendmail(f"sender+{n}@{DOMAIN}", relay.recipients, text, ["BODY=8BITMIME"])
         wait_until(lambda: not postfix.queued(), 90, "Postfix's queue empty")
+        # What it logs is written down by another process, which may be later than the queue.
+        told = len(texts) * len(relay.recipients)
+        wait_until(lambda: len(first_hand(relay)) >= told, 30, "the log says so")
         yield relay
 
 

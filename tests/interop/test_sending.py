@@ -188,7 +188,7 @@ class TestDovecot:
 
         assert sent.status == 0, sent.said
         assert "> XCLIENT ADDR=192.0.2.7 TTL=3\n" in sent.said
-        wait_until(lambda: "Disconnect from 192.0.2.7" in dovecot_lmtp.log, 10, "XCLIENT logged")
+        wait_until(lambda: "Disconnect from 192.0.2.7" in dovecot_lmtp.log, 30, "XCLIENT logged")
 
     def test_verified(self, dovecot_lmtp: Server) -> None:
         """

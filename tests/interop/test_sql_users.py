@@ -37,7 +37,7 @@ def service(top: Path, database: sqlite3.Connection) -> Iterator[Service]:
     """
     directory = top / "users"
     (directory / "users.sql").write_text("SELECT quota FROM users WHERE name = :user\n")
-    words = f"sql:sqlite:///{directory}/users.db:query=@{directory}/users.sql:cache=0:timeout=1"
+    words = f"sql:sqlite:///{directory}/users.db:query=@{directory}/users.sql:cache=0:timeout=2"
     service = Service(directory, [], listed=words)
     service.start()
     try:
@@ -62,7 +62,7 @@ def test_trouble(service: Service, database: sqlite3.Connection) -> None:
         began = time.monotonic()
         assert client.command(f"RCPT TO:<{ANN}>").startswith("451 4.3.0 ")
         assert client.command(f"RCPT TO:<{NOBODY}>").startswith("451 4.3.0 ")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
 
         database.execute("ROLLBACK")
         assert client.command(f"RCPT TO:<{ANN}>").startswith("250 ")

@@ -97,7 +97,7 @@ class World(Factory):
             client.connect(str(self.path))
         else:
             client = socket.create_connection((where.host, where.port))
-        client.settimeout(10)
+        client.settimeout(60)
         self.clients.append(client)
         return client
 

@@ -62,7 +62,7 @@ def talk(address: str | tuple[str, int], *lines: bytes) -> list[bytes]:
     """
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as client:
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(address)
         with client.makefile("rb") as heard:
             said = []

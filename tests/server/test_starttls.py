@@ -99,7 +99,7 @@ class Client:
         self._listening = listening
         family = socket.AF_UNIX if isinstance(listening.address, str) else socket.AF_INET
         self.socket = socket.socket(family)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.socket.connect(listening.address)
         self._file = self.socket.makefile("rb")
 

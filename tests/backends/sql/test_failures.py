@@ -60,7 +60,7 @@ class TestOneFailsAlone:
             took = time.monotonic() - begun
 
         assert ["None", "451 4.2.0", "None"] == list(map(code, found))
-        assert took < 15
+        assert took < 40
         assert [None] == bench.deliver(TEXT, "bob@example.org")
         assert [1, 2] == bench.uids("bob@example.org")
 
@@ -161,7 +161,7 @@ class TestAtTheSameTime:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join()
         assert errors == []
 
     def test_the_same_text(self, bench: Bench, make_bench: Callable[..., Bench]) -> None:
