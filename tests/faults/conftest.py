@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from ..forks import Forks, begun
 from .disks import MIB, Disk, MemoryDisk, undisturbed
 from .service import Service
 
@@ -115,13 +116,29 @@ def memory_disk(
     return make
 
 
-@pytest.fixture
-def service(stack: ExitStack, directory: Path) -> Callable[..., Service]:
+@pytest.fixture(scope="session")
+def begun_servers() -> Iterator[Forks]:
     """
-    Makes a server for a root, and starts it.
+    What the hundreds of servers and relays that die here are forked from.
+    """
+    with begun(
+        "lmtpsvc.backends.sql.backend",
+        "lmtpsvc.relay.delivering",
+        "lmtpsvc.relay.queue",
+        "psycopg",
+        "pymysql",
+    ) as forks:
+        yield forks
+
+
+@pytest.fixture
+def service(stack: ExitStack, directory: Path, begun_servers: Forks) -> Callable[..., Service]:
+    """
+    Makes a server for a root, and starts it; with ``forks=None`` it starts anew.
     """
 
     def start(root: Path, **options: object) -> Service:
+        options = {"forks": begun_servers, **options}
         service = Service(root, directory, **options)  # type: ignore[arg-type]  # handed through
         stack.enter_context(closing(service))
         service.start()

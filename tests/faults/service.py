@@ -1,5 +1,5 @@
 """
-The server under test: a real ``twistd lmtp`` in a process of its own.
+The server under test: a real ``twistd lmtp`` in a process of its own, forked from one that has begun.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from lmtpsvc.testing.load import PATIENCE
 
+from ..forks import TWISTD, Fork, Forks, script
 from .client import Connection, Where, connect
 
 PROJECT = Path(__file__).parents[2]
-_TWISTD = Path(sys.executable).with_name("twistd")
-_SABOTAGE = Path(__file__).with_name("sabotage.py")
+_SABOTAGE = script(Path(__file__).with_name("sabotage.py"))
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -41,7 +41,8 @@ class Service:
 
     *directory* gets its log and its socket.  With *port*, it listens there on loopback instead.
     *sabotage* are the arguments of ``sabotage.py``, *twistd* further options of twistd itself, and
-    *arguments* those of its command ``lmtp``.  *log* is where it logs to instead.
+    *arguments* those of its command ``lmtp``.  *log* is where it logs to instead.  Without *forks* it
+    starts anew: what is measured is what an administrator's server takes.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Service:
         twistd: Sequence[str] = (),
         arguments: Sequence[str] = (),
         log: Path | None = None,
+        forks: Forks | None = None,
     ) -> None:
         self.root = root
         self._directory = directory
@@ -64,28 +66,34 @@ class Service:
         else:
             self.where = "127.0.0.1", port
             listen = f"tcp:{port}:interface=127.0.0.1"
-        program = [str(_SABOTAGE), *sabotage, "--"] if sabotage else [str(_TWISTD)]
+        before = [*sabotage, "--"] if sabotage else []
         words = ["-n", "--pidfile=", *twistd, "lmtp", "--listen", listen]
         words += ["--backend", f"maildir:{root}/{{domain}}/{{user}}", *arguments]
-        self._command = [sys.executable, *program, *words]
+        self._program = _SABOTAGE if sabotage else TWISTD
+        #: The words of its command line.
+        self.words = [*before, *words]
         self._log = log or directory / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._forks = forks
+        self._process: Fork | subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = PATIENCE) -> None:
         """
         Start, and wait until it greets.
         """
-        path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._directory,
-                env={**os.environ, "PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        if self._forks is None:
+            path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", self._program, *self.words],
+                    cwd=self._directory,
+                    env={**os.environ, "PYTHONPATH": path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        else:
+            self._process = self._forks.begin(self._program, self.words, self._directory, self._log)
         wait_until(self._answers, seconds, "the server listens")
 
     def _answers(self) -> bool:
@@ -98,7 +106,7 @@ class Service:
         return True
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Fork | subprocess.Popen[bytes]:
         """
         The running, or last, process.
         """

@@ -1,5 +1,5 @@
 """
-What many clients, and large messages, cost.
+What many clients, and large messages, cost a server that has started as an administrator's does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_large_messages(
     Every second one has two recipients.
     """
     root = memory_disk(4096 * MIB).root
-    running = service(root, port=port)
+    running = service(root, port=port, forks=None)
     body = compose(Random(0), (), 30 * MIB)
     half_way = Barrier(CLIENTS)
 
@@ -80,7 +80,7 @@ def test_large_chunk(directory: Path, service: Callable[..., Service], port: int
     A BDAT of 50 MB, and one of as much that is refused, cost the server less than 20 MB.
     """
     root = directory / "mail"
-    running = service(root, port=port)
+    running = service(root, port=port, forks=None)
     text = Random(0).randbytes(50 * MIB)
     envelope = b"MAIL FROM:<me@example.net>\r\nRCPT TO:<ann@example.org>\r\n"
     with running.connection() as connection:
@@ -103,7 +103,7 @@ def test_hostile_clients(directory: Path, service: Callable[..., Service], port:
     Clients that send lines, parameters, chunks or commands without end, or take no replies, cost the
     server less than 40 MB all together; and others are served while they do.
     """
-    running = service(directory / "mail", port=port)
+    running = service(directory / "mail", port=port, forks=None)
     rcpt = b"MAIL FROM:<me@example.net>\r\nRCPT TO:<ann@example.org>\r\n"
     floods = [
         (b"", b"x"),
@@ -173,7 +173,7 @@ def test_idle_connections(
     """
     2,000 clients that have said LHLO and nothing else cost less than 20 KB each.
     """
-    running = service(directory / "mail", port=port)
+    running = service(directory / "mail", port=port, forks=None)
     for _ in range(20):
         running.connection().close()
     before = running.memory("VmRSS")

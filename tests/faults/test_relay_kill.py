@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,10 +28,11 @@ from lmtpsvc.envelope import Recipient, Sender
 from lmtpsvc.relay import ledger, tables
 from lmtpsvc.relay.ledger import New
 
-from .service import PROJECT, Service, wait_until
+from ..forks import Fork, Forks, script
+from .service import Service, wait_until
 
 KILLS = int(os.environ.get("LMTPSVC_KILLS", "12"))
-_PROGRAM = Path(__file__).with_name("relay.py")
+_PROGRAM = script(Path(__file__).with_name("relay.py"))
 
 #: One has it at once, one is refused until late, one is not there, one hears of what is not there.
 ANN, SLOW, NOBODY, ME = (f"{user}@example.org" for user in ("ann", "slow", "nobody", "me"))
@@ -112,18 +111,15 @@ class Relays:
     Processes that share the queue.
     """
 
-    def __init__(self, url: str, socket: str, log: Path) -> None:
-        self._words = [sys.executable, str(_PROGRAM), url, socket]
-        self._log = log
-        self.processes: list[subprocess.Popen[bytes]] = []
+    def __init__(self, forks: Forks, url: str, socket: str, directory: Path) -> None:
+        self._forks = forks
+        self._words = [url, socket]
+        self._directory = directory
+        self.processes: list[Fork] = []
 
     def start(self) -> None:
-        path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                self._words, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}
-            )
-        self.processes.append(process)
+        log = self._directory / "relay.log"
+        self.processes.append(self._forks.begin(_PROGRAM, self._words, self._directory, log))
 
     def kill(self, number: int) -> None:
         process = self.processes.pop(number)
@@ -196,6 +192,7 @@ def test_killed(
     kind: str,
     directory: Path,
     service: Callable[..., Service],
+    begun_servers: Forks,
     stack: ExitStack,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -211,7 +208,7 @@ def test_killed(
     users = directory / "users"
     users.write_text("".join(f"{each}\n" for each in (ANN, SLOW, ME)))
     node = service(root, arguments=("--users", f"file:{users}"))
-    relays = Relays(url, str(node.where), directory / "relay.log")
+    relays = Relays(begun_servers, url, str(node.where), directory)
     stack.callback(relays.close)
     mail = Mail(url, root)
     stack.callback(mail.engine.dispose)

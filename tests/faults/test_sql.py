@@ -220,7 +220,7 @@ def test_two_processes_one_mailbox(
     second = Service(
         directory,
         directory / "other",
-        arguments=first._command[first._command.index("lmtp") :][-2:],
+        arguments=first.words[-2:],
     )
     try:
         second.start()
