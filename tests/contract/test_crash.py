@@ -53,6 +53,9 @@ class Tickets(CrashContract):
     The example's, as a stranger would test it.
     """
 
+    # Each of them finds out the careless one below.
+    rounds = 5
+
     @pytest.fixture(autouse=True)
     def importable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "path", [str(TICKETS), *sys.path])
