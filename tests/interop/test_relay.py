@@ -26,7 +26,7 @@ import pytest
 
 from ..certificates import Authority
 from .postfix import Postfix
-from .relay import IMPATIENT, Relay
+from .relay import IMPATIENT, SHORT_LEASE, Relay
 from .running import run, wait_until
 from .service import DOMAIN, Service
 
@@ -410,7 +410,8 @@ def test_killed(top: Path, stack: ExitStack) -> None:
     """
     random = Random("relay")
     service = stack.enter_context(serving(top / "killed"))
-    relay = start(stack, Relay(top / "killed-relay", *to_lmtp(service)))
+    relay = Relay(top / "killed-relay", *to_lmtp(service), before=SHORT_LEASE)
+    start(stack, relay)
     owed: list[str] = []
     ended = Event()
     clients = [Thread(target=flow, args=(relay.port, owed, ended, random)) for _ in range(3)]
