@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 _log = Logger()
 
+#: Directories that lead to a message, with those that its Maildir consists of.
+_OF_A_MAILDIR: Final = 6
+
 #: Mailboxes that are shown a message before the disk is waited for: where there are very many, the
 #: first are not to wait for the last.
 AT_ONCE: Final = 256
@@ -129,7 +132,9 @@ class Batch:
 
     def _store_round(self, postings: list[Posting]) -> None:
         together = self._syncing.whole_pays(len(postings))
-        watched = together or self._syncing.whole_pays(sum(len(each.targets) for each in postings))
+        watched = together or self._syncing.whole_pays(
+            sum(self._directories(target) for each in postings for target in each.targets)
+        )
         written = [each for each in postings if self._write(each, together, watched)]
         if together:
             written = self._made_durable(written)
@@ -196,29 +201,25 @@ class Batch:
         self, posting: Posting, target: Target, *, durably: bool, watched: bool = True
     ) -> None:
         place = target.place
-        known = self._made(place, durably=durably)
-        if watched or (known is not None and self._haste.wants_to_see(known)):
+        known = target.known = self._made(place, durably=durably and not watched)
+        if watched or self._haste.wants_to_see(known):
             self._watch(place, known)
         posting.write(target, durably=durably, calls=self._haste.calls(known, posting.octets))
         if not durably and posting.device not in self._file_systems:
             # Somebody has put the mailbox elsewhere since it was last looked at.
             posting.sync()
 
-    def _made(self, place: Place, *, durably: bool) -> Known | None:
+    def _made(self, place: Place, *, durably: bool) -> Known:
         """
         See to it that the Maildir is there; returns what is known of it.
         """
-        known = self._places.known(place)
-        if known is None:
-            self._places.make(place, durably=durably)
-            known = self._places.known(place)
-        return known
+        return self._places.known(place) or self._places.make(place, durably=durably)
 
-    def _watch(self, place: Place, known: Known | None) -> None:
+    def _watch(self, place: Place, known: Known) -> None:
         """
         Hear of all that is lost from now on of what is written to *place*, if that is possible.
         """
-        if known is not None and known.device in self._file_systems:
+        if known.device in self._file_systems:
             return
         with suppress(OSError), as_user(place.uid, place.gid):
             file_system = FileSystem(os.path.join(place.directory, "tmp"))
@@ -270,7 +271,7 @@ class Batch:
             if target.begin():
                 try:
                     # Synced when the link is.
-                    known = self._made(target.place, durably=False)
+                    known = target.known = self._made(target.place, durably=False)
                     if posting.link(target, self._haste.calls(known, 0)):
                         self._shown.append((posting, target))
                     else:
@@ -298,21 +299,27 @@ class Batch:
         Wait for the disk to have the names of what has been shown, and answer.
         """
         shown, self._shown = self._shown, []
-        places = {target.place.directory for _, target in shown}
-        if not self._file_systems or not self._syncing.whole_pays(len(places)):
+        places = {target.place.directory: self._directories(target) for _, target in shown}
+        if not self._file_systems or not self._syncing.whole_pays(sum(places.values())):
             self._settle_each(shown)
             return
         for device, group in _by_device(shown, lambda each: each[0].device):
             if device in self._file_systems and self._sync_whole(device, finally_=True):
                 for posting, target in group:
                     try:
-                        self._places.have_become_safe(target.place)
+                        self._places.have_become_safe(target.place, target.known)
                     except Exception as error:
                         self._fail_shown(posting, target, error)
                     else:
                         self._succeed(posting, target)
             else:
                 self._settle_each(group)
+
+    def _directories(self, target: Target) -> int:
+        """
+        How many directories are to be made durable when *target* has been shown a message, about.
+        """
+        return 1 if self._places.is_safe(target.place) else _OF_A_MAILDIR
 
     def _settle_each(self, shown: list[Shown]) -> None:
         """

@@ -81,17 +81,17 @@ class CommonSync:
         # Those that a thread waits for.
         self._waited_for: set[FileSystem] = set()
 
-    def write(self, posting: Posting) -> bool:
+    def write(self, posting: Posting, *, alone: bool = True) -> bool:
         """
         Store *posting*, of which all targets are on this device; False if it cannot be done so:
-        nothing has been changed then.
+        nothing has been changed then.  If it is not *alone*, others follow at once.
         """
-        begun = self._syncing.whole_pays(2) and self._begin(posting)
+        begun = self._syncing.whole_pays(2) and self._begin(posting, alone)
         self._rest()
         return begun
 
-    def _begin(self, posting: Posting) -> bool:
-        if self._is_idle and not self._syncing.whole_pays(len(posting.targets)):
+    def _begin(self, posting: Posting, alone: bool) -> bool:
+        if alone and self._is_idle and not self._syncing.whole_pays(len(posting.targets)):
             # Alone: the thread that waits does everything.
             self._have_done(lambda batch: batch.store([posting]))
             return True
@@ -264,9 +264,12 @@ class CommonSync:
         answers: list[Answer] = []
         unsure: list[Shown] = []
         for posting, target in shown:
-            if self._places.known(target.place) is None:
+            known = target.known
+            if known is None or self._places.known(target.place) is not known:
                 unsure.append((posting, target))
                 continue
+            # The directories were there before the message, so the disk has them, too.
+            known.is_safe = True
             answers.append((target, posting.codes(target)))
             if self._places.is_untidy(target.place):
                 self._pool.run(partial(self._places.tidy, target.place))

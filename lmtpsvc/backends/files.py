@@ -52,16 +52,17 @@ def check_room(root: str, advice: str = "", *, if_there: bool = True) -> None:
         raise ValueError(f"{nearest} is not writable for user {os.geteuid()}{advice}")
 
 
-def make_directory(path: str, mode: int) -> bool:
+def make_directory(path: str, mode: int, *, exactly: bool = True) -> bool:
     """
-    Make sure there is a directory; one that is made gets exactly *mode*.  True if it was made.
+    Make sure there is a directory; one that is made gets *exactly* the *mode*.  True if it was made.
     """
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return False
-    # The umask may have taken away what the operator asked for.
-    os.chmod(path, mode)
+    if exactly:
+        # The umask may have taken away what the operator asked for.
+        os.chmod(path, mode)
     return True
 
 

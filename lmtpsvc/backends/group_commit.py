@@ -52,6 +52,13 @@ class GroupCommit(Generic[Posting]):
         self._written_off = 0
         self._finishing: list[Deferred[None]] = []
 
+    @property
+    def is_idle(self) -> bool:
+        """
+        Whether nothing is being stored, nor waits for it.
+        """
+        return not self._running and not self._waiting
+
     def add(self, posting: Posting, priority: int = 0) -> None:
         """
         Have *posting* stored, soon; before those that wait with a lower *priority* (RFC 6710).
@@ -109,7 +116,7 @@ class GroupCommit(Generic[Posting]):
         self._tell_if_finished()
 
     def _tell_if_finished(self) -> None:
-        if not self._running and not self._waiting:
+        if self.is_idle:
             finishing, self._finishing = self._finishing, []
             for finished in finishing:
                 finished.callback(None)

@@ -92,10 +92,23 @@ class Haste:
         seen = None if found is None else self._seen.get(found)
         return found if seen is not None and seen[1] else None
 
+    @property
+    def knows_disks(self) -> bool:
+        """
+        Whether a device has been seen that is in the machine itself.
+        """
+        return any(is_here for _, is_here in self._seen.values())
+
+    def is_in_use(self, known: Known) -> bool:
+        """
+        Whether the kernel can be expected to have the Maildir's directories in memory.
+        """
+        return self._seconds() - known.used <= WARM
+
     def saw_use(self, known: Known) -> None:
         """
-        Learn that a message has just been stored in the Maildir, so that the kernel has its directories
-        in memory, whoever read them.
+        Learn that a message has just been stored in the Maildir, or somebody has looked there, so that
+        the kernel has its directories in memory.
         """
         known.used = self._seconds()
 

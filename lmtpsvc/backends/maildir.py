@@ -92,6 +92,7 @@ class MaildirBackend(Service):
             self._haste,
             self._batch,
             self._store_patiently,
+            lambda: self._group.is_idle,
         )
         self.capabilities = Capabilities(
             settings.line_ending,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Final
@@ -20,9 +21,13 @@ from .files import (
     touch,
 )
 from .identity import as_user
+from .listing import has_names, read_some
 
 #: How many Maildirs are remembered as safe on disk; beyond, the oldest are looked at again.
 REMEMBERED: Final = 100_000
+
+# As many directories of domains, say, are remembered as being there; then it begins anew.
+_SHARED: Final = 10_000
 
 #: https://cr.yp.to/proto/maildir.html: a file in tmp not touched for so long is a leftover.
 STALE_SECONDS: Final = 36 * 3600
@@ -60,14 +65,16 @@ class Place:
 
 class Known:
     """
-    A Maildir that is safe on disk, as far as this process knows: which ``new`` it was when it was
-    last synced, when it was last used, and when leftovers were looked for, in seconds.
+    A Maildir that is there, as far as this process knows: which ``new`` it was when last looked at,
+    whether all directories that lead to it are safe on disk, when it was last used, and when
+    leftovers were looked for, in seconds.
     """
 
-    __slots__ = ("device", "inode", "tidied", "used")
+    __slots__ = ("device", "inode", "is_safe", "tidied", "used")
 
-    def __init__(self, new: os.stat_result, tidied: float) -> None:
+    def __init__(self, new: os.stat_result, tidied: float, *, is_safe: bool) -> None:
         self.device, self.inode = new.st_dev, new.st_ino
+        self.is_safe = is_safe
         self.used = -math.inf
         self.tidied = tidied
 
@@ -83,7 +90,9 @@ class Places:
     def __init__(self, root: str | None, mode: int, seconds: Callable[[], float]) -> None:
         self._root, self._mode, self._seconds = root, mode, seconds
         # By directory.
-        self._safe: dict[str, Known] = {}
+        self._known: dict[str, Known] = {}
+        # Directories that are the service's own, and were there when last looked at.
+        self._there: set[str] = set()
         self._lock = Lock()
 
     @property
@@ -99,25 +108,58 @@ class Places:
         """
         Whether the Maildir was there, and safe on disk, when last looked at.
         """
-        return place.directory in self._safe
+        known = self._known.get(place.directory)
+        return known is not None and known.is_safe
 
     def known(self, place: Place) -> Known | None:
         """
-        What is known of the Maildir, if it was there, and safe on disk, when last looked at.
+        What is known of the Maildir, if it was there when last looked at.
         """
-        return self._safe.get(place.directory)
+        return self._known.get(place.directory)
 
-    def make(self, place: Place, *, durably: bool = True) -> None:
+    def look(self, place: Place) -> Known:
+        """
+        See to it that the Maildir is there, and that the kernel has its directories in memory; what is
+        made is not safe on disk yet, as with `make`.
+
+        Raises:
+            OSError: It is not, and cannot be made.
+        """
+        known = self._known.get(place.directory)
+        if known is None and place.directory != place.inbox:
+            # The INBOX's directories have to be there, too.
+            return self.make(place, durably=False)
+        now = self._seconds()
+        try:
+            with as_user(place.uid, place.gid):
+                new = self._read(place, -math.inf if known is None else known.tidied)
+        except FileNotFoundError:
+            return self.make(place, durably=False)
+        if known is None or (known.device, known.inode) != (new.st_dev, new.st_ino):
+            known = self._remember(place, new, now, is_safe=False)
+        return known
+
+    def make(self, place: Place, *, durably: bool = True) -> Known:
         """
         Make the Maildir, as far as it is not there; if *durably*, wait until it is safe on disk.
 
         What is there already is synced too: the process that made it may have died before it did.
         If not *durably*, `sync` or `have_become_safe` must follow.
         """
-        made: set[str] = set()
         with self._lock:
             # What was known is not about what is made now; it may even have the same number.
-            self._safe.pop(place.directory, None)
+            self._known.pop(place.directory, None)
+        try:
+            return self._make_all(place, durably)
+        except FileNotFoundError:
+            if place.shared not in self._there:
+                raise
+            # Somebody has removed what was there.
+            self._there.discard(place.shared)
+            return self._make_all(place, durably)
+
+    def _make_all(self, place: Place, durably: bool) -> Known:
+        made: set[str] = set()
         shared = self._make_shared(place, made)
         private = _below(place.shared, place.directory)
         if shared and place.uid is not None and place.gid is not None:
@@ -125,21 +167,28 @@ class Places:
         with as_user(place.uid, place.gid):
             for directory in private:
                 self._make(directory, self._mode, made)
-            self._fill(place, made)
-            if not durably:
-                return
-            _sync([*([] if shared else [place.shared]), *private, *_leaves(place)], made)
-        _sync(shared, made)
-        self.have_become_safe(place)
+            new = self._fill(place, made)
+            if durably:
+                _sync([*([] if shared else [place.shared]), *private, *_leaves(place)], made)
+        if durably:
+            _sync(shared, made)
+        # Nobody has left anything in what is new.
+        is_tidy = os.path.join(place.directory, "tmp") in made
+        tidied = self._seconds() if is_tidy else -TIDY_SECONDS
+        return self._remember(place, new, tidied, is_safe=durably)
 
-    def have_become_safe(self, place: Place) -> None:
+    def have_become_safe(self, place: Place, known: Known | None) -> None:
         """
-        Remember that the Maildir is safe on disk, by whatever means.
+        Remember that the Maildir is safe on disk, by whatever means; *known* is what was known of it
+        before.
+
+        Raises:
+            OSError: It is not: somebody has made another one meanwhile, and it cannot be made safe.
         """
-        if place.directory not in self._safe:
-            with as_user(place.uid, place.gid):
-                new = os.stat(place.directory + "/new")
-            self._remember(place, new)
+        if known is not None and self._known.get(place.directory) is known:
+            known.is_safe = True
+        elif not self.is_safe(place):
+            self.make(place)
 
     def sync(self, place: Place) -> None:
         """
@@ -147,16 +196,17 @@ class Places:
         """
         with as_user(place.uid, place.gid):
             new = sync_directory(place.directory + "/new")
-        known = self._safe.get(place.directory)
-        if known is None or (known.device, known.inode) != (new.st_dev, new.st_ino):
-            # Somebody has replaced the directory: nobody knows whether it is safe.
+        known = self._known.get(place.directory)
+        there = (new.st_dev, new.st_ino)
+        if known is None or not known.is_safe or (known.device, known.inode) != there:
+            # Nobody knows whether it is: it has only been looked at, or somebody has replaced it.
             self.make(place)
 
     def is_untidy(self, place: Place) -> bool:
         """
         Whether it is time to `tidy`; says so once.
         """
-        known = self._safe.get(place.directory)
+        known = self._known.get(place.directory)
         now = self._seconds()
         if known is None or now - known.tidied < TIDY_SECONDS:
             return False
@@ -177,11 +227,15 @@ class Places:
         if self._root is None:
             # A home directory that is not there is more likely a mount that failed than a new user.
             return []
-        if not os.path.isdir(self._root):
-            make_directory_durably(self._root, self.shared_mode)
         shared = _below(self._root, place.shared)
-        for directory in shared:
-            self._make(directory, self.shared_mode, made)
+        if place.shared not in self._there:
+            if not os.path.isdir(self._root):
+                make_directory_durably(self._root, self.shared_mode)
+            for directory in shared:
+                self._make(directory, self.shared_mode, made)
+            if len(self._there) >= _SHARED:
+                self._there.clear()
+            self._there.add(place.shared)
         return [self._root, *shared]
 
     def _make(self, directory: str, mode: int, made: set[str]) -> None:
@@ -197,21 +251,48 @@ class Places:
             if directory in made and os.geteuid() == 0:
                 os.chown(directory, uid, gid, follow_symlinks=False)
 
-    def _fill(self, place: Place, made: set[str]) -> None:
+    def _fill(self, place: Place, made: set[str]) -> os.stat_result:
         """
-        Make what a Maildir consists of, in the INBOX's and in the folder's.
+        Make what a Maildir consists of, in the INBOX's and in the folder's; returns what the ``new`` is.
         """
-        for path in _leaves(place):
-            self._make(path, self._mode, made)
+        leaves = [
+            path for path in _leaves(place) if make_directory(path, self._mode, exactly=False)
+        ]
+        new = os.stat(place.directory + "/new")
+        if place.directory + "/new" not in leaves or stat.S_IMODE(new.st_mode) != self._mode:
+            # What takes away from one of them, or adds, does so for all that are made now.
+            for path in leaves:
+                os.chmod(path, self._mode)
+        made.update(leaves)
         if place.directory != place.inbox and place.directory in made:
             # Tells Courier's deliverquota that the quota is that of the directory above.
             touch(place.directory + "/maildirfolder", file_mode(self._mode))
+        return new
 
-    def _remember(self, place: Place, new: os.stat_result) -> None:
+    def _read(self, place: Place, tidied: float) -> os.stat_result:
+        """
+        Read what a message will need that comes into the Maildir, and remove leftovers, if they were last
+        looked for long ago.
+
+        Raises:
+            FileNotFoundError: One of the directories is missing.
+        """
+        tmp, now = os.path.join(place.directory, "tmp"), self._seconds()
+        new = read_some(place.directory + "/new")
+        os.stat(place.directory + "/cur")
+        if has_names(tmp) and now - tidied >= TIDY_SECONDS:
+            remove_older(tmp, now - STALE_SECONDS)
+        return new
+
+    def _remember(
+        self, place: Place, new: os.stat_result, tidied: float, *, is_safe: bool
+    ) -> Known:
+        known = Known(new, tidied, is_safe=is_safe)
         with self._lock:
-            while len(self._safe) >= REMEMBERED:
-                del self._safe[next(iter(self._safe))]
-            self._safe[place.directory] = Known(new, -TIDY_SECONDS)
+            while len(self._known) >= REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[place.directory] = known
+        return known
 
 
 def file_mode(mode: int) -> int:

@@ -99,7 +99,7 @@ class Posting:
             self.put(target, durably=durably, calls=calls)
         except FileNotFoundError:
             # Nobody has made the mailbox, or somebody has removed it since.
-            self.places.make(target.place, durably=durably)
+            target.known = self.places.make(target.place, durably=durably)
             self.put(target, durably=durably)
 
     def put_at_once(self, target: Target) -> None:
@@ -234,7 +234,7 @@ class Posting:
                 self.move(calls)
             except FileNotFoundError:
                 # Somebody has removed new/ since.  Synced when the name is.
-                self.places.make(source.place, durably=False)
+                source.known = self.places.make(source.place, durably=False)
                 self.move()
         except BaseException:
             self.withdraw()

@@ -12,7 +12,7 @@ from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..quota import Quota
 from ..response_codes import Codes
-from .places import Place
+from .places import Known, Place
 from .quotas import Reservation
 
 
@@ -63,11 +63,13 @@ class Target(Waiting):
     A Maildir that gets the message, and those who wait for it.
     """
 
-    __slots__ = ("mailbox", "place", "quota", "reservation")
+    __slots__ = ("known", "mailbox", "place", "quota", "reservation")
 
     def __init__(self, place: Place, mailbox: Mailbox, quota: Quota | None = None) -> None:
         super().__init__()
         self.place, self.mailbox, self.quota = place, mailbox, quota
+        #: What was known of the Maildir before the message came there.
+        self.known: Known | None = None
         #: The room for the message, where there is a quota, until it is there or will not come.
         self.reservation: Reservation | None = None
 

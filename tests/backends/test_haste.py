@@ -38,7 +38,7 @@ def known(root: Path, haste: Haste) -> Known:
     """
     root.mkdir()
     look(haste, root)
-    known = Known(os.stat(root), 0.0)
+    known = Known(os.stat(root), 0.0, is_safe=True)
     assert not is_hasty(haste, known), "it was not used yet"
     haste.saw_use(known)
     return known
@@ -233,7 +233,7 @@ def test_no_such_calls(clock: Clock, sync: Syncing, root: Path) -> None:
     """
     root.mkdir()
     haste = Haste(clock.seconds, sync)
-    known = Known(os.stat(root), 0.0)
+    known = Known(os.stat(root), 0.0, is_safe=True)
     look(haste, root)
     haste.saw_use(known)
 
@@ -249,7 +249,7 @@ def test_other_struct(
     monkeypatch.setattr(calls.HastyCalls, "device", lambda *_: 4711)
     root.mkdir()
     haste = Haste(clock.seconds, sync)
-    known = Known(os.stat(root), 0.0)
+    known = Known(os.stat(root), 0.0, is_safe=True)
     look(haste, root)
     haste.saw_use(known)
 

@@ -174,11 +174,26 @@ def test_not_known_as_safe_when_made_again(root: Path) -> None:
     some.make(place)
     assert some.is_safe(place)
 
-    some.make(place, durably=False)
+    known = some.make(place, durably=False)
     assert not some.is_safe(place)
 
-    some.have_become_safe(place)
+    some.have_become_safe(place, known)
     assert some.is_safe(place)
+
+
+def test_made_by_another_meanwhile(root: Path, calls: Calls) -> None:
+    """
+    What has been made again since is not what the disk has been waited for.
+    """
+    some = Places(str(root), 0o700, lambda: 0.0)
+    place = Place(f"{root}/a", f"{root}/a", str(root))
+    known = some.make(place, durably=False)
+    some.make(place, durably=False)
+    calls.clear()
+
+    some.have_become_safe(place, known)
+    assert some.is_safe(place)
+    assert {"a/cur", "a/new", "a/tmp", "a", "."} == set(synced(calls))
 
 
 def test_folder_is_synced(maildir: Make, message: MemoryMessage, calls: Calls) -> None:
@@ -211,7 +226,7 @@ def test_bounded_memory(
         [result] = backend.deliver(message, [Mailbox(f"user{number}", "example.org")])
         success_of(result)
 
-    assert 2 == len(backend._places._safe)
+    assert 2 == len(backend._places._known)
 
 
 @WAY

@@ -1,0 +1,294 @@
+"""
+Maildirs that have not been in use: a thread looks there, and the message takes the short way with all
+others; none is told of before its directories are safe, too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmtpsvc.backends import file_systems, listing
+from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.places import STALE_SECONDS
+from lmtpsvc.commitment import Commitment
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.errors import TemporaryFailure
+from lmtpsvc.testing import MemoryMessage
+
+from .conftest import NOW
+
+ANN, BOB, CY = USERS = [Mailbox(user, "example.org") for user in ("ann", "bob", "cy")]
+DEE = Mailbox("dee", "example.com")
+
+ONE = MemoryMessage(b"1\r\n")
+
+Make = Callable[..., MaildirBackend]
+Calls = list[tuple[str, str]]
+Deliver = Callable[..., Commitment]
+
+
+@pytest.fixture
+def backend(maildir: Make, held_pool: Any, at_once: None, calls: Calls) -> MaildirBackend:
+    """
+    A backend that has seen its disk, and no mailbox but that of the first message.
+    """
+    first = maildir(held_pool)
+    for user in USERS:
+        first.deliver(ONE, [user])
+        held_pool.work()
+    backend = maildir(held_pool)
+    backend.deliver(ONE, [Mailbox("first", "example.org")])
+    held_pool.work()
+    calls.clear()
+    return backend
+
+
+@pytest.fixture
+def deliver(backend: MaildirBackend, held_pool: Any) -> Deliver:
+    """
+    ``deliver(ANN)``: the result of a message that is not alone, so that somebody looks there first;
+    that has still to be done.
+    """
+    busy = backend._shortcut._busy
+
+    def deliver(mailbox: Mailbox) -> Commitment:
+        busy.setdefault(-1, backend._shortcut._make(-1))
+        [result] = backend.deliver(ONE, [mailbox])
+        del busy[-1]
+        return result
+
+    return deliver
+
+
+def steps(calls: Calls) -> list[str]:
+    return [call for call, _ in calls]
+
+
+def look(held_pool: Any) -> None:
+    """
+    Have a thread look.
+    """
+    held_pool.jobs.pop(0)()
+
+
+def is_safe(backend: MaildirBackend, mailbox: Mailbox) -> bool:
+    return backend._places.is_safe(backend._place(mailbox))
+
+
+def test_a_look_and_no_more(
+    backend: MaildirBackend, deliver: Deliver, held_pool: Any, calls: Calls
+) -> None:
+    """
+    Where a mailbox is, the thread changes nothing; the message is written by the reactor thread, and
+    the waits that make it safe make its directories safe.
+    """
+    results = [deliver(user) for user in (ANN, BOB)]
+    assert [] == steps(calls)
+
+    look(held_pool)
+    assert ["write"] == steps(calls)
+    assert not is_safe(backend, ANN)
+    look(held_pool)
+    assert ["write", "write"] == steps(calls)
+
+    held_pool.work()
+    wait = ["syncfs", "fsync"]
+    assert ["syncfs", "rename", *wait, "rename", *wait] == steps(calls)[2:]
+    assert [True, True] == [result.called for result in results]
+    assert is_safe(backend, ANN)
+    assert is_safe(backend, BOB)
+
+
+def test_many_in_a_row(deliver: Deliver, held_pool: Any, calls: Calls) -> None:
+    """
+    While a thread looks, others come; it looks for all of them, then; and each mailbox once.
+    """
+    results = [deliver(user) for user in (ANN, BOB, CY, BOB)]
+    look(held_pool)
+    look(held_pool)
+    assert ["write"] * 4 == steps(calls)
+
+    held_pool.work()
+    assert all(result.called for result in results)
+
+
+def test_is_made(
+    backend: MaildirBackend, deliver: Deliver, held_pool: Any, calls: Calls, success_of: Any
+) -> None:
+    """
+    Where no mailbox is, the thread makes one, which is safe when the message is; not before.
+    """
+    result = deliver(DEE)
+    look(held_pool)
+    assert ["mkdir"] * 5 == [step for step in steps(calls) if step == "mkdir"]
+    assert "fsync" not in steps(calls)
+    assert not is_safe(backend, DEE)
+    assert not result.called
+
+    held_pool.work()
+    success_of(result)
+    assert is_safe(backend, DEE)
+    assert "syncfs" in steps(calls)[-2:]
+
+
+def test_domain_removed(deliver: Deliver, held_pool: Any, root: Path, success_of: Any) -> None:
+    """
+    What somebody has removed since it was last there is made again.
+    """
+    for user in ("dee", "eve"):
+        result = deliver(Mailbox(user, "example.com"))
+        held_pool.work()
+        success_of(result)
+        shutil.rmtree(root / "example.com")
+
+
+def test_right_behind(deliver: Deliver, held_pool: Any, calls: Calls) -> None:
+    """
+    Who comes when somebody has looked needs not look again.
+    """
+    deliver(ANN)
+    look(held_pool)
+    calls.clear()
+
+    deliver(ANN)
+    assert ["write"] == steps(calls)
+
+
+def test_not_safe_where_the_wait_fails(
+    backend: MaildirBackend,
+    deliver: Deliver,
+    held_pool: Any,
+    calls: Calls,
+    success_of: Any,
+    break_call: Any,
+) -> None:
+    """
+    What the disk may not have is synced one by one, from the inside out, before anybody is told.
+    """
+    result = deliver(ANN)
+    look(held_pool)
+    break_call("syncfs", "", errno.EIO)
+    held_pool.work()
+
+    success_of(result)
+    user = "example.org/ann"
+    synced = [path for call, path in calls if call == "fsync" and ",S=" not in path]
+    assert {f"{user}/{leaf}" for leaf in ("tmp", "new", "cur")} <= set(synced)
+    assert [user, "example.org", "."] == synced[-3:]
+    assert is_safe(backend, ANN)
+
+
+def test_made_by_another_meanwhile(
+    backend: MaildirBackend, deliver: Deliver, held_pool: Any, calls: Calls, success_of: Any
+) -> None:
+    """
+    Where a mailbox has been made again since, the wait was not for that one.
+    """
+    result = deliver(ANN)
+    look(held_pool)
+    backend._places.make(backend._place(ANN), durably=False)
+    held_pool.work()
+
+    success_of(result)
+    assert is_safe(backend, ANN)
+    synced = {path for call, path in calls if call == "fsync" and ",S=" not in path}
+    assert {"example.org/ann/new", "example.org/ann", "example.org", "."} <= synced
+
+
+def test_nothing_to_look_at(
+    deliver: Deliver, held_pool: Any, root: Path, failure_of: Any, calls: Calls
+) -> None:
+    """
+    What is wrong with a mailbox is found out, and told, by those who would have to write there.
+    """
+    (root / "example.org/eve").touch()
+    failed, stored = deliver(Mailbox("eve", "example.org")), deliver(ANN)
+    held_pool.work()
+
+    failure_of(failed, TemporaryFailure)
+    assert stored.called
+
+
+@pytest.mark.parametrize("can_read", [True, False])
+def test_leftovers(
+    deliver: Deliver,
+    held_pool: Any,
+    root: Path,
+    can_read: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What has been left in tmp long ago is removed; what somebody may still write is not.
+    """
+    if not can_read:
+        monkeypatch.setattr(listing, "_getdents", lambda: None)
+    tmp = root / "example.org/ann/tmp"
+    for name, age in (("old", STALE_SECONDS + 1), ("young", STALE_SECONDS - 1)):
+        (tmp / name).touch()
+        os.utime(tmp / name, (NOW - age, NOW - age))
+    deliver(ANN)
+    look(held_pool)
+
+    assert not (tmp / "old").exists()
+    assert (tmp / "young").exists()
+
+
+@pytest.mark.parametrize("name", ["tmp", "cur"])
+def test_incomplete(
+    deliver: Deliver, held_pool: Any, root: Path, success_of: Any, name: str
+) -> None:
+    """
+    What is missing of a Maildir is made.
+    """
+    (root / "example.org/ann" / name).rmdir()
+    result = deliver(ANN)
+    held_pool.work()
+
+    success_of(result)
+    assert (root / "example.org/ann" / name).is_dir()
+
+
+def test_called_off(deliver: Deliver, held_pool: Any, root: Path) -> None:
+    """
+    Nobody makes a mailbox for what nobody wants any more.
+    """
+    result = deliver(DEE)
+    result.addErrback(lambda _: None)
+    result.cancel()
+    held_pool.work()
+
+    assert not (root / "example.com").exists()
+
+
+def test_elsewhere(
+    maildir: Make, held_pool: Any, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nobody looks on NFS and its like, as nothing there takes the short way.
+    """
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: 0x6969)
+    backend = maildir(held_pool)
+    for user in USERS:
+        backend.deliver(ONE, [user])
+        assert backend._shortcut._look.is_idle
+        held_pool.work()
+
+
+def test_stop(backend: MaildirBackend, deliver: Deliver, held_pool: Any) -> None:
+    """
+    What has begun is finished.
+    """
+    result = deliver(ANN)
+    stopped = backend.stopService()
+    assert not stopped.called
+    held_pool.work()
+
+    assert result.called
+    assert stopped.called
