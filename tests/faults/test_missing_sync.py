@@ -5,6 +5,7 @@ The power cut is a check that can fail: take a sync out, and it does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -33,11 +34,13 @@ def test_is_noticed(what: str, disk: Callable[..., Disk], service: Callable[...,
     are done by a process.
     """
     plugged = disk()
+    # How it waits for the disk depends on how long things take: they are to take what they do elsewhere.
+    start = partial(service, forks=None)
     connections, most = (8, 150) if what in MANY else (2, 60)
     harm: list[str] = []
     for seed in range(ROUNDS):
         _, found = cut_power_under_load(
-            plugged, service, seed, connections=connections, most=most, sabotage=(what,)
+            plugged, start, seed, connections=connections, most=most, sabotage=(what,)
         )
         harm = found.harm
         if harm:
