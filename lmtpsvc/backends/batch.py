@@ -350,6 +350,7 @@ class Batch:
             self._syncing.whole(file_system, finally_=finally_)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
+                self._places.doubt()
                 _log.warn(
                     "{directory}: syncfs failed ({error}), syncing one by one",
                     directory=file_system.directory,

@@ -239,6 +239,7 @@ class CommonSync:
             # The others have given it up.
             file_system.close()
         if error is not None:
+            self._places.doubt()
             _log.warn(
                 "{directory}: syncfs failed ({error}), syncing one by one",
                 directory=file_system.directory,
@@ -264,12 +265,10 @@ class CommonSync:
         answers: list[Answer] = []
         unsure: list[Shown] = []
         for posting, target in shown:
-            known = target.known
-            if known is None or self._places.known(target.place) is not known:
+            # The directories were there before the message, so the disk has them, too.
+            if not self._places.has_become_safe(target.place, target.known):
                 unsure.append((posting, target))
                 continue
-            # The directories were there before the message, so the disk has them, too.
-            known.is_safe = True
             answers.append((target, posting.codes(target)))
             if self._places.is_untidy(target.place):
                 self._pool.run(partial(self._places.tidy, target.place))

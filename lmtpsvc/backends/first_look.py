@@ -76,18 +76,18 @@ class FirstLook:
             for posting in postings:
                 for target in posting.targets:
                     if not target.is_cancelled:
-                        self._look_at(target.place)
+                        self._look_at(target.place, posting.give_name())
         finally:
             self._pool.post(self._seen, postings)
         return []
 
-    def _look_at(self, place: Place) -> None:
+    def _look_at(self, place: Place, name: str) -> None:
         seen = self._places.known(place)
         if seen is not None and self._haste.is_in_use(seen):
             return
         # Whatever is wrong with it, those find out who then have to do with it.
         with suppress(OSError):
-            found = self._places.look(place)
+            found = self._places.look(place, name)
             if self._haste.wants_to_see(found):
                 with as_user(place.uid, place.gid):
                     file_system = FileSystem(place.directory)

@@ -97,7 +97,8 @@ class Haste:
         """
         Whether a device has been seen that is in the machine itself.
         """
-        return any(is_here for _, is_here in self._seen.values())
+        # Others change it: only a list is made in one go.
+        return any(is_here for _, is_here in list(self._seen.values()))
 
     def is_in_use(self, known: Known) -> bool:
         """

@@ -50,11 +50,17 @@ def has_names(path: str) -> bool:
 def _read(descriptor: int) -> int:
     """
     How many octets of names there were, at most `_ROOM`; -1 if nobody can tell.
+
+    Raises:
+        OSError: It cannot be read.
     """
     names = _getdents()
-    return (
-        -1 if names is None else int(names(descriptor, ctypes.create_string_buffer(_ROOM), _ROOM))
-    )
+    octets = -1 if names is None else names(descriptor, ctypes.create_string_buffer(_ROOM), _ROOM)
+    if octets < 0:
+        # It reads where there is no such call, and tells what is wrong where that has failed.
+        with os.scandir(descriptor) as entries:
+            next(entries, None)
+    return int(octets)
 
 
 @cache

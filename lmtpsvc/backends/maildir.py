@@ -258,8 +258,9 @@ sharing   a file with a key that several nodes have which store in the same dire
         root = settings.template.root
         if root is not None:
             check_room(root)
-        # As many again for the messages that take the short way, which must not wait for the others.
-        pool = WorkerPool(IReactorFromThreads(reactor), 2 * settings.threads, "maildir")
+        # As many for those that only look, which may hang as well; and as many again for the messages
+        # that take the short way, which must not wait for the others.
+        pool = WorkerPool(IReactorFromThreads(reactor), 3 * settings.threads, "maildir")
         clock = IReactorTime(reactor)
         names = Names(socket.gethostname(), clock.seconds)
         process = SyncProcess(reactor, pool) if IReactorFDSet.providedBy(reactor) else None

@@ -8,6 +8,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from threading import Lock
 from typing import Final
 
@@ -25,6 +26,9 @@ from .listing import has_names, read_some
 
 #: How many Maildirs are remembered as safe on disk; beyond, the oldest are looked at again.
 REMEMBERED: Final = 100_000
+
+# Octets of a directory that are read at a time, at the least.
+_ONE_READ: Final = 4096
 
 # As many directories of domains, say, are remembered as being there; then it begins anew.
 _SHARED: Final = 10_000
@@ -93,6 +97,8 @@ class Places:
         self._known: dict[str, Known] = {}
         # Directories that are the service's own, and were there when last looked at.
         self._there: set[str] = set()
+        # A wait for all has failed: what was made before may be lost, and later ones do not tell.
+        self._in_doubt = False
         self._lock = Lock()
 
     @property
@@ -117,10 +123,10 @@ class Places:
         """
         return self._known.get(place.directory)
 
-    def look(self, place: Place) -> Known:
+    def look(self, place: Place, name: str = "") -> Known:
         """
-        See to it that the Maildir is there, and that the kernel has its directories in memory; what is
-        made is not safe on disk yet, as with `make`.
+        See to it that the Maildir is there, and that the kernel has its directories in memory, where a
+        message called *name* will need them; what is made is not safe on disk yet, as with `make`.
 
         Raises:
             OSError: It is not, and cannot be made.
@@ -128,11 +134,11 @@ class Places:
         known = self._known.get(place.directory)
         if known is None and place.directory != place.inbox:
             # The INBOX's directories have to be there, too.
-            return self.make(place, durably=False)
+            known = self.make(place, durably=False)
         now = self._seconds()
         try:
             with as_user(place.uid, place.gid):
-                new = self._read(place, -math.inf if known is None else known.tidied)
+                new = self._read(place, name, -math.inf if known is None else known.tidied)
         except FileNotFoundError:
             return self.make(place, durably=False)
         if known is None or (known.device, known.inode) != (new.st_dev, new.st_ino):
@@ -152,9 +158,9 @@ class Places:
         try:
             return self._make_all(place, durably)
         except FileNotFoundError:
-            if place.shared not in self._there:
+            if self._root is None:
                 raise
-            # Somebody has removed what was there.
+            # Somebody has removed what was there; and another thread may have found out, too.
             self._there.discard(place.shared)
             return self._make_all(place, durably)
 
@@ -185,10 +191,25 @@ class Places:
         Raises:
             OSError: It is not: somebody has made another one meanwhile, and it cannot be made safe.
         """
-        if known is not None and self._known.get(place.directory) is known:
-            known.is_safe = True
-        elif not self.is_safe(place):
+        if not self.has_become_safe(place, known) and not self.is_safe(place):
             self.make(place)
+
+    def has_become_safe(self, place: Place, known: Known | None) -> bool:
+        """
+        The same, where nothing is done if it is not; False if so.
+        """
+        if known is None or self._known.get(place.directory) is not known:
+            return False
+        if self._in_doubt and not known.is_safe:
+            return False
+        known.is_safe = True
+        return True
+
+    def doubt(self) -> None:
+        """
+        A wait for all has failed: directories are made safe one by one from now on.
+        """
+        self._in_doubt = True
 
     def sync(self, place: Place) -> None:
         """
@@ -259,8 +280,12 @@ class Places:
             path for path in _leaves(place) if make_directory(path, self._mode, exactly=False)
         ]
         new = os.stat(place.directory + "/new")
-        if place.directory + "/new" not in leaves or stat.S_IMODE(new.st_mode) != self._mode:
-            # What takes away from one of them, or adds, does so for all that are made now.
+        if (
+            place.directory != place.inbox
+            or place.directory + "/new" not in leaves
+            or stat.S_IMODE(new.st_mode) != self._mode
+        ):
+            # What takes away from one of them, or adds, does so for all that are made there now.
             for path in leaves:
                 os.chmod(path, self._mode)
         made.update(leaves)
@@ -269,7 +294,7 @@ class Places:
             touch(place.directory + "/maildirfolder", file_mode(self._mode))
         return new
 
-    def _read(self, place: Place, tidied: float) -> os.stat_result:
+    def _read(self, place: Place, name: str, tidied: float) -> os.stat_result:
         """
         Read what a message will need that comes into the Maildir, and remove leftovers, if they were last
         looked for long ago.
@@ -280,8 +305,13 @@ class Places:
         tmp, now = os.path.join(place.directory, "tmp"), self._seconds()
         new = read_some(place.directory + "/new")
         os.stat(place.directory + "/cur")
+        if new.st_size > _ONE_READ:
+            # The part of it where the name will be is another one.
+            os.path.lexists(f"{place.directory}/new/{name}")
         if has_names(tmp) and now - tidied >= TIDY_SECONDS:
-            remove_older(tmp, now - STALE_SECONDS)
+            # A file that cannot be removed is in nobody's way.
+            with suppress(OSError):
+                remove_older(tmp, now - STALE_SECONDS)
         return new
 
     def _remember(

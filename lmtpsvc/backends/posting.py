@@ -138,10 +138,16 @@ class Posting:
         *target* is the source from now on; returns where in its ``tmp`` the message is to be.
         """
         self.source = target
+        self.tmp = f"{target.place.directory}/tmp/{self.give_name()}"  # noqa: S108 - within the Maildir
+        return self.tmp
+
+    def give_name(self) -> str:
+        """
+        The name of the file, which is made when it is first asked for.
+        """
         if not self.name:
             self.name = self.names.make(self.message.sizes(self.settings.line_ending))
-        self.tmp = f"{target.place.directory}/tmp/{self.name}"  # noqa: S108 - within the Maildir
-        return self.tmp
+        return self.name
 
     def _take(self, spooled: str, place: Place, path: str, durably: bool) -> bool:
         """

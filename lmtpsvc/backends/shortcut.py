@@ -14,6 +14,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from .batch import Batch
 from .common_sync import CommonSync
@@ -24,7 +25,7 @@ from .pool import Pool
 from .posting import Posting
 from .settings import Settings
 from .syncing import Syncing
-from .target import Target
+from .target import Target, fire
 from .waits import Waits
 
 #: Mailboxes that are shown a message in one go, at most, while everybody else waits.
@@ -104,9 +105,14 @@ class Shortcut:
         """
         alone = len(postings) == 1
         for posting in postings:
-            device = self._device(posting.targets) if self._may_be_quick(posting) else None
-            if device is None or not self._write(posting, device, alone=alone):
-                self._patiently(posting)
+            try:
+                device = self._device(posting.targets) if self._may_be_quick(posting) else None
+                if device is None or not self._write(posting, device, alone=alone):
+                    self._patiently(posting)
+            except Exception:
+                # A defect of ours; the others are to be answered, too.
+                failure = Failure()
+                fire([(target, failure) for target in posting.targets])
 
     def finish(self) -> Deferred[None]:
         """

@@ -124,16 +124,20 @@ class Syncing:
         now = self._seconds()
         begun = self._waiting.pop(wait)
         self._latest = took = now - begun
-        # Not what it had cost long ago: one bad experience would outlive many good ones, where those
-        # come seldom because of it.
-        expected = self._whole_at_time(begun)
-        self._whole = expected + _WEIGHT * (took + penalty - expected)
+        much = 2 * _WORTH * self._each
+        is_bad = took + penalty > much
+        # A good one counts with what was expected, not with what one had cost long ago: one bad
+        # experience would outlive many good ones, where those come seldom because of it.  Bad ones add
+        # up: where each is bad, they are to come as seldom as they can.
+        before = self._whole if is_bad else self._whole_at_time(begun)
+        self._whole = before + _WEIGHT * (took + penalty - before)
         self._whole_at = now
-        if not file_system.is_reliable:
+        if penalty:
             self._half_life = _HALF_LIFE
-        elif took > 2 * _WORTH * self._each:
+        elif is_bad:
             self._half_life = min(2 * self._half_life, _HALF_LIFE)
-        else:
+        elif self._whole <= much:
+            # Unless it is good of one file system, and another one has just been bad.
             self._half_life = _SHORT_HALF_LIFE / 2
 
     def _whole_at_time(self, now: float) -> float:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
-from lmtpsvc.backends import file_systems, listing
+from lmtpsvc.backends import file_systems, listing, places
+from lmtpsvc.backends.group_commit import PATIENCE
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.places import STALE_SECONDS
 from lmtpsvc.commitment import Commitment
@@ -292,3 +294,136 @@ def test_stop(backend: MaildirBackend, deliver: Deliver, held_pool: Any) -> None
 
     assert result.called
     assert stopped.called
+
+
+def test_the_wait_of_others_fails(
+    backend: MaildirBackend,
+    deliver: Deliver,
+    held_pool: Any,
+    calls: Calls,
+    success_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What was made before a wait failed may be lost, and only that wait tells: it is synced one by one.
+    """
+    deliver(DEE)
+    look(held_pool)
+    waits = iter([errno.EIO])
+    syncfs = file_systems._syncfs
+
+    def fail_once(descriptor: int) -> None:
+        for number in waits:
+            raise OSError(number, os.strerror(number))
+        syncfs(descriptor)
+
+    monkeypatch.setattr(file_systems, "_syncfs", fail_once)
+    made = backend._places.look(backend._place(Mailbox("eve", "example.net")))
+    held_pool.work()
+    assert not made.is_safe
+
+    calls.clear()
+    results = [deliver(Mailbox("eve", "example.net")) for _ in range(2)]
+    held_pool.work()
+    for result in results:
+        success_of(result)
+    synced = {path for call, path in calls if call == "fsync"}
+    assert {"example.net/eve/new", "example.net/eve", "example.net", "."} <= synced
+
+
+def test_folder(
+    maildir: Make, held_pool: Any, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Of a folder that is there, what the reactor thread will need is read before, too.
+    """
+    folder = Mailbox("ann", "example.org", "lists")
+    for backend in (maildir(held_pool, detail="folder") for _ in range(2)):
+        backend.deliver(ONE, [folder])
+        held_pool.work()
+    read: list[str] = []
+
+    def read_some(path: str) -> os.stat_result:
+        read.append(path)
+        return listing.read_some(path)
+
+    monkeypatch.setattr(places, "read_some", read_some)
+    backend = maildir(held_pool, detail="folder")
+    place = backend._place(folder)
+    backend._places.look(place)
+    assert [f"{place.directory}/new"] == read
+
+
+def test_large_directory(
+    backend: MaildirBackend,
+    deliver: Deliver,
+    held_pool: Any,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Where a directory is larger than what is read of it, the part is read where the name will be.
+    """
+    asked: list[str] = []
+    monkeypatch.setattr(places, "_ONE_READ", 0)
+    monkeypatch.setattr(os.path, "lexists", asked.append)
+    deliver(ANN)
+    look(held_pool)
+    held_pool.work()
+
+    [stored] = set((root / "example.org/ann/new").iterdir()) & set(map(Path, asked))
+    assert [str(stored)] == asked
+
+
+def test_leftover_that_stays(
+    deliver: Deliver, held_pool: Any, root: Path, calls: Calls, break_call: Any
+) -> None:
+    """
+    A leftover that cannot be removed is in nobody's way.
+    """
+    old = root / "example.org/ann/tmp/old"
+    old.touch()
+    os.utime(old, (0, 0))
+    break_call("unlink", "/old", errno.EPERM)
+    deliver(ANN)
+    look(held_pool)
+    assert old.exists()
+    assert ["write"] == [step for step in steps(calls) if step == "write"]
+
+
+def test_a_defect(
+    backend: MaildirBackend, deliver: Deliver, held_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where one cannot be gone on with, that one is told, and all others are.
+    """
+    results = [deliver(user) for user in (ANN, BOB, CY)]
+    defects = iter([RuntimeError("a defect")])
+    is_at_ease = backend._haste.is_at_ease
+
+    def fail_once(octets: int) -> bool:
+        for defect in defects:
+            raise defect
+        return is_at_ease(octets)
+
+    monkeypatch.setattr(backend._haste, "is_at_ease", fail_once)
+    failures: list[Any] = []
+    results[0].addErrback(failures.append)
+    held_pool.work()
+
+    assert [RuntimeError] == [failure.type for failure in failures]
+    assert all(result.called for result in results)
+
+
+def test_threads_are_left(
+    backend: MaildirBackend, deliver: Deliver, held_pool: Any, clock: Clock
+) -> None:
+    """
+    Those that look have so many threads, and no more, should they hang.
+    """
+    threads = backend._settings.threads
+    for number in range(3 * threads):
+        deliver(Mailbox(f"u{number}", "example.com"))
+        clock.advance(2 * PATIENCE)
+    assert len(held_pool.jobs) == threads
+    held_pool.work()

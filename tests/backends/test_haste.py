@@ -254,3 +254,17 @@ def test_other_struct(
     haste.saw_use(known)
 
     assert not is_hasty(haste, known)
+
+
+def test_seen_meanwhile(haste: Haste) -> None:
+    """
+    A thread may see a new disk while it is asked which are known.
+    """
+
+    class Changes:
+        def __bool__(self) -> bool:
+            haste._seen[3] = (0.0, False)
+            return False
+
+    haste._seen.update({1: (0.0, Changes()), 2: (0.0, True)})  # type: ignore[dict-item]
+    assert haste.knows_disks

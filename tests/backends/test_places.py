@@ -5,6 +5,7 @@ A mailbox that is made is safe on disk before its first mail is answered; whose 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from lmtpsvc.backends import places
+from lmtpsvc.backends import listing, places
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.places import Place, Places
 from lmtpsvc.backends.syncing import Syncing
@@ -316,3 +317,63 @@ def test_symbolic_links(
     failure = failure_of(result, TemporaryFailure)
     assert "451 4.2.0 " == str(failure.value.reply)[:10]
     assert ["cur", "new", "tmp"] == sorted(path.name for path in secret.rglob("*"))
+
+
+@pytest.mark.parametrize(("mode", "before"), [(0o700, 0o2700), (0o2770, 0o770)])
+def test_modes_of_the_inbox(root: Path, mode: int, before: int) -> None:
+    """
+    A folder's first message makes what is missing of the INBOX with the mode that was asked for, too,
+    whatever each inherits from the directory that it is in.
+    """
+    inbox = root / "example.org/ann"
+    folder = inbox / ".lists"
+    folder.mkdir(parents=True)
+    inbox.chmod(before)
+    folder.chmod(mode)
+    place = Place(str(folder), str(inbox), str(root / "example.org"))
+    Places(str(root), mode, lambda: 0.0).make(place)
+
+    leaves = [path / leaf for path in (inbox, folder) for leaf in ("tmp", "new", "cur")]
+    assert {mode} == {stat.S_IMODE(leaf.stat().st_mode) for leaf in leaves}
+
+
+def test_removed_for_two(root: Path) -> None:
+    """
+    Two threads may find that a directory of many Maildirs has been removed; both make it again.
+    """
+    known = Places(str(root), 0o700, lambda: 0.0)
+    domain = str(root / "example.org")
+    known.make(Place(f"{domain}/ann", f"{domain}/ann", domain))
+    shutil.rmtree(domain)
+    make = known._make
+
+    def lose(directory: str, mode: int, made: set[str]) -> None:
+        try:
+            make(directory, mode, made)
+        except FileNotFoundError:
+            # What the other thread does in this moment.
+            known._there.discard(domain)
+            raise
+
+    known._make = lose  # type: ignore[method-assign]
+    known.make(Place(f"{domain}/bob", f"{domain}/bob", domain))
+    assert os.path.isdir(f"{domain}/bob/new")
+
+
+@pytest.mark.parametrize("said", [None, lambda *_: -1])
+def test_read_by_other_means(root: Path, said: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where the C library cannot read a directory, Python does.
+    """
+    read: list[Any] = []
+    scandir = os.scandir
+
+    def scan(path: Any) -> Any:
+        read.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(listing, "_getdents", lambda: said)
+    monkeypatch.setattr(os, "scandir", scan)
+    root.mkdir()
+    listing.read_some(str(root))
+    assert len(read) == 1

@@ -4,6 +4,7 @@ What is cheaper: to wait for each file, or for the whole file system.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 from pathlib import Path
@@ -154,6 +155,34 @@ def test_good_after_bad(disk: Disk) -> None:
 
     disk.at_once(0.010, times=1)
     assert disk.syncing.whole_pays(2)
+
+
+def test_bad_ones_add_up(disk: Disk) -> None:
+    """
+    On a disk where it never pays, it is tried as seldom as if nothing were ever forgotten.
+    """
+    tries = 0
+    for _ in range(20_000):
+        if disk.syncing.whole_pays(2):
+            tries += 1
+            disk.at_once(0.500, times=1)
+        else:
+            disk.one_by_one(0.020, times=1)
+    assert tries < 50
+
+
+def test_one_good_one_bad(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What a file system costs where it is no promise is not forgotten because that of another one is.
+    """
+    disk.one_by_one(0.005)
+    with monkeypatch.context() as patch:
+        patch.setattr(file_systems, "_file_system", lambda _: 0x6969)
+        with contextlib.suppress(OSError):
+            disk.at_once(0.0, times=1)
+    disk.at_once(0.004, times=1)
+    disk.clock.advance(10)
+    assert not disk.syncing.whole_pays(10)
 
 
 def test_failures_cost_time_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
