@@ -11,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,6 +71,8 @@ def trusting(top: Path, ports: dict[str, int]) -> Iterator[Service]:
         *("--listen", f"proxied:tls:tcp:{ports['tls']}:interface=127.0.0.1"),
     ]
     with running_service(top, more=more) as service:
+        for port in ports.values():
+            wait_until(partial(accepts, ("127.0.0.1", port)), 30, f"somebody listens on {port}")
         yield service
 
 

@@ -90,7 +90,8 @@ class Service:
         return self.authority.sign("mta", [x509.DNSName(name)])
 
     def start(self) -> None:
-        self._daemon.start(lambda: accepts(("127.0.0.1", self.port)))
+        ports = (self.port, self.tls)
+        self._daemon.start(lambda: all(accepts(("127.0.0.1", port)) for port in ports))
 
     def stop(self) -> None:
         assert self._daemon.stop() == -signal.SIGTERM, self.log
