@@ -266,7 +266,7 @@ class CommonSync:
         unsure: list[Shown] = []
         for posting, target in shown:
             # The directories were there before the message, so the disk has them, too.
-            if not self._places.has_become_safe(target.place, target.known):
+            if not self._places.take_for_safe(target.place, target.known):
                 unsure.append((posting, target))
                 continue
             answers.append((target, posting.codes(target)))

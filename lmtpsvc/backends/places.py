@@ -191,12 +191,13 @@ class Places:
         Raises:
             OSError: It is not: somebody has made another one meanwhile, and it cannot be made safe.
         """
-        if not self.has_become_safe(place, known) and not self.is_safe(place):
+        if not self.take_for_safe(place, known) and not self.is_safe(place):
             self.make(place)
 
-    def has_become_safe(self, place: Place, known: Known | None) -> bool:
+    def take_for_safe(self, place: Place, known: Known | None) -> bool:
         """
-        The same, where nothing is done if it is not; False if so.
+        As `have_become_safe`, without a wait: False, and nothing is done, if it is another one by
+        now, or if a wait for all has failed, so that later ones do not tell.
         """
         if known is None or self._known.get(place.directory) is not known:
             return False
