@@ -8,8 +8,8 @@ Usage: sabotage.py files|large-files|directories|file-systems|process -- TWISTD-
 in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
 for each sync that is done: the path.  These four sync one by one, never a file system as a whole;
 ``file-systems`` leaves out just that, wherever the server thinks that it pays, and ``process``
-does it always, and leaves it out where its process does it; ``record-file-systems`` does it always, in threads, and adds to FILE
-"finally", if it was done for good, or "not yet".
+does it always, and leaves it out where its process does it; ``record-file-systems`` does it always,
+in threads, and adds to FILE "finally", if it was done for good, or "not yet".
 """
 
 from __future__ import annotations
