@@ -88,6 +88,15 @@ class Batch:
             targets += [posting.written_to, *posting.targets]
         return self._answer(targets, partial(self._carry_on, written, shown))
 
+    def find_out(self, postings: list[Posting], *, again: bool) -> list[Answer]:
+        """
+        Find out what has become of *postings* that somebody stored who is no more: what is in ``new``
+        is made safe, and the rest stored *again*, if it is not too late for that; returns as `store`
+        does.
+        """
+        targets = [target for posting in postings for target in posting.targets]
+        return self._answer(targets, partial(self._find_out, postings, again))
+
     def _answer(self, targets: list[Target], work: Callable[[], None]) -> list[Answer]:
         """
         Have all *targets* answered, whatever becomes of the *work*.
@@ -122,6 +131,26 @@ class Batch:
                 self._show(posting)
         self._settle()
         self._store_rounds(self._left)
+
+    def _find_out(self, postings: list[Posting], again: bool) -> None:
+        left: list[Posting] = []
+        for posting in postings:
+            missing: list[Target] = []
+            for target in posting.targets:
+                try:
+                    if posting.is_shown(target):
+                        self._shown.append((posting, target))
+                    elif again:
+                        missing.append(target)
+                    else:
+                        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                except Exception as error:
+                    self._fail(posting, target, error)
+            posting.withdraw()
+            if missing:
+                left.append(evolve(posting, targets=missing))
+        self._settle()
+        self._store_rounds(left)
 
     def _store_rounds(self, postings: list[Posting]) -> None:
         while postings:

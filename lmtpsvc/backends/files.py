@@ -105,9 +105,10 @@ def create(path: str, source: BinaryIO, mode: int, *, durably: bool, calls: Call
     return _new_file(path, mode, calls, fill)
 
 
-def create_at_once(path: str, octets: bytes, mode: int) -> int:
+def create_at_once(path: str, octets: memoryview, mode: int, *, durably: bool) -> int:
     """
-    Write *octets* into the new file *path*, which nobody waits for; returns which device it is on.
+    Write *octets* into the new file *path*; if *durably*, wait until the disk has it.  Returns which
+    device it is on.
 
     Raises:
         OSError: It did not work; there is no such file then.
@@ -116,6 +117,8 @@ def create_at_once(path: str, octets: bytes, mode: int) -> int:
     def fill(descriptor: int) -> int:
         if os.write(descriptor, octets) != len(octets):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if durably:
+            os.fsync(descriptor)
         return os.fstat(descriptor).st_dev
 
     return _new_file(path, mode, PATIENT, fill)

@@ -26,6 +26,7 @@ from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITel
 from ..quota import Quota, declared_size
 from .allowance import allowance
 from .batch import Batch
+from .entrusted import Entrusted, Sent
 from .files import check_room, make_directory, make_directory_durably, remove_older
 from .folders import directory_name
 from .group_commit import GroupCommit
@@ -37,10 +38,9 @@ from .posting import Posting
 from .quotas import Quotas
 from .settings import SPOOL, SYNOPSIS, Settings, from_words
 from .shortcut import Shortcut
-from .sync_process import SyncProcess
 from .syncing import Syncing
 from .target import Answer, Target
-from .waits import Waits
+from .write_process import WriteProcess
 
 _log = Logger()
 
@@ -57,8 +57,8 @@ class MaildirBackend(Service):
     """
     Stores mail in Maildirs; file work is done in *pool* only, except at start.
 
-    *names* makes the names of files, and *clock* tells the time of day; *process* waits for the
-    disk, where many do.
+    *names* makes the names of files, and *clock* tells the time of day; *process* stores
+    what is small.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MaildirBackend(Service):
         pool: Pool,
         names: Names,
         clock: IReactorTime,
-        process: SyncProcess | None = None,
+        process: WriteProcess[Sent] | None = None,
     ) -> None:
         seconds = clock.seconds
         self._settings, self._pool, self._names, self._seconds = settings, pool, names, seconds
@@ -75,12 +75,20 @@ class MaildirBackend(Service):
         self._spool = None if root is None else os.path.join(root, SPOOL)
         self._places = Places(root, settings.mode, seconds)
         self._syncing = Syncing(time.monotonic)
-        self._waits = Waits(pool, self._syncing, process)
         self._haste = Haste(time.monotonic, self._syncing)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
         self._known: dict[tuple[object, ...], Place] = {}
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
+        )
+        self._entrusted = Entrusted(
+            process,
+            pool,
+            time.monotonic,
+            self._places,
+            self._syncing,
+            self._batch,
+            self._store_patiently,
         )
         self._shortcut = Shortcut(
             pool,
@@ -88,9 +96,8 @@ class MaildirBackend(Service):
             settings,
             self._places,
             self._syncing,
-            self._waits,
             self._haste,
-            self._batch,
+            self._entrusted,
             self._store_patiently,
             lambda: self._group.is_idle,
         )
@@ -125,7 +132,7 @@ class MaildirBackend(Service):
         super().stopService()
         # Before the pool: what waits for its turn is not in the pool yet.
         finished = self._shortcut.finish().addCallback(lambda _: self._group.finish())
-        finished.addCallback(lambda _: self._waits.stop())
+        finished.addCallback(lambda _: self._entrusted.stop())
         return finished.addCallback(lambda _: self._pool.stop())
 
     def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
@@ -263,5 +270,7 @@ sharing   a file with a key that several nodes have which store in the same dire
         pool = WorkerPool(IReactorFromThreads(reactor), 3 * settings.threads, "maildir")
         clock = IReactorTime(reactor)
         names = Names(socket.gethostname(), clock.seconds)
-        process = SyncProcess(reactor, pool) if IReactorFDSet.providedBy(reactor) else None
+        process: WriteProcess[Sent] | None = None
+        if IReactorFDSet.providedBy(reactor):
+            process = WriteProcess(reactor, pool)
         return MaildirBackend(settings, pool, names, clock, process)

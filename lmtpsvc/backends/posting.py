@@ -18,7 +18,7 @@ from ..interfaces import IMessage
 from ..response_codes import Codes
 from .calls import PATIENT, Calls
 from .file_systems import check_written
-from .files import create, create_at_once, remove
+from .files import create, remove
 from .identity import as_user, identity
 from .names import Names
 from .places import Place, Places
@@ -102,20 +102,6 @@ class Posting:
             target.known = self.places.make(target.place, durably=durably)
             self.put(target, durably=durably)
 
-    def put_at_once(self, target: Target) -> None:
-        """
-        The same for a small message in memory, where the Maildir is known to be there; not durably.
-
-        Raises:
-            OSError: It did not work; there is no such file then.
-        """
-        place, settings = target.place, self.settings
-        path = self._begin(target)
-        with self.message.open(settings.line_ending) as source:
-            octets = source.read()
-        with as_user(place.uid, place.gid):
-            self.device = create_at_once(path, octets, settings.file_mode)
-
     def put(self, target: Target, *, durably: bool, calls: Calls = PATIENT) -> None:
         """
         The same, where the Maildir is known to be there.
@@ -124,7 +110,7 @@ class Posting:
             OSError: It did not work; there is no such file then.
         """
         place, message, settings = target.place, self.message, self.settings
-        path = self._begin(target)
+        path = self.begin_in(target)
         self.is_taken = False
         if message.path is not None and self._take(message.path, place, path, durably):
             self.is_taken = True
@@ -133,7 +119,7 @@ class Posting:
         with message.open(settings.line_ending) as source, as_user(place.uid, place.gid):
             self.device = create(path, source, settings.file_mode, durably=durably, calls=calls)
 
-    def _begin(self, target: Target) -> str:
+    def begin_in(self, target: Target) -> str:
         """
         *target* is the source from now on; returns where in its ``tmp`` the message is to be.
         """
@@ -256,6 +242,21 @@ class Posting:
         place = self.written_to.place
         with as_user(place.uid, place.gid):
             calls.rename(self.tmp, f"{place.directory}/new/{self.name}")
+
+    def is_shown(self, target: Target) -> bool:
+        """
+        Whether the file is in the Maildir of *target*, where a mail reader may have seen it already.
+
+        Raises:
+            OSError: That cannot be found out.
+        """
+        place = target.place
+        with as_user(place.uid, place.gid):
+            if os.path.lexists(self.new(target)):
+                return True
+            with os.scandir(place.directory + "/cur") as entries:
+                # Its name goes on with what the reader thinks of it: ``:2,S``.
+                return any(entry.name.startswith(self.name) for entry in entries)
 
     def withdraw(self, target: Target | None = None) -> None:
         """

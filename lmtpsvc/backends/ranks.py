@@ -56,6 +56,15 @@ class Ranks(Generic[T]):
             self._all[HIGHEST - priority].append(item)
             self._others += 1
 
+    def put_back(self, item: T, priority: int = 0) -> None:
+        """
+        Let *item*, which was taken last, be the next of its priority again.
+        """
+        with self._lock:
+            self._all[HIGHEST - priority].appendleft(item)
+            if priority != 0:
+                self._others += 1
+
     def take(self) -> T:
         """
         Take the next item.

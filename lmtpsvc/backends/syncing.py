@@ -90,8 +90,7 @@ class Syncing:
         wait = self.begin()
         try:
             yield
-            self._latest = took = self._seconds() - self._waiting[wait]
-            self._each += _WEIGHT * (took - self._each)
+            self.saw_each(self._seconds() - self._waiting[wait])
         finally:
             self.forget(wait)
 
@@ -120,9 +119,27 @@ class Syncing:
         """
         *wait* was for all of *file_system*, and is over.
         """
-        penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
-        now = self._seconds()
         begun = self._waiting.pop(wait)
+        self._learn(begun, 0.0 if file_system.is_reliable else _UNRELIABLE)
+
+    def saw_each(self, seconds: float) -> None:
+        """
+        Somebody else has waited for one file or directory for so many *seconds*.
+        """
+        self._latest = seconds
+        self._each += _WEIGHT * (seconds - self._each)
+
+    def saw_whole(self, seconds: float) -> None:
+        """
+        Somebody else has waited for all of a file system for so many *seconds*.
+        """
+        self._learn(self._seconds() - seconds, 0.0)
+
+    def _learn(self, begun: float, penalty: float) -> None:
+        """
+        Of a wait for all since *begun*, which is over.
+        """
+        now = self._seconds()
         self._latest = took = now - begun
         much = 2 * _WORTH * self._each
         is_bad = took + penalty > much

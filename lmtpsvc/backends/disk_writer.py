@@ -1,0 +1,264 @@
+"""
+The program of a process that stores messages in Maildirs on behalf of another, see `write_process`.
+
+Standard input is a socket with letters, standard output one for the answers; the message's octets are
+in memory that is shared.  The first answer, with nothing in it, says that the program runs.  The end
+of the letters is the end of the program, not a signal, which may be meant for all processes of the
+service.
+
+All letters that are there are taken together: their messages are written to ``tmp``, the disk is
+waited for, and they are shown in ``new``.  The next wait is for these names, and for the texts of what
+has come meanwhile: each wait is for all that was done before it began.
+
+It imports next to nothing, so that it takes as little memory and time as Python can do with.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .file_systems import FileSystem
+from .files import create_at_once, remove, sync_directory
+from .identity import as_user
+from .letters import (
+    LONGEST,
+    NOTHING,
+    SAFE,
+    SHOWN,
+    WRITTEN,
+    Letter,
+    Outcome,
+    Receipt,
+    pack_receipt,
+    unpack_letter,
+)
+
+#: Letters that are taken at a time, at most.
+MOST: Final = 64
+
+
+class DiskWriter:
+    """
+    *receive* has the letters that are there; if it is to wait, there is one at the least, or None: the
+    end.  *answer* takes what has become of them.  *room* has the octets of their messages.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[bool], list[Letter] | None],
+        answer: Callable[[Receipt], object],
+        room: memoryview,
+    ) -> None:
+        self._receive, self._answer, self._room = receive, answer, room
+        # In new, by device; no wait has begun for their names.
+        self._shown: list[tuple[int, Outcome]] = []
+        # By device, opened before anything was written there that is waited for: so it tells of all that
+        # is lost.  They can be unmounted when nothing is on its way there.
+        self._file_systems: dict[int, FileSystem] = {}
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        # What the next answer will tell.
+        self._outcomes: list[Outcome] = []
+        self._whole: float | None = None
+        self._each: float | None = None
+        self._lost = 0
+
+    def run(self) -> None:
+        """
+        Store what comes, until there is nothing more to come.
+        """
+        while (letters := self._receive(not self._shown)) is not None:
+            if self._is_alone(letters):
+                self._store_alone(letters[0])
+            else:
+                self._store(letters)
+            if not self._shown:
+                self._let_go()
+            if self._outcomes:
+                self._answer(Receipt(self._outcomes, self._whole, self._each, self._lost))
+                self._begin_anew()
+
+    def _is_alone(self, letters: list[Letter]) -> bool:
+        """
+        Whether a wait for all would be for one message with one name, and no more.
+        """
+        if len(letters) != 1 or self._shown:
+            return False
+        letter = letters[0]
+        return len(letter.new) == 1 and not letter.together
+
+    def _let_go(self) -> None:
+        for file_system in self._file_systems.values():
+            file_system.close()
+        self._file_systems.clear()
+
+    # ── many, with a wait for all ────────────────────────────────────────────────────────────────
+
+    def _store(self, letters: list[Letter]) -> None:
+        written = [letter for letter in letters if self._write(letter)]
+        shown, self._shown = self._shown, []
+        if not written and not shown:
+            return
+        failed = self._wait(finally_=bool(shown))
+        for device, outcome in shown:
+            self._outcomes.append(outcome._replace(what=SHOWN) if device in failed else outcome)
+        for letter in written:
+            if letter.device in failed:
+                self._outcomes.append(Outcome(letter.number, WRITTEN, []))
+            else:
+                refused = self._show(letter)
+                self._shown.append((letter.device, Outcome(letter.number, SAFE, refused)))
+
+    def _write(self, letter: Letter) -> bool:
+        """
+        Write the message into ``tmp``; if that does not work, nothing is there.
+        """
+        try:
+            with as_user(letter.uid, letter.gid):
+                if self._is_watched(letter) and self._create(letter):
+                    return True
+        except OSError:
+            # The service finds out what it is, and tells.
+            pass
+        self._outcomes.append(Outcome(letter.number, NOTHING, []))
+        return False
+
+    def _is_watched(self, letter: Letter) -> bool:
+        """
+        See to it that we hear of all that is lost there from now on; False if that is not possible.
+        """
+        if letter.device in self._file_systems:
+            return True
+        file_system = FileSystem(os.path.dirname(letter.tmp))
+        if file_system.device != letter.device or not file_system.is_reliable:
+            file_system.close()
+            return False
+        self._file_systems[letter.device] = file_system
+        return True
+
+    def _create(self, letter: Letter, *, durably: bool = False) -> bool:
+        octets = self._room[letter.begin : letter.begin + letter.size]
+        device = create_at_once(letter.tmp, octets, letter.mode, durably=durably)
+        if device != letter.device:
+            # Somebody has put the mailbox elsewhere since it was last looked at.
+            remove(letter.tmp)
+        return device == letter.device
+
+    def _wait(self, *, finally_: bool) -> set[int]:
+        """
+        Wait for all file systems; returns those that may have lost something.
+        """
+        failed: set[int] = set()
+        before = time.monotonic()
+        for device, file_system in self._file_systems.items():
+            try:
+                file_system.sync(finally_=finally_)
+            except OSError as error:
+                failed.add(device)
+                self._lost = error.errno or errno.EIO
+        self._whole = time.monotonic() - before
+        return failed
+
+    def _show(self, letter: Letter) -> list[int]:
+        """
+        Link the file into ``new`` of all, then move it into that of the source; returns who has not got
+        it.
+        """
+        refused: list[int] = []
+        try:
+            with as_user(letter.uid, letter.gid):
+                for index in range(1, len(letter.new)):
+                    try:
+                        os.link(letter.tmp, letter.new[index])
+                    except OSError:
+                        refused.append(index)
+                try:
+                    os.rename(letter.tmp, letter.new[0])
+                except OSError:
+                    remove(letter.tmp)
+                    refused.append(0)
+        except PermissionError:
+            # It cannot be its owner any more; what is left in tmp will be removed some day.
+            return list(range(len(letter.new)))
+        return refused
+
+    # ── one alone ────────────────────────────────────────────────────────────────────────────────
+
+    def _store_alone(self, letter: Letter) -> None:
+        """
+        What else is being written to the file system is nothing to us then.
+        """
+        outcome = Outcome(letter.number, NOTHING, [])
+        before = time.monotonic()
+        try:
+            with as_user(letter.uid, letter.gid):
+                if self._create(letter, durably=True):
+                    outcome = Outcome(letter.number, SAFE, self._show(letter))
+                    if not outcome.refused:
+                        _make_durable(letter.new[0])
+                        # There were two waits.
+                        self._each = (time.monotonic() - before) / 2
+        except OSError:
+            # As in _write.
+            outcome = Outcome(letter.number, NOTHING, [])
+        self._outcomes.append(outcome)
+
+
+def _make_durable(path: str) -> None:
+    """
+    Wait until the disk has the name of a file.
+
+    Raises:
+        OSError: It has not; the file has been removed.
+    """
+    try:
+        sync_directory(os.path.dirname(path))
+    except BaseException:
+        # Who syncs it again might be told that all is well, but not if there is something new in it.
+        remove(path)
+        raise
+
+
+def main(shared: int, size: int) -> None:
+    """
+    Store what comes; *shared* is the descriptor of the shared memory, of *size* octets.
+    """
+    of_the_service = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    for number in of_the_service:
+        signal.signal(number, signal.SIG_IGN)
+    letters, answers = socket.socket(fileno=0), socket.socket(fileno=1)
+    room = memoryview(mmap.mmap(shared, size, prot=mmap.PROT_READ))
+    os.close(shared)
+
+    def receive(wait: bool) -> list[Letter] | None:
+        found: list[Letter] = []
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        try:
+            while len(found) < MOST:
+                octets = letters.recv(LONGEST, flags)
+                if not octets:
+                    # The service wants nothing more, or is gone: nobody is told of anything any more.
+                    return None
+                found.append(unpack_letter(octets))
+                flags = socket.MSG_DONTWAIT
+        except BlockingIOError:
+            pass
+        return found
+
+    def answer(what: Receipt) -> None:
+        answers.send(pack_receipt(what))
+
+    try:
+        answer(Receipt([], None, None, 0))
+        DiskWriter(receive, answer, room).run()
+    except ConnectionError:
+        # The service is gone, and nobody waits for an answer.
+        pass

@@ -1,0 +1,99 @@
+"""
+What the service and the process that writes for it say to each other.
+
+A letter asks for one message to be stored; its octets are in memory that both share.  Each receipt
+is for all that became of several letters at a time.  Both are the same Python, so they say it in
+Python's own binary form, which takes next to no time.
+"""
+
+from __future__ import annotations
+
+import marshal
+from typing import Final, NamedTuple
+
+#: What has become of a message: it is safe wherever it could be shown; it is in ``tmp``, or in
+#: ``new``, but may not be safe; nothing of it is there; or nobody knows.
+SAFE: Final = 0
+WRITTEN: Final = 1
+SHOWN: Final = 2
+NOTHING: Final = 3
+UNKNOWN: Final = 4
+
+#: The octets of a letter or an answer, at most.
+LONGEST: Final = 1 << 20
+
+
+class Letter(NamedTuple):
+    """
+    One message.
+    """
+
+    number: int
+    #: The file system that all names are on.
+    device: int
+    #: Its directories may not be safe: only a wait for all that is on the file system will do.
+    together: bool
+    #: Where its octets begin in the shared memory, and how many there are.
+    begin: int
+    size: int
+    #: Of the file, and whose it is to be; see `identity.as_user`.
+    mode: int
+    uid: int | None
+    gid: int | None
+    #: The file in the ``tmp`` of the source, and those in ``new``, the source's first.
+    tmp: str
+    new: list[str]
+
+
+class Outcome(NamedTuple):
+    """
+    What has become of a letter's message.
+    """
+
+    number: int
+    what: int
+    #: Which of the names in ``new`` could not be given, by their place in the letter.
+    refused: list[int]
+
+
+class Receipt(NamedTuple):
+    """
+    What has become of some letters, in the order in which it did.
+    """
+
+    outcomes: list[Outcome]
+    #: How long the wait for all took, in seconds, if there was one; and that for one file alone.
+    whole: float | None
+    each: float | None
+    #: The errno of what has gone wrong with the wait for all, or 0.
+    lost: int
+
+
+def pack_letter(letter: Letter) -> bytes:
+    """
+    To be sent in one piece.
+    """
+    return marshal.dumps(tuple(letter))
+
+
+def unpack_letter(octets: bytes) -> Letter:
+    """
+    What `pack_letter` packed.
+    """
+    return Letter(*marshal.loads(octets))  # noqa: S302 - from our own process
+
+
+def pack_receipt(answer: Receipt) -> bytes:
+    """
+    To be sent in one piece.
+    """
+    outcomes, *waits = answer
+    return marshal.dumps(([tuple(outcome) for outcome in outcomes], *waits))
+
+
+def unpack_receipt(octets: bytes) -> Receipt:
+    """
+    What `pack_receipt` packed.
+    """
+    outcomes, *waits = marshal.loads(octets)  # noqa: S302 - from our own process
+    return Receipt([Outcome(*outcome) for outcome in outcomes], *waits)

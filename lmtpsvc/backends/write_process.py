@@ -1,0 +1,420 @@
+"""
+A process that stores messages.
+
+A thread that writes or waits needs the interpreter's lock before and after, of the reactor thread,
+which has it whenever there is something to do: each time, both stop and are woken by the kernel.  And
+whatever the reactor thread does by itself keeps all others waiting.  A process has a lock of its own,
+and on another processor it works while the next messages come in.
+
+There is one, started when it is first missed.  Whatever it does not do, because it is not there, or
+has not got on for a while, threads do.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from attrs import frozen
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .letters import (
+    LONGEST,
+    NOTHING,
+    UNKNOWN,
+    Letter,
+    Outcome,
+    Receipt,
+    pack_letter,
+    unpack_letter,
+    unpack_receipt,
+)
+from .pool import Pool
+
+K = TypeVar("K")
+
+_log = Logger()
+
+#: Where the process finds this package.
+_PACKAGES: Final = os.fspath(Path(__file__).parents[2])
+
+#: What the process runs: the words are where the package is, the descriptor of the shared memory, and
+#: how large that is.
+_RUN: Final = (
+    "import sys;"
+    "sys.path.insert(0, sys.argv[1]);"
+    "from lmtpsvc.backends.disk_writer import main;"
+    "main(*map(int, sys.argv[2:]))"
+)
+
+#: The program with its first words: without any package but ours, as others take memory.
+PROGRAM: Final = ("-I", "-S", "-c", _RUN, _PACKAGES)
+
+#: Rooms in the shared memory: so many octets each, and so many of them.
+ROOMS: Final = ((1 << 14, 64), (1 << 18, 16))
+
+_SIZE: Final = sum(size * count for size, count in ROOMS)
+
+#: After one has ended by itself, or could not be started, so many seconds go by without.
+PAUSE: Final = 60.0
+
+#: If nothing has been answered for so many seconds, what it has not begun is taken back, and it is
+#: given nothing more until it answers.
+PATIENCE: Final = 0.1
+
+#: A process that has not answered for so many seconds is ended: if the disk hangs, that changes
+#: nothing but what it does when it hangs no more; if somebody has stopped the process, nobody would
+#: ever hear of it.
+LAST_PATIENCE: Final = 10.0
+
+
+@frozen(eq=False)
+class _Room:
+    """
+    Room for one message.
+    """
+
+    begin: int
+    #: Where it goes when it is free again.
+    free: list[_Room]
+
+
+#: What is told: whose letter it is, what has become of it, and which names it has not been given.
+Told = Callable[[list[tuple[K, int, list[int]]], Receipt], object]
+
+
+@implementer(IReadDescriptor)
+class WriteProcess(Generic[K]):
+    """
+    The process, and the sockets to it; all in the thread of *reactor*.  Only its start and its end,
+    which wait, are left to *pool*.
+
+    *told* is called with what has become of letters, and once with none when the process `is_late`.
+    """
+
+    told: Told[K] | None = None
+
+    def __init__(self, reactor: Any, pool: Pool) -> None:
+        self._reactor, self._pool = reactor, pool
+        self._process: subprocess.Popen[bytes] | None = None
+        # To it; the other end of that, from which unread letters can be taken back; and from it.
+        self._letters: socket.socket | None = None
+        self._unread: socket.socket | None = None
+        self._answers: socket.socket | None = None
+        self._is_starting = False
+        # It has said that it runs.
+        self._is_ready = False
+        self._is_wanted = True
+        self._not_before = -math.inf
+        self._shared: mmap.mmap | None = None
+        self._free: list[tuple[int, list[_Room]]] = []
+        # What has been sent and not been answered, by number, the oldest first.
+        self._sent: dict[int, tuple[K, _Room]] = {}
+        self._number = 0
+        # Who looks, now and then, whether it gets on; and how many answers there were at that time,
+        # and since when there have been no more.
+        self._watch: IDelayedCall | None = None
+        self._count = self._seen = 0
+        self._seen_at = 0.0
+        #: It has not got on for a while.
+        self.is_late = False
+
+    # ── what it is asked ─────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_there(self) -> bool:
+        """
+        Whether it can be sent letters; if it is not, and can be, it is started.
+        """
+        if self._letters is None:
+            self._start()
+        return self._is_ready and not self.is_late
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        Whether nothing has been sent that is not answered.
+        """
+        return not self._sent
+
+    def send(
+        self,
+        key: K,
+        octets: bytes,
+        device: int,
+        *,
+        together: bool,
+        mode: int,
+        uid: int | None,
+        gid: int | None,
+        tmp: str,
+        new: list[str],
+    ) -> bool:
+        """
+        Have a message of *octets* stored, see `Letter`; *key* is what it is called when it is `told`
+        of.  False if there is no room just now.
+
+        Raises:
+            OSError: It cannot be sent.
+        """
+        assert self._letters is not None, "it is there"
+        assert self._shared is not None, "it is there"
+        size = len(octets)
+        for largest, free in self._free:
+            if size <= largest and free:
+                room = free.pop()
+                break
+        else:
+            return False
+        begin = room.begin
+        self._shared[begin : begin + size] = octets
+        self._number = number = self._number + 1
+        letter = Letter(number, device, together, begin, size, mode, uid, gid, tmp, new)
+        try:
+            self._letters.send(pack_letter(letter))
+        except BlockingIOError:
+            room.free.append(room)
+            return False
+        except BaseException:
+            room.free.append(room)
+            raise
+        self._sent[number] = key, room
+        if self._watch is None:
+            self._look_again(PATIENCE)
+        return True
+
+    def stop(self) -> None:
+        """
+        Have it end; the pool can be stopped then, and ends behind it.
+        """
+        self._is_wanted = False
+        self._let_go()
+
+    # ── its beginning and its end ────────────────────────────────────────────────────────────────
+
+    def _start(self) -> None:
+        if (
+            self._is_wanted
+            and not self._is_starting
+            and self._reactor.seconds() >= self._not_before
+        ):
+            self._is_starting = True
+            self._pool.run(self._start_one)
+
+    def _start_one(self) -> None:
+        """
+        In a worker thread.
+        """
+        opened: list[socket.socket] = []
+        try:
+            try:
+                opened += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                opened += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                letters, unread, answers, its = opened
+                shared, process = _started(unread, its)
+            except BaseException:
+                for each in opened:
+                    each.close()
+                raise
+            its.close()
+        except Exception as error:
+            # Or there is no Python that could be named: `sys.executable` may be None.
+            self._pool.post(self._has_not_started, error)
+        else:
+            self._pool.post(self._has_started, process, letters, unread, answers, shared)
+
+    def _has_started(
+        self,
+        process: subprocess.Popen[bytes],
+        letters: socket.socket,
+        unread: socket.socket,
+        answers: socket.socket,
+        shared: mmap.mmap,
+    ) -> None:
+        self._is_starting = False
+        letters.setblocking(False)
+        answers.setblocking(False)
+        self._process, self._shared = process, shared
+        self._letters, self._unread, self._answers = letters, unread, answers
+        self._free = _rooms()
+        self._reactor.addReader(self)
+        if not self._is_wanted:
+            self._let_go()
+
+    def _has_not_started(self, error: Exception) -> None:
+        self._is_starting = False
+        self._rest("no process that stores mail can be started: {error}", error=error)
+
+    def _rest(self, why: str, **values: object) -> None:
+        """
+        Do without it for a while.
+        """
+        self._not_before = max(self._not_before, self._reactor.seconds() + PAUSE)
+        _log.warn(why + "; threads do it", **values)
+
+    def _let_go(self) -> None:
+        """
+        End the process; nobody wants anything of it any more.
+        """
+        process, sockets = self._process, (self._letters, self._unread, self._answers)
+        self._process = None
+        self._is_ready = self.is_late = False
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if process is not None:
+            self._reactor.removeReader(self)
+            for each in sockets:
+                if each is not None:
+                    each.close()
+            self._letters = self._unread = self._answers = None
+            self._shared = None
+            # It ends by itself then, but not if it has been stopped.
+            process.kill()
+            self._pool.run(process.wait)
+
+    # ── when it does not get on ──────────────────────────────────────────────────────────────────
+
+    def _look_again(self, seconds: float) -> None:
+        self._seen, self._seen_at = self._count, self._reactor.seconds()
+        self._watch = self._reactor.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        """
+        See whether it has answered since.
+        """
+        self._watch = None
+        if not self._sent or self._process is None:
+            return
+        if self._count != self._seen:
+            self._look_again(PATIENCE)
+        elif not self.is_late:
+            self.is_late = True
+            self._look_again(LAST_PATIENCE)
+            self._tell(Receipt(self._taken_back(), None, None, 0))
+        else:
+            # Its socket tells when it has ended.
+            self._process.kill()
+
+    def _taken_back(self) -> list[Outcome]:
+        """
+        What it has not begun.
+        """
+        assert self._unread is not None, "it has been started"
+        outcomes: list[Outcome] = []
+        try:
+            while True:
+                letter = self._unread.recv(LONGEST, socket.MSG_DONTWAIT)
+                outcomes.append(Outcome(unpack_letter(letter).number, NOTHING, []))
+        except OSError:
+            # There is nothing more.
+            return outcomes
+
+    # ── what the reactor calls ───────────────────────────────────────────────────────────────────
+
+    def fileno(self) -> int:
+        return -1 if self._answers is None else self._answers.fileno()
+
+    def logPrefix(self) -> str:
+        return "WriteProcess"
+
+    def doRead(self) -> None:
+        """
+        It has answered, or ended.
+        """
+        if self._answers is None:
+            return
+        try:
+            octets = self._answers.recv(LONGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        if not octets:
+            self._has_ended()
+        elif self._is_ready:
+            self._count += 1
+            self.is_late = False
+            self._tell(unpack_receipt(octets))
+        else:
+            self._is_ready = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor has let go of it, at its end.
+        """
+        self._is_wanted = False
+        self._end()
+
+    def _has_ended(self) -> None:
+        self._rest("the process that stores mail has ended")
+        self._end()
+
+    def _end(self) -> None:
+        unread = [] if self._unread is None else self._taken_back()
+        self._let_go()
+        known = {outcome.number for outcome in unread}
+        # What it has begun, nobody knows.
+        lost = [Outcome(number, UNKNOWN, []) for number in self._sent if number not in known]
+        self._tell(Receipt([*unread, *lost], None, None, 0))
+
+    def _tell(self, answer: Receipt) -> None:
+        told = []
+        for number, what, refused in answer.outcomes:
+            key, room = self._sent.pop(number)
+            room.free.append(room)
+            told.append((key, what, refused))
+        try:
+            if self.told is not None:
+                self.told(told, answer)
+        except Exception:
+            _log.failure("an answer was not taken")
+
+
+def _rooms() -> list[tuple[int, list[_Room]]]:
+    """
+    All that is free, the smallest first: how large, and those that are so.
+    """
+    found: list[tuple[int, list[_Room]]] = []
+    begin = 0
+    for size, count in ROOMS:
+        free: list[_Room] = []
+        # The one that was used last is used next: it is in the processor's caches.
+        free += [_Room(begin + size * number, free) for number in reversed(range(count))]
+        found.append((size, free))
+        begin += size * count
+    return found
+
+
+def _started(
+    letters: socket.socket, answers: socket.socket
+) -> tuple[mmap.mmap, subprocess.Popen[bytes]]:
+    """
+    The memory that is shared with the process, and the process.
+    """
+    memory = os.memfd_create("lmtpsvc", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(memory, _SIZE)
+        shared = mmap.mmap(memory, _SIZE)
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, *PROGRAM, str(memory), str(_SIZE)],
+            stdin=letters.fileno(),
+            stdout=answers.fileno(),
+            stderr=subprocess.DEVNULL,
+            pass_fds=[memory],
+            # It keeps no disk from being unmounted.
+            cwd="/",
+        )
+    finally:
+        os.close(memory)
+    return shared, process
