@@ -22,13 +22,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from .file_systems import FileSystem
 from .files import create_at_once, remove, sync_directory
 from .identity import as_user
 from .letters import (
-    LONGEST,
     NOTHING,
     SAFE,
     SHOWN,
@@ -37,6 +37,7 @@ from .letters import (
     Outcome,
     Receipt,
     pack_receipt,
+    room_for_one,
     unpack_letter,
 )
 
@@ -80,8 +81,7 @@ class DiskWriter:
                 self._store_alone(letters[0])
             else:
                 self._store(letters)
-            if not self._shown:
-                self._let_go()
+            self._let_go()
             if self._outcomes:
                 self._answer(Receipt(self._outcomes, self._whole, self._each, self._lost))
                 self._begin_anew()
@@ -96,9 +96,12 @@ class DiskWriter:
         return len(letter.new) == 1 and not letter.together
 
     def _let_go(self) -> None:
-        for file_system in self._file_systems.values():
-            file_system.close()
-        self._file_systems.clear()
+        """
+        Close the file systems on which nothing is on its way.
+        """
+        in_use = {device for device, _ in self._shown}
+        for device in self._file_systems.keys() - in_use:
+            self._file_systems.pop(device).close()
 
     # ── many, with a wait for all ────────────────────────────────────────────────────────────────
 
@@ -169,26 +172,14 @@ class DiskWriter:
 
     def _show(self, letter: Letter) -> list[int]:
         """
-        Link the file into ``new`` of all, then move it into that of the source; returns who has not got
-        it.
+        Show the message; returns who has not got it.
         """
-        refused: list[int] = []
         try:
             with as_user(letter.uid, letter.gid):
-                for index in range(1, len(letter.new)):
-                    try:
-                        os.link(letter.tmp, letter.new[index])
-                    except OSError:
-                        refused.append(index)
-                try:
-                    os.rename(letter.tmp, letter.new[0])
-                except OSError:
-                    remove(letter.tmp)
-                    refused.append(0)
+                return _put_into_new(letter)
         except PermissionError:
             # It cannot be its owner any more; what is left in tmp will be removed some day.
             return list(range(len(letter.new)))
-        return refused
 
     # ── one alone ────────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +192,7 @@ class DiskWriter:
         try:
             with as_user(letter.uid, letter.gid):
                 if self._create(letter, durably=True):
-                    outcome = Outcome(letter.number, SAFE, self._show(letter))
+                    outcome = Outcome(letter.number, SAFE, _put_into_new(letter))
                     if not outcome.refused:
                         _make_durable(letter.new[0])
                         # There were two waits.
@@ -210,6 +201,24 @@ class DiskWriter:
             # As in _write.
             outcome = Outcome(letter.number, NOTHING, [])
         self._outcomes.append(outcome)
+
+
+def _put_into_new(letter: Letter) -> list[int]:
+    """
+    Link the file into ``new`` of all, then move it into that of the source; returns who has not got it.
+    """
+    refused: list[int] = []
+    for index in range(1, len(letter.new)):
+        try:
+            os.link(letter.tmp, letter.new[index])
+        except OSError:
+            refused.append(index)
+    try:
+        os.rename(letter.tmp, letter.new[0])
+    except OSError:
+        remove(letter.tmp)
+        refused.append(0)
+    return refused
 
 
 def _make_durable(path: str) -> None:
@@ -227,6 +236,28 @@ def _make_durable(path: str) -> None:
         raise
 
 
+def receive(letters: socket.socket, page: memoryview, wait: bool) -> list[Letter] | None:
+    """
+    What `DiskWriter` receives, from the socket *letters*; each is read into *page*.
+
+    Raises:
+        ConnectionError: The service is gone.
+    """
+    found: list[Letter] = []
+    flags = 0 if wait else socket.MSG_DONTWAIT
+    try:
+        while len(found) < MOST:
+            size = letters.recv_into(page, 0, flags)
+            if not size:
+                # The service wants nothing more, or is gone: nobody is told of anything any more.
+                return None
+            found.append(unpack_letter(page[:size]))
+            flags = socket.MSG_DONTWAIT
+    except BlockingIOError:
+        pass
+    return found
+
+
 def main(shared: int, size: int) -> None:
     """
     Store what comes; *shared* is the descriptor of the shared memory, of *size* octets.
@@ -238,27 +269,12 @@ def main(shared: int, size: int) -> None:
     room = memoryview(mmap.mmap(shared, size, prot=mmap.PROT_READ))
     os.close(shared)
 
-    def receive(wait: bool) -> list[Letter] | None:
-        found: list[Letter] = []
-        flags = 0 if wait else socket.MSG_DONTWAIT
-        try:
-            while len(found) < MOST:
-                octets = letters.recv(LONGEST, flags)
-                if not octets:
-                    # The service wants nothing more, or is gone: nobody is told of anything any more.
-                    return None
-                found.append(unpack_letter(octets))
-                flags = socket.MSG_DONTWAIT
-        except BlockingIOError:
-            pass
-        return found
-
     def answer(what: Receipt) -> None:
         answers.send(pack_receipt(what))
 
     try:
         answer(Receipt([], None, None, 0))
-        DiskWriter(receive, answer, room).run()
+        DiskWriter(partial(receive, letters, room_for_one()), answer, room).run()
     except ConnectionError:
         # The service is gone, and nobody waits for an answer.
         pass

@@ -9,6 +9,7 @@ Python's own binary form, which takes next to no time.
 from __future__ import annotations
 
 import marshal
+import mmap
 from typing import Final, NamedTuple
 
 #: What has become of a message: it is safe wherever it could be shown; it is in ``tmp``, or in
@@ -76,7 +77,7 @@ def pack_letter(letter: Letter) -> bytes:
     return marshal.dumps(tuple(letter))
 
 
-def unpack_letter(octets: bytes) -> Letter:
+def unpack_letter(octets: bytes | memoryview) -> Letter:
     """
     What `pack_letter` packed.
     """
@@ -91,9 +92,18 @@ def pack_receipt(answer: Receipt) -> bytes:
     return marshal.dumps(([tuple(outcome) for outcome in outcomes], *waits))
 
 
-def unpack_receipt(octets: bytes) -> Receipt:
+def unpack_receipt(octets: bytes | memoryview) -> Receipt:
     """
     What `pack_receipt` packed.
     """
     outcomes, *waits = marshal.loads(octets)  # noqa: S302 - from our own process
     return Receipt([Outcome(*outcome) for outcome in outcomes], *waits)
+
+
+def room_for_one() -> memoryview:
+    """
+    Where a letter or an answer can be received: once and for all, as so much memory would be taken from
+    the system for each, and given back, which takes longer than anything else.
+    """
+    # What is never used of it is never there.
+    return memoryview(mmap.mmap(-1, LONGEST, flags=mmap.MAP_PRIVATE))

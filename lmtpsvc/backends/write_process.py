@@ -36,6 +36,7 @@ from .letters import (
     Outcome,
     Receipt,
     pack_letter,
+    room_for_one,
     unpack_letter,
     unpack_receipt,
 )
@@ -117,6 +118,8 @@ class WriteProcess(Generic[K]):
         self._is_wanted = True
         self._not_before = -math.inf
         self._shared: mmap.mmap | None = None
+        # Where answers are received.
+        self._page = room_for_one()
         self._free: list[tuple[int, list[_Room]]] = []
         # What has been sent and not been answered, by number, the oldest first.
         self._sent: dict[int, tuple[K, _Room]] = {}
@@ -335,17 +338,17 @@ class WriteProcess(Generic[K]):
         if self._answers is None:
             return
         try:
-            octets = self._answers.recv(LONGEST)
+            size = self._answers.recv_into(self._page)
         except BlockingIOError:
             return
         except OSError:
-            octets = b""
-        if not octets:
+            size = 0
+        if not size:
             self._has_ended()
         elif self._is_ready:
             self._count += 1
             self.is_late = False
-            self._tell(unpack_receipt(octets))
+            self._tell(unpack_receipt(self._page[:size]))
         else:
             self._is_ready = True
 
