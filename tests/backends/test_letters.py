@@ -1,0 +1,156 @@
+"""
+What is said to the process that stores messages arrives as it was meant.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmtpsvc.backends.disk_writer import MOST, receive
+from lmtpsvc.backends.letters import (
+    LONGEST,
+    NOTHING,
+    SAFE,
+    Letter,
+    Outcome,
+    Receipt,
+    pack_letter,
+    pack_receipt,
+    room_for_one,
+    unpack_letter,
+    unpack_receipt,
+)
+
+NUMBERS = st.integers(0, (1 << 64) - 1)
+
+# A name may be of octets that are no text: the system calls take it as it is.
+PATHS = st.binary(max_size=300).map(lambda octets: octets.decode("utf-8", "surrogateescape"))
+
+LETTER = Letter(1, 2049, False, 4, 8, 0o600, None, None, "ann/tmp/1", ["ann/new/1"])
+
+
+@given(
+    st.builds(
+        Letter,
+        *[NUMBERS, NUMBERS, st.booleans(), NUMBERS, NUMBERS, NUMBERS],
+        *[st.none() | NUMBERS, st.none() | NUMBERS, PATHS, st.lists(PATHS)],
+    )
+)
+def test_letter(letter: Letter) -> None:
+    """
+    Each letter, whatever the names are.
+    """
+    assert letter == unpack_letter(pack_letter(letter))
+
+
+@given(
+    st.builds(
+        Receipt,
+        st.lists(st.builds(Outcome, NUMBERS, st.integers(SAFE, 4), st.lists(NUMBERS))),
+        *[st.none() | st.floats(0), st.none() | st.floats(0), NUMBERS],
+    )
+)
+def test_receipt(receipt: Receipt) -> None:
+    """
+    Each receipt; what is in it has names again, too.
+    """
+    found = unpack_receipt(pack_receipt(receipt))
+
+    assert receipt == found
+    assert all(type(outcome) is Outcome for outcome in found.outcomes)
+
+
+def test_longest() -> None:
+    """
+    A message for as many mailboxes as there may be, with names as long as they can be, is not too
+    much.
+    """
+    names = ["x" * 4095] * 64
+    refused = list(range(64))
+    outcomes = [Outcome(1 << 62, NOTHING, refused)] * 2 * MOST
+
+    assert len(pack_letter(LETTER._replace(tmp=names[0], new=names))) < LONGEST
+    assert len(pack_receipt(Receipt(outcomes, 1.0, 1.0, 5))) < LONGEST
+    assert len(room_for_one()) == LONGEST
+
+
+# ── what is there ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """
+    That of the service, and that of the process.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+Ends = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def numbers(ends: Ends) -> Callable[[bool], list[int] | None]:
+    """
+    ``numbers(wait)``: of the letters that the process finds.
+    """
+    page = room_for_one()
+
+    def numbers(wait: bool) -> list[int] | None:
+        letters = receive(ends[1], page, wait)
+        return None if letters is None else [letter.number for letter in letters]
+
+    return numbers
+
+
+def send(ends: Ends, *numbers: int) -> None:
+    """
+    Send letters with these numbers, of different lengths.
+    """
+    for number in numbers:
+        ends[0].send(pack_letter(LETTER._replace(number=number, tmp="x" * (number % 7))))
+
+
+def test_all_that_are_there(ends: Ends, numbers: Callable[[bool], list[int] | None]) -> None:
+    """
+    All of them, in order; who does not wait may find none.
+    """
+    send(ends, 3)
+    assert [3] == numbers(True)
+    send(ends, 1, 2, 5)
+    assert [1, 2, 5] == numbers(True)
+    send(ends, 9, 7)
+    assert [9, 7] == numbers(False)
+    assert [] == numbers(False)
+
+
+def test_more_than_there_may_be(ends: Ends, numbers: Callable[[bool], list[int] | None]) -> None:
+    """
+    The rest comes the next time.
+    """
+    send(ends, *range(MOST + 3))
+
+    assert list(range(MOST)) == numbers(True)
+    assert [MOST, MOST + 1, MOST + 2] == numbers(False)
+    assert [] == numbers(False)
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize("before", [(), (1, 2)])
+def test_end(
+    ends: Ends, numbers: Callable[[bool], list[int] | None], before: tuple[int, ...], wait: bool
+) -> None:
+    """
+    Nothing more will come; what came before is of no use to anybody.
+    """
+    send(ends, *before)
+    ends[0].close()
+
+    assert None is numbers(wait)
+    assert None is numbers(wait)
