@@ -18,6 +18,9 @@ class Commitment(Deferred[Any]):
     asks `begin` first; from then on `cancel` does nothing, and the result that comes is the truth.
     """
 
+    # Somebody has tried to call it off when it had begun.
+    _is_unwanted = False
+
     def __init__(self) -> None:
         super().__init__()
         # list.pop is atomic, so that exactly one of begin and cancel gets the one ticket, from
@@ -40,3 +43,14 @@ class Commitment(Deferred[Any]):
         """
         if self.begin():
             super().cancel()
+        else:
+            self._is_unwanted = True
+
+    def put_off(self) -> None:
+        """
+        Nothing has come of the commit that has begun: it can be called off again, and is now if that
+        has been tried meanwhile.  In the reactor thread only.
+        """
+        self._ticket.append(None)
+        if self._is_unwanted:
+            self.cancel()

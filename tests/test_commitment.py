@@ -46,6 +46,37 @@ class TestCommitment:
 
         assert success_of(commitment) is None
 
+    def test_put_off(
+        self, no_result: Callable[[Deferred[Any]], None], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        A commit of which nothing has come can be called off again, and begin again until then.
+        """
+        commitment = Commitment()
+        commitment.begin()
+        commitment.put_off()
+        no_result(commitment)
+        assert commitment.begin()
+
+        commitment.put_off()
+        commitment.cancel()
+
+        assert not commitment.begin()
+        failure_of(commitment, CancelledError)
+
+    def test_called_off_in_vain_and_put_off(self, failure_of: Callable[..., Failure]) -> None:
+        """
+        Whoever tried to call off what had begun need not try again.
+        """
+        commitment = Commitment()
+        commitment.begin()
+        commitment.cancel()
+
+        commitment.put_off()
+
+        assert not commitment.begin()
+        failure_of(commitment, CancelledError)
+
     def test_fails_after_beginning(self, failure_of: Callable[..., Failure]) -> None:
         """
         A commit that fails after all is a failure, cancelled or not.

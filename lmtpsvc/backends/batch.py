@@ -88,11 +88,12 @@ class Batch:
             targets += [posting.written_to, *posting.targets]
         return self._answer(targets, partial(self._carry_on, written, shown))
 
-    def find_out(self, postings: list[Posting], *, again: bool) -> list[Answer]:
+    def find_out(
+        self, postings: list[Posting], again: Callable[[list[Posting]], object]
+    ) -> list[Answer]:
         """
         Find out what has become of *postings* that somebody stored who is no more: what is in ``new``
-        is made safe, and the rest stored *again*, if it is not too late for that; returns as `store`
-        does.
+        is made safe, and the rest left to *again*, in the reactor thread; returns as `store` does.
         """
         targets = [target for posting in postings for target in posting.targets]
         return self._answer(targets, partial(self._find_out, postings, again))
@@ -132,7 +133,7 @@ class Batch:
         self._settle()
         self._store_rounds(self._left)
 
-    def _find_out(self, postings: list[Posting], again: bool) -> None:
+    def _find_out(self, postings: list[Posting], again: Callable[[list[Posting]], object]) -> None:
         left: list[Posting] = []
         for posting in postings:
             missing: list[Target] = []
@@ -140,17 +141,16 @@ class Batch:
                 try:
                     if posting.is_shown(target):
                         self._shown.append((posting, target))
-                    elif again:
-                        missing.append(target)
                     else:
-                        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                        missing.append(target)
                 except Exception as error:
                     self._fail(posting, target, error)
             posting.withdraw()
             if missing:
                 left.append(evolve(posting, targets=missing))
         self._settle()
-        self._store_rounds(left)
+        if left:
+            self._pool.post(again, left)
 
     def _store_rounds(self, postings: list[Posting]) -> None:
         while postings:

@@ -23,19 +23,9 @@ from .posting import Posting, Shown
 from .ranks import Ranks
 from .syncing import Syncing
 from .target import Answer, Target, fire
-from .write_process import LAST_PATIENCE, WriteProcess
+from .write_process import WriteProcess
 
 _log = Logger()
-
-
-@define(eq=False)
-class Sent:
-    """
-    A posting that the process has; *since* when, in seconds.
-    """
-
-    posting: Posting
-    since: float
 
 
 @define(eq=False)
@@ -49,7 +39,6 @@ class _Found:
     shown: list[Shown] = field(factory=list)
     again: list[Posting] = field(factory=list)
     lost: list[Posting] = field(factory=list)
-    lost_long_ago: list[Posting] = field(factory=list)
 
 
 class Entrusted:
@@ -57,20 +46,18 @@ class Entrusted:
     What *process* has, and what waits for it; all in the reactor thread.
 
     *batch* makes a `Batch`, and *patiently* takes a posting that has to be stored another way.
-    *seconds* is a clock that never goes back.
     """
 
     def __init__(
         self,
-        process: WriteProcess[Sent] | None,
+        process: WriteProcess[Posting] | None,
         pool: Pool,
-        seconds: Callable[[], float],
         places: Places,
         syncing: Syncing,
         batch: Callable[[], Batch],
         patiently: Callable[[Posting], None],
     ) -> None:
-        self._process, self._pool, self._seconds = process, pool, seconds
+        self._process, self._pool = process, pool
         self._places, self._syncing = places, syncing
         self._batch, self._patiently = batch, patiently
         # For room; with the device that each is for.
@@ -121,7 +108,7 @@ class Entrusted:
 
     # ── there ────────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, process: WriteProcess[Sent], posting: Posting, device: int) -> bool:
+    def _send(self, process: WriteProcess[Posting], posting: Posting, device: int) -> bool:
         """
         Send *posting*; False if there is no room for it just now.
         """
@@ -130,26 +117,36 @@ class Entrusted:
         if not targets:
             return True
         posting.targets = targets
-        with posting.message.open(posting.settings.line_ending) as source:
-            octets = source.read()
-        place = targets[0].place
-        posting.begin_in(targets[0])
-        posting.device = device
         try:
-            return process.send(
-                Sent(posting, self._seconds()),
-                octets,
-                device,
-                together=not all(_is_safe(target) for target in targets),
-                mode=posting.settings.file_mode,
-                uid=place.uid,
-                gid=place.gid,
-                tmp=posting.tmp,
-                new=[posting.new(target) for target in targets],
-            )
-        except OSError:
-            self._patiently(posting)
+            is_sent = self._sent(process, posting, device)
+        except Exception:
+            # Batch finds out what it is, and tells.
+            self._store_again([posting])
             return True
+        if not is_sent:
+            _put_off(posting)
+        return is_sent
+
+    def _sent(self, process: WriteProcess[Posting], posting: Posting, device: int) -> bool:
+        """
+        The same, where nothing is done about what goes wrong.
+        """
+        targets, source = posting.targets, posting.targets[0]
+        with posting.message.open(posting.settings.line_ending) as file:
+            octets = file.read()
+        posting.begin_in(source)
+        posting.device = device
+        return process.send(
+            posting,
+            octets,
+            device,
+            together=not all(_is_safe(target) for target in targets),
+            mode=posting.settings.file_mode,
+            uid=source.place.uid,
+            gid=source.place.gid,
+            tmp=posting.tmp,
+            new=[posting.new(target) for target in targets],
+        )
 
     def _send_on(self) -> None:
         """
@@ -167,7 +164,7 @@ class Entrusted:
 
     # ── and back ─────────────────────────────────────────────────────────────────────────────────
 
-    def _told(self, told: list[tuple[Sent, int, list[int]]], receipt: Receipt) -> None:
+    def _told(self, told: list[tuple[Posting, int, list[int]]], receipt: Receipt) -> None:
         """
         Keep the process busy first, then tell what is safe.
         """
@@ -177,18 +174,15 @@ class Entrusted:
             self._syncing.saw_each(receipt.each)
         self._send_on()
         found = _Found()
-        for sent, what, refused in told:
-            self._sort(found, sent, what, refused)
+        for posting, what, refused in told:
+            self._sort(found, posting, what, refused)
         if receipt.lost:
-            self._doubt(receipt.lost, [each[0].posting for each in told])
+            self._doubt(receipt.lost, [each[0] for each in told])
         if found.written or found.shown:
             self._have_done(lambda batch: batch.carry_on(found.written, found.shown))
         if found.lost:
-            self._have_done(lambda batch: batch.find_out(found.lost, again=True))
-        if found.lost_long_ago:
-            self._have_done(lambda batch: batch.find_out(found.lost_long_ago, again=False))
-        for posting in found.again:
-            self._patiently(posting)
+            self._have_done(lambda batch: batch.find_out(found.lost, self._store_again))
+        self._store_again(found.again)
         fire(found.answers)
         self._rest()
 
@@ -200,14 +194,20 @@ class Entrusted:
             error=os.strerror(error),
         )
 
-    def _sort(self, found: _Found, sent: Sent, what: int, refused: list[int]) -> None:
-        posting = sent.posting
+    def _store_again(self, postings: list[Posting]) -> None:
+        """
+        Nothing of them is there: they are stored another way, if anybody still waits for that.
+        """
+        for posting in postings:
+            _put_off(posting)
+            self._patiently(posting)
+
+    def _sort(self, found: _Found, posting: Posting, what: int, refused: list[int]) -> None:
         if what == letters.NOTHING:
             found.again.append(posting)
             return
         if what == letters.UNKNOWN:
-            is_late = self._seconds() - sent.since > LAST_PATIENCE
-            (found.lost_long_ago if is_late else found.lost).append(posting)
+            found.lost.append(posting)
             return
         if what == letters.WRITTEN:
             del posting.targets[0]
@@ -266,6 +266,11 @@ class Entrusted:
 
 def _priority(posting: Posting) -> int:
     return posting.message.envelope.sender.priority
+
+
+def _put_off(posting: Posting) -> None:
+    for target in posting.targets:
+        target.put_off()
 
 
 def _is_safe(target: Target) -> bool:

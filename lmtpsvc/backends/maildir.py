@@ -26,7 +26,7 @@ from ..interfaces import Capabilities, IBackend, IBackendFactory, IMessage, ITel
 from ..quota import Quota, declared_size
 from .allowance import allowance
 from .batch import Batch
-from .entrusted import Entrusted, Sent
+from .entrusted import Entrusted
 from .files import check_room, make_directory, make_directory_durably, remove_older
 from .folders import directory_name
 from .group_commit import GroupCommit
@@ -67,7 +67,7 @@ class MaildirBackend(Service):
         pool: Pool,
         names: Names,
         clock: IReactorTime,
-        process: WriteProcess[Sent] | None = None,
+        process: WriteProcess[Posting] | None = None,
     ) -> None:
         seconds = clock.seconds
         self._settings, self._pool, self._names, self._seconds = settings, pool, names, seconds
@@ -84,7 +84,6 @@ class MaildirBackend(Service):
         self._entrusted = Entrusted(
             process,
             pool,
-            time.monotonic,
             self._places,
             self._syncing,
             self._batch,
@@ -270,7 +269,7 @@ sharing   a file with a key that several nodes have which store in the same dire
         pool = WorkerPool(IReactorFromThreads(reactor), 3 * settings.threads, "maildir")
         clock = IReactorTime(reactor)
         names = Names(socket.gethostname(), clock.seconds)
-        process: WriteProcess[Sent] | None = None
+        process: WriteProcess[Posting] | None = None
         if IReactorFDSet.providedBy(reactor):
             process = WriteProcess(reactor, pool)
         return MaildirBackend(settings, pool, names, clock, process)

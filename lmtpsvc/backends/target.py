@@ -46,6 +46,16 @@ class Waiting:
             self._begun = bool(self.waiting)
         return self._begun
 
+    def put_off(self) -> None:
+        """
+        The message has not been shown, and nobody is about to show it: it can be called off again.  In
+        the reactor thread.
+        """
+        if self._begun:
+            self._begun = False
+            for commitment in self.waiting:
+                commitment.put_off()
+
     def fire(self, outcome: Failure | Codes = None) -> None:
         """
         Answer all; in the reactor thread.

@@ -1,0 +1,220 @@
+"""
+What the process that stores messages has not done, or nobody knows of: each is stored once, or called
+off, and all are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+
+from lmtpsvc.backends.letters import NOTHING, SAFE, UNKNOWN, Receipt
+from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.names import Names
+from lmtpsvc.backends.posting import Posting
+from lmtpsvc.backends.settings import from_words
+from lmtpsvc.commitment import Commitment
+from lmtpsvc.envelope import Mailbox
+from lmtpsvc.testing import MemoryMessage
+
+ANN, BOB = USERS = [Mailbox(user, "example.org") for user in ("ann", "bob")]
+
+ONE, TWO = (MemoryMessage(f"{word}\r\n".encode(), id=word) for word in ("1", "2"))
+
+
+class HeldProcess:
+    """
+    Keeps what it is sent, until it is told what has become of it; there is *room* for so many.
+    """
+
+    told: Any = None
+
+    def __init__(self) -> None:
+        self.sent: list[Posting] = []
+        self.is_there = True
+        self.room = 100
+        self.error: Exception | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.sent
+
+    def send(self, posting: Posting, *_: Any, **__: Any) -> bool:
+        if self.error is not None:
+            raise self.error
+        if len(self.sent) >= self.room:
+            return False
+        self.sent.append(posting)
+        return True
+
+    def tell(self, what: int) -> None:
+        """
+        The same has become of all.
+        """
+        sent, self.sent = self.sent, []
+        self.told([(posting, what, []) for posting in sent], Receipt([], None, None, 0))
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def process() -> HeldProcess:
+    return HeldProcess()
+
+
+@pytest.fixture
+def backend(
+    root: Path, held_pool: Any, clock: Clock, process: HeldProcess, at_once: None
+) -> MaildirBackend:
+    """
+    A backend whose mailboxes are in use.
+    """
+    settings = from_words(f"{root}/{{domain}}/{{user}}", {})
+    names = Names("mx.example.org", clock.seconds)
+    process.is_there = False
+    backend = MaildirBackend(settings, held_pool, names, clock, process)  # type: ignore[arg-type]
+    backend.startService()
+    for _ in range(2):
+        backend.deliver(MemoryMessage(b"0\r\n"), USERS)
+        held_pool.work()
+    process.is_there = True
+    return backend
+
+
+@pytest.fixture
+def texts(root: Path) -> Callable[[Mailbox], str]:
+    """
+    ``texts(ANN)``: what her mail says, but for the first two.
+    """
+
+    def texts(mailbox: Mailbox) -> str:
+        maildir = root / mailbox.domain / mailbox.user
+        found = "".join(sorted(path.read_text().strip() for path in maildir.glob("[cn]*/*")))
+        assert found.startswith("00")
+        return found[2:]
+
+    return texts
+
+
+Texts = Callable[[Mailbox], str]
+
+
+def test_what_was_taken_back_can_be_called_off(
+    backend: MaildirBackend, process: HeldProcess, held_pool: Any, texts: Texts
+) -> None:
+    """
+    The process has not begun, and whoever else is to store it hangs as well: nothing is stored behind
+    the deadline.
+    """
+    (result,) = backend.deliver(ONE, [ANN])
+    process.tell(NOTHING)
+
+    result.cancel()
+    held_pool.work()
+
+    assert isinstance(_failure(result), CancelledError)
+    assert "" == texts(ANN)
+
+
+def test_called_off_while_the_process_has_it(
+    backend: MaildirBackend, process: HeldProcess, held_pool: Any, texts: Texts
+) -> None:
+    """
+    That is of no use as long as it may be stored, but as soon as that is known.
+    """
+    one, two = (backend.deliver(message, [ANN])[0] for message in (ONE, TWO))
+    one.cancel()
+    assert not one.called
+    process.tell(NOTHING)
+    assert isinstance(_failure(one), CancelledError)
+
+    held_pool.work()
+    assert two.called
+    assert "2" == texts(ANN)
+
+
+@pytest.mark.parametrize("is_called_off", [False, True])
+@pytest.mark.parametrize("folder", ["", "new", "cur"])
+def test_nobody_knows(
+    folder: str,
+    is_called_off: bool,
+    backend: MaildirBackend,
+    process: HeldProcess,
+    held_pool: Any,
+    texts: Texts,
+    root: Path,
+) -> None:
+    """
+    The process has ended.  What is there is told of; the rest is stored again, unless it was called
+    off meanwhile.
+    """
+    (result,) = backend.deliver(ONE, [ANN])
+    (posting,) = process.sent
+    source = Path(posting.tmp)
+    source.write_bytes(b"1\r\n")
+    if folder == "new":
+        source.rename(posting.new(posting.targets[0]))
+    elif folder == "cur":
+        source.rename(root / ANN.domain / ANN.user / "cur" / f"{posting.name}:2,S")
+    if is_called_off:
+        result.cancel()
+    process.tell(UNKNOWN)
+    held_pool.work()
+
+    assert result.called
+    is_stored = bool(folder) or not is_called_off
+    assert is_stored == (_failure(result) is None)
+    assert ("1" if is_stored else "") == texts(ANN)
+    assert not source.exists()
+
+
+def test_what_waits_for_room_can_be_called_off(
+    backend: MaildirBackend, process: HeldProcess
+) -> None:
+    """
+    Nothing of it has been sent.
+    """
+    process.room = 1
+    first, second, third = (
+        backend.deliver(message, [ANN])[0] for message in (ONE, TWO, MemoryMessage(b"3\r\n"))
+    )
+    second.cancel()
+    assert isinstance(_failure(second), CancelledError)
+    process.tell(SAFE)
+    assert first.called
+    process.tell(SAFE)
+    assert third.called
+
+
+@pytest.mark.parametrize("error", [OSError("too long"), ValueError("unmarshallable object")])
+def test_a_letter_that_cannot_be_sent(
+    error: Exception, backend: MaildirBackend, process: HeldProcess, held_pool: Any, texts: Texts
+) -> None:
+    """
+    It goes another way, and what has been told at the same time is not forgotten for it.
+    """
+    process.room = 1
+    one, two = (backend.deliver(message, [ANN])[0] for message in (ONE, TWO))
+    process.error = error
+    process.tell(SAFE)
+    assert one.called
+    held_pool.work()
+
+    assert _failure(two) is None
+    assert "2" == texts(ANN)
+
+
+def _failure(result: Commitment) -> BaseException | None:
+    """
+    What *result*, which is there, has failed with, if it has.
+    """
+    assert result.called
+    failures: list[BaseException] = []
+    result.addErrback(lambda failure: failures.append(failure.value))
+    return failures[0] if failures else None
