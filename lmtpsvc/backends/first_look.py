@@ -1,5 +1,5 @@
 """
-Maildirs that have not been in use: a thread looks at them before the reactor thread writes there.
+Maildirs that have not been in use: a thread looks at them before a process writes there.
 
 It reads what the kernel may not have in memory, makes what is not there, and removes what has been
 left in ``tmp``.  That is all it does: the message then takes the short way with all others, and the

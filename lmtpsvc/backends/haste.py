@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .calls import PATIENT, SLOW, Calls, HastyCalls
+from .calls import PATIENT, Calls, HastyCalls
 from .file_systems import FileSystem
 from .places import Known
 from .syncing import Syncing
@@ -17,7 +17,7 @@ from .syncing import Syncing
 #: Octets of a message that may be written with the lock kept, at most.
 SMALL: Final = 1 << 16
 
-#: Octets of a message that the reactor thread may write, at most.
+#: Octets of a message that a process may write while all others wait, at most.
 MODEST: Final = 1 << 18
 
 #: For so many seconds after its last mail, the kernel is expected to have a Maildir's directories in
@@ -112,20 +112,6 @@ class Haste:
         the kernel has its directories in memory.
         """
         known.used = self._seconds()
-
-    def now(self) -> float:
-        """
-        The time in seconds, for `took_since`.
-        """
-        return self._seconds()
-
-    def took_since(self, before: float) -> None:
-        """
-        Note that calls which could be expected to be quick have been made since *before*, in seconds
-        of `now`.
-        """
-        if self.now() - before > SLOW:
-            self._blocked()
 
     def wants_to_see(self, known: Known) -> bool:
         """

@@ -1,12 +1,16 @@
 """
-What the tests of backends share: pools without threads, a Maildir backend, a disk that fails.
+What the tests of backends share: pools without threads, a process that is none, a Maildir backend, a
+disk that fails.
 
 Nothing here waits for the disk: that it is asked, and when, is what counts.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import select
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,15 +22,19 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from lmtpsvc.backends import file_systems, mbox_settings
+from lmtpsvc.backends import file_systems, mbox_settings, write_process
 from lmtpsvc.backends import maildir as maildir_module
 from lmtpsvc.backends.calls import HastyCalls
+from lmtpsvc.backends.disk_writer import MOST, DiskWriter
+from lmtpsvc.backends.letters import LONGEST, Letter, Receipt, pack_receipt, unpack_letter
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.mbox import MboxBackend
 from lmtpsvc.backends.names import Names
+from lmtpsvc.backends.posting import Posting
 from lmtpsvc.backends.settings import from_words
 from lmtpsvc.backends.shortcut import Shortcut
 from lmtpsvc.backends.syncing import Syncing
+from lmtpsvc.backends.write_process import WriteProcess
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
@@ -79,6 +87,168 @@ class HeldPool(SpotPool):
     def work(self) -> None:
         while self.jobs:
             self.jobs.pop(0)()
+
+
+class Program:
+    """
+    What `WriteProcess` takes for a process: the program is run here, when it is told to.
+    """
+
+    def __init__(self, letters: socket.socket, answers: socket.socket) -> None:
+        # As a process has its own.
+        self._letters, self._answers = letters.dup(), answers.dup()
+        self._letters.setblocking(False)
+        self.shared = mmap.mmap(-1, write_process._SIZE)
+        self._cycles = 0
+        self._told: Callable[[], object] = lambda: None
+        self.writer = DiskWriter(self._receive, self._answer, memoryview(self.shared))
+        self._answer(Receipt([], None, None, 0))
+
+    def run(self, cycles: int, told: Callable[[], object]) -> None:
+        """
+        Take so many lots of letters; *told* is called behind each answer.
+        """
+        self._cycles, self._told = cycles, told
+        self.writer.run()
+
+    def _receive(self, wait: bool) -> list[Letter] | None:
+        letters: list[Letter] = []
+        if self._cycles == 0 or self._letters.fileno() < 0:
+            return None
+        self._cycles -= 1
+        try:
+            while len(letters) < MOST:
+                letters.append(unpack_letter(self._letters.recv(LONGEST)))
+        except BlockingIOError:
+            pass
+        return None if wait and not letters else letters
+
+    def _answer(self, receipt: Receipt) -> None:
+        self._answers.send(pack_receipt(receipt))
+        self._told()
+
+    def kill(self) -> None:
+        self._letters.close()
+        self._answers.close()
+        for file_system in self.writer._file_systems.values():
+            file_system.close()
+
+    def wait(self) -> int:
+        return 0
+
+
+class _Killed(BaseException):
+    """
+    The program ends in the middle.
+    """
+
+
+class ProcessHere(WriteProcess[Posting]):
+    """
+    A process that is none, and does nothing but when the test says `work`.  All else is as it is: there
+    is `write_process.ROOMS` for letters; *clock* makes it late, `end` ends it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        reactor = SimpleNamespace(
+            seconds=clock.seconds,
+            callLater=clock.callLater,
+            addReader=lambda _: None,
+            removeReader=lambda _: None,
+        )
+        super().__init__(reactor, SpotPool())
+        self._clock = clock
+        #: Or when the test says `hear`.
+        self.starts_at_once = True
+
+    @property
+    def program(self) -> Any:
+        """
+        If it has been started.
+        """
+        return self._process
+
+    @property
+    def letters(self) -> int:
+        """
+        That it has been sent and has not answered.
+        """
+        return len(self._sent)
+
+    def _start(self) -> None:
+        super()._start()
+        if self.starts_at_once:
+            self.hear()
+
+    def work(self, cycles: int = -1) -> None:
+        """
+        Store so many lots of letters, or all; the answers are taken at once.
+        """
+        if self.program is not None:
+            self.program.run(cycles, self.hear)
+
+    def work_unheard(self, cycles: int = -1) -> None:
+        """
+        The same, but the answers are still to `hear`.
+        """
+        if self.program is not None:
+            self.program.run(cycles, lambda: None)
+
+    def hear(self) -> None:
+        """
+        Take what it has answered, or that it has ended.
+        """
+        while self.fileno() >= 0 and select.select([self], [], [], 0)[0]:
+            self.doRead()
+
+    def let_time_pass(self) -> None:
+        """
+        Until it is late.
+        """
+        # The first may be for what was before.
+        for _ in range(2):
+            if not self.is_late:
+                self._clock.advance(write_process.PATIENCE)
+        assert self.is_late
+
+    def end(self) -> None:
+        """
+        End it, so that answers that were not taken are lost.
+        """
+        assert self._answers is not None, "it has been started"
+        while select.select([self], [], [], 0)[0]:
+            self._answers.recv(LONGEST)
+        self.program.kill()
+        self.hear()
+
+    def end_before(self, step: str) -> None:
+        """
+        End it when it has taken what there is, before this step: ``"_write"``, ``"_wait"``, ``"_show"``.
+        """
+
+        def end(*_: object, **__: object) -> None:
+            raise _Killed
+
+        setattr(self.program.writer, step, end)
+        with pytest.raises(_Killed):
+            self.work()
+        self.end()
+
+
+@pytest.fixture
+def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHere]:
+    """
+    A process that stores mail when the test says so.
+    """
+
+    def started(letters: socket.socket, answers: socket.socket) -> tuple[mmap.mmap, Program]:
+        program = Program(letters, answers)
+        return program.shared, program
+
+    monkeypatch.setattr(write_process, "_started", started)
+    process = ProcessHere(clock)
+    yield process
+    process.stop()
 
 
 @pytest.fixture
@@ -165,7 +335,8 @@ def maildir(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., MaildirBackend]:
     """
-    ``maildir(mode="0750")``: a started backend with these options.
+    ``maildir(mode="0750")``: a started backend with these options; without a process, unless the test
+    gives it one.
 
     It syncs one by one, if the test does not say otherwise: what pays is a matter of chance.  No call
     takes any time, so that none is found slow: how fast this machine is must not choose the way.
@@ -175,11 +346,14 @@ def maildir(
         request.getfixturevalue("one_by_one")
 
     def make(
-        pool: SpotPool = spot_pool, template: str | None = None, **options: str
+        pool: SpotPool = spot_pool,
+        template: str | None = None,
+        process: ProcessHere | None = None,
+        **options: str,
     ) -> MaildirBackend:
         settings = from_words(template or f"{root}/{{domain}}/{{user}}", options)
         names = Names("mx.example.org", clock.seconds)
-        backend = MaildirBackend(settings, pool, names, clock)
+        backend = MaildirBackend(settings, pool, names, clock, process)
         backend.startService()
         return backend
 

@@ -19,6 +19,7 @@ from lmtpsvc.backends import file_systems, listing, places
 from lmtpsvc.backends.group_commit import PATIENCE
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.places import STALE_SECONDS
+from lmtpsvc.backends.posting import Posting
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import TemporaryFailure
@@ -34,10 +35,13 @@ ONE = MemoryMessage(b"1\r\n")
 Make = Callable[..., MaildirBackend]
 Calls = list[tuple[str, str]]
 Deliver = Callable[..., Commitment]
+Work = Callable[[], None]
 
 
 @pytest.fixture
-def backend(maildir: Make, held_pool: Any, at_once: None, calls: Calls) -> MaildirBackend:
+def backend(
+    maildir: Make, held_pool: Any, process: Any, at_once: None, calls: Calls
+) -> MaildirBackend:
     """
     A backend that has seen its disk, and no mailbox but that of the first message.
     """
@@ -45,7 +49,7 @@ def backend(maildir: Make, held_pool: Any, at_once: None, calls: Calls) -> Maild
     for user in USERS:
         first.deliver(ONE, [user])
         held_pool.work()
-    backend = maildir(held_pool)
+    backend = maildir(held_pool, process=process)
     backend.deliver(ONE, [Mailbox("first", "example.org")])
     held_pool.work()
     calls.clear()
@@ -58,12 +62,10 @@ def deliver(backend: MaildirBackend, held_pool: Any) -> Deliver:
     ``deliver(ANN)``: the result of a message that is not alone, so that somebody looks there first;
     that has still to be done.
     """
-    busy = backend._shortcut._busy
+    backend._shortcut._nobody_waits = lambda: False
 
     def deliver(mailbox: Mailbox) -> Commitment:
-        busy.setdefault(-1, backend._shortcut._make(-1))
         [result] = backend.deliver(ONE, [mailbox])
-        del busy[-1]
         return result
 
     return deliver
@@ -80,49 +82,74 @@ def look(held_pool: Any) -> None:
     held_pool.jobs.pop(0)()
 
 
+@pytest.fixture
+def work(held_pool: Any, process: Any) -> Work:
+    """
+    ``work()``: all that is left to do, by threads and the process.
+    """
+
+    def work() -> None:
+        while held_pool.jobs or not process.is_idle:
+            held_pool.work()
+            process.work()
+
+    return work
+
+
 def is_safe(backend: MaildirBackend, mailbox: Mailbox) -> bool:
     return backend._places.is_safe(backend._place(mailbox))
 
 
 def test_a_look_and_no_more(
-    backend: MaildirBackend, deliver: Deliver, held_pool: Any, calls: Calls
+    backend: MaildirBackend,
+    deliver: Deliver,
+    held_pool: Any,
+    process: Any,
+    calls: Calls,
 ) -> None:
     """
-    Where a mailbox is, the thread changes nothing; the message is written by the reactor thread, and
-    the waits that make it safe make its directories safe.
+    Where a mailbox is, the thread changes nothing; the message is left to the process, and the waits
+    that make it safe make its directories safe.
     """
     results = [deliver(user) for user in (ANN, BOB)]
-    assert [] == steps(calls)
+    assert process.is_idle
 
     look(held_pool)
-    assert ["write"] == steps(calls)
+    assert 1 == process.letters
     assert not is_safe(backend, ANN)
     look(held_pool)
-    assert ["write", "write"] == steps(calls)
+    assert 2 == process.letters
+    assert [] == steps(calls)
+    assert [] == held_pool.jobs
 
-    held_pool.work()
+    process.work()
     wait = ["syncfs", "fsync"]
-    assert ["syncfs", "rename", *wait, "rename", *wait] == steps(calls)[2:]
+    assert ["write", "write", "syncfs", "rename", "rename", *wait] == steps(calls)
     assert [True, True] == [result.called for result in results]
     assert is_safe(backend, ANN)
     assert is_safe(backend, BOB)
 
 
-def test_many_in_a_row(deliver: Deliver, held_pool: Any, calls: Calls) -> None:
+def test_many_in_a_row(deliver: Deliver, held_pool: Any, process: Any, work: Work) -> None:
     """
     While a thread looks, others come; it looks for all of them, then; and each mailbox once.
     """
     results = [deliver(user) for user in (ANN, BOB, CY, BOB)]
     look(held_pool)
     look(held_pool)
-    assert ["write"] * 4 == steps(calls)
+    assert 4 == process.letters
 
-    held_pool.work()
+    work()
     assert all(result.called for result in results)
 
 
 def test_is_made(
-    backend: MaildirBackend, deliver: Deliver, held_pool: Any, calls: Calls, success_of: Any
+    backend: MaildirBackend,
+    deliver: Deliver,
+    held_pool: Any,
+    work: Work,
+    calls: Calls,
+    success_of: Any,
 ) -> None:
     """
     Where no mailbox is, the thread makes one, which is safe when the message is; not before.
@@ -134,39 +161,40 @@ def test_is_made(
     assert not is_safe(backend, DEE)
     assert not result.called
 
-    held_pool.work()
+    work()
     success_of(result)
     assert is_safe(backend, DEE)
     assert "syncfs" in steps(calls)[-2:]
 
 
-def test_domain_removed(deliver: Deliver, held_pool: Any, root: Path, success_of: Any) -> None:
+def test_domain_removed(deliver: Deliver, work: Work, root: Path, success_of: Any) -> None:
     """
     What somebody has removed since it was last there is made again.
     """
     for user in ("dee", "eve"):
         result = deliver(Mailbox(user, "example.com"))
-        held_pool.work()
+        work()
         success_of(result)
         shutil.rmtree(root / "example.com")
 
 
-def test_right_behind(deliver: Deliver, held_pool: Any, calls: Calls) -> None:
+def test_right_behind(deliver: Deliver, held_pool: Any, process: Any) -> None:
     """
     Who comes when somebody has looked needs not look again.
     """
     deliver(ANN)
     look(held_pool)
-    calls.clear()
+    assert 1 == process.letters
 
     deliver(ANN)
-    assert ["write"] == steps(calls)
+    assert 2 == process.letters
 
 
 def test_not_safe_where_the_wait_fails(
     backend: MaildirBackend,
     deliver: Deliver,
     held_pool: Any,
+    work: Work,
     calls: Calls,
     success_of: Any,
     break_call: Any,
@@ -177,7 +205,7 @@ def test_not_safe_where_the_wait_fails(
     result = deliver(ANN)
     look(held_pool)
     break_call("syncfs", "", errno.EIO)
-    held_pool.work()
+    work()
 
     success_of(result)
     user = "example.org/ann"
@@ -188,7 +216,12 @@ def test_not_safe_where_the_wait_fails(
 
 
 def test_made_by_another_meanwhile(
-    backend: MaildirBackend, deliver: Deliver, held_pool: Any, calls: Calls, success_of: Any
+    backend: MaildirBackend,
+    deliver: Deliver,
+    held_pool: Any,
+    work: Work,
+    calls: Calls,
+    success_of: Any,
 ) -> None:
     """
     Where a mailbox has been made again since, the wait was not for that one.
@@ -196,7 +229,7 @@ def test_made_by_another_meanwhile(
     result = deliver(ANN)
     look(held_pool)
     backend._places.make(backend._place(ANN), durably=False)
-    held_pool.work()
+    work()
 
     success_of(result)
     assert is_safe(backend, ANN)
@@ -205,14 +238,14 @@ def test_made_by_another_meanwhile(
 
 
 def test_nothing_to_look_at(
-    deliver: Deliver, held_pool: Any, root: Path, failure_of: Any, calls: Calls
+    deliver: Deliver, work: Work, root: Path, failure_of: Any, calls: Calls
 ) -> None:
     """
     What is wrong with a mailbox is found out, and told, by those who would have to write there.
     """
     (root / "example.org/eve").touch()
     failed, stored = deliver(Mailbox("eve", "example.org")), deliver(ANN)
-    held_pool.work()
+    work()
 
     failure_of(failed, TemporaryFailure)
     assert stored.called
@@ -243,28 +276,26 @@ def test_leftovers(
 
 
 @pytest.mark.parametrize("name", ["tmp", "cur"])
-def test_incomplete(
-    deliver: Deliver, held_pool: Any, root: Path, success_of: Any, name: str
-) -> None:
+def test_incomplete(deliver: Deliver, work: Work, root: Path, success_of: Any, name: str) -> None:
     """
     What is missing of a Maildir is made.
     """
     (root / "example.org/ann" / name).rmdir()
     result = deliver(ANN)
-    held_pool.work()
+    work()
 
     success_of(result)
     assert (root / "example.org/ann" / name).is_dir()
 
 
-def test_called_off(deliver: Deliver, held_pool: Any, root: Path) -> None:
+def test_called_off(deliver: Deliver, work: Work, root: Path) -> None:
     """
     Nobody makes a mailbox for what nobody wants any more.
     """
     result = deliver(DEE)
     result.addErrback(lambda _: None)
     result.cancel()
-    held_pool.work()
+    work()
 
     assert not (root / "example.com").exists()
 
@@ -283,14 +314,14 @@ def test_elsewhere(
         held_pool.work()
 
 
-def test_stop(backend: MaildirBackend, deliver: Deliver, held_pool: Any) -> None:
+def test_stop(backend: MaildirBackend, deliver: Deliver, work: Work) -> None:
     """
     What has begun is finished.
     """
     result = deliver(ANN)
     stopped = backend.stopService()
     assert not stopped.called
-    held_pool.work()
+    work()
 
     assert result.called
     assert stopped.called
@@ -300,6 +331,7 @@ def test_the_wait_of_others_fails(
     backend: MaildirBackend,
     deliver: Deliver,
     held_pool: Any,
+    work: Work,
     calls: Calls,
     success_of: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -319,12 +351,12 @@ def test_the_wait_of_others_fails(
 
     monkeypatch.setattr(file_systems, "_syncfs", fail_once)
     made = backend._places.look(backend._place(Mailbox("eve", "example.net")))
-    held_pool.work()
+    work()
     assert not made.is_safe
 
     calls.clear()
     results = [deliver(Mailbox("eve", "example.net")) for _ in range(2)]
-    held_pool.work()
+    work()
     for result in results:
         success_of(result)
     synced = {path for call, path in calls if call == "fsync"}
@@ -335,7 +367,7 @@ def test_folder(
     maildir: Make, held_pool: Any, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Of a folder that is there, what the reactor thread will need is read before, too.
+    Of a folder that is there, what the process will need is read before, too.
     """
     folder = Mailbox("ann", "example.org", "lists")
     for backend in (maildir(held_pool, detail="folder") for _ in range(2)):
@@ -358,6 +390,7 @@ def test_large_directory(
     backend: MaildirBackend,
     deliver: Deliver,
     held_pool: Any,
+    work: Work,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -369,14 +402,14 @@ def test_large_directory(
     monkeypatch.setattr(os.path, "lexists", asked.append)
     deliver(ANN)
     look(held_pool)
-    held_pool.work()
+    work()
 
     [stored] = set((root / "example.org/ann/new").iterdir()) & set(map(Path, asked))
     assert [str(stored)] == asked
 
 
 def test_leftover_that_stays(
-    deliver: Deliver, held_pool: Any, root: Path, calls: Calls, break_call: Any
+    deliver: Deliver, held_pool: Any, process: Any, root: Path, break_call: Any
 ) -> None:
     """
     A leftover that cannot be removed is in nobody's way.
@@ -388,35 +421,35 @@ def test_leftover_that_stays(
     deliver(ANN)
     look(held_pool)
     assert old.exists()
-    assert ["write"] == [step for step in steps(calls) if step == "write"]
+    assert 1 == process.letters
 
 
 def test_a_defect(
-    backend: MaildirBackend, deliver: Deliver, held_pool: Any, monkeypatch: pytest.MonkeyPatch
+    backend: MaildirBackend, deliver: Deliver, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Where one cannot be gone on with, that one is told, and all others are.
     """
     results = [deliver(user) for user in (ANN, BOB, CY)]
     defects = iter([RuntimeError("a defect")])
-    is_at_ease = backend._haste.is_at_ease
+    take = backend._entrusted.take
 
-    def fail_once(octets: int) -> bool:
+    def fail_once(posting: Posting, device: int) -> bool:
         for defect in defects:
             raise defect
-        return is_at_ease(octets)
+        return take(posting, device)
 
-    monkeypatch.setattr(backend._haste, "is_at_ease", fail_once)
+    monkeypatch.setattr(backend._entrusted, "take", fail_once)
     failures: list[Any] = []
     results[0].addErrback(failures.append)
-    held_pool.work()
+    work()
 
     assert [RuntimeError] == [failure.type for failure in failures]
     assert all(result.called for result in results)
 
 
 def test_threads_are_left(
-    backend: MaildirBackend, deliver: Deliver, held_pool: Any, clock: Clock
+    backend: MaildirBackend, deliver: Deliver, held_pool: Any, work: Work, clock: Clock
 ) -> None:
     """
     Those that look have so many threads, and no more, should they hang.
@@ -426,4 +459,4 @@ def test_threads_are_left(
         deliver(Mailbox(f"u{number}", "example.com"))
         clock.advance(2 * PATIENCE)
     assert len(held_pool.jobs) == threads
-    held_pool.work()
+    work()

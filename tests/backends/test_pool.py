@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from zope.interface import implementer
 
-from lmtpsvc.backends import common_sync, group_commit
+from lmtpsvc.backends import group_commit, write_process
 from lmtpsvc.backends.maildir import MaildirBackend, MaildirFactory
 from lmtpsvc.backends.pool import WorkerPool
 from lmtpsvc.backends.syncing import Syncing
@@ -322,7 +322,7 @@ async def test_many_at_once(
     else:
         request.getfixturevalue(way)
     monkeypatch.setattr(group_commit, "PATIENCE", 0.0)
-    monkeypatch.setattr(common_sync, "PATIENCE", 0.0)
+    monkeypatch.setattr(write_process, "PATIENCE", 0.0)
     backend = MaildirFactory().build(reactor, str(root), threads="6")
     assert isinstance(backend, MaildirBackend)
     backend.startService()

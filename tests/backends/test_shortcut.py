@@ -1,5 +1,5 @@
 """
-Only what is sure to be quick is written by the thread that talks to clients.
+Only what is sure to be quick is left to the process that stores one message after the other.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
 from lmtpsvc.backends import file_systems
-from lmtpsvc.backends.haste import BUSY, MODEST, WARM, Haste
+from lmtpsvc.backends.haste import BUSY, MODEST, WARM
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.shortcut import MOST_TARGETS
 from lmtpsvc.backends.syncing import Syncing
+from lmtpsvc.backends.write_process import PAUSE
 from lmtpsvc.delivery.content import FileContent, MemoryContent, PrefixedContent
 from lmtpsvc.delivery.message import Message
 from lmtpsvc.delivery.routes import _WithoutFile
@@ -32,14 +34,14 @@ Make = Callable[..., MaildirBackend]
 @pytest.fixture
 def is_short(
     held_pool: Any,
+    process: Any,
     at_once: None,
-    calls: list[tuple[str, str]],
     success_of: Any,
     failure_of: Any,
 ) -> Callable[..., bool]:
     """
-    ``is_short(backend, message, mailboxes)``: whether the message is in tmp before any thread works.
-    It is stored in the end, unless it *fails*.
+    ``is_short(backend, message, mailboxes)``: whether the process has the message before any
+    thread works.  It is stored in the end, unless it *fails*.
     """
 
     def is_short(
@@ -49,10 +51,11 @@ def is_short(
         *,
         fails: bool = False,
     ) -> bool:
-        calls.clear()
         results = backend.deliver(message, [ANN] if mailboxes is None else mailboxes)
-        found = ("write") in {call for call, _ in calls}
-        held_pool.work()
+        found = not process.is_idle
+        while held_pool.jobs or not process.is_idle:
+            held_pool.work()
+            process.work()
         for result in results:
             (failure_of if fails else success_of)(result)
         return found
@@ -61,11 +64,11 @@ def is_short(
 
 
 @pytest.fixture
-def backend(maildir: Make, held_pool: Any, is_short: Any) -> MaildirBackend:
+def backend(maildir: Make, held_pool: Any, process: Any, is_short: Any) -> MaildirBackend:
     """
     A backend where Ann has mail.
     """
-    backend = maildir(held_pool)
+    backend = maildir(held_pool, process=process)
     assert [False, True] == [is_short(backend) for _ in range(2)]
     return backend
 
@@ -137,7 +140,7 @@ def test_not_in_use(
     A mailbox whose directories may not be in memory any more.
     """
     haste = backend._haste
-    now = haste.now()
+    now = haste._seconds()
     haste._seconds = lambda: now + 1.1 * WARM
     assert not is_short(backend)
     assert is_short(backend)
@@ -145,24 +148,30 @@ def test_not_in_use(
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_right_behind(
-    maildir: Make, held_pool: Any, is_short: Any, success_of: Any, calls: Any, is_new: bool
+    maildir: Make,
+    held_pool: Any,
+    process: Any,
+    is_short: Any,
+    success_of: Any,
+    is_new: bool,
 ) -> None:
     """
     Until the first message is stored, be the mailbox new or long out of use, those behind it take the
     same way; from then on it is in use for as long as after any other.
     """
-    backend = maildir(held_pool)
+    backend = maildir(held_pool, process=process)
     haste, now = backend._haste, [0.0]
     haste._seconds = lambda: now[0]
     if not is_new:
         is_short(backend)
         now[0] += 1.1 * WARM
-    calls.clear()
 
     results = [*backend.deliver(ONE, [ANN]), *backend.deliver(ONE, [ANN])]
-    assert [] == calls
+    assert process.is_idle
     now[0] += 0.9 * WARM
     held_pool.work()
+    if not process.is_idle:
+        process.work()
     for result in results:
         success_of(result)
 
@@ -170,11 +179,11 @@ def test_right_behind(
     assert is_short(backend)
 
 
-def test_used_by_threads(maildir: Make, held_pool: Any, is_short: Any) -> None:
+def test_used_by_threads(maildir: Make, held_pool: Any, process: Any, is_short: Any) -> None:
     """
     Whatever a thread has stored counts as a use.
     """
-    backend = maildir(held_pool)
+    backend = maildir(held_pool, process=process)
     haste, now = backend._haste, [0.0]
     haste._seconds = lambda: now[0]
     for _ in range(3):
@@ -188,7 +197,7 @@ def test_failed(backend: MaildirBackend, is_short: Any, break_call: Any) -> None
     What could not be stored is no use.
     """
     haste = backend._haste
-    now = haste.now()
+    now = haste._seconds()
     haste._seconds = lambda: now + 1.1 * WARM
     break_call("rename", "ann/new", errno.EIO)
     assert not is_short(backend, fails=True)
@@ -197,35 +206,69 @@ def test_failed(backend: MaildirBackend, is_short: Any, break_call: Any) -> None
 
 def test_busy_disk(backend: MaildirBackend, is_short: Any) -> None:
     """
-    A disk that takes long for a sync would take long to write, too.
+    A disk that takes long holds up nobody but the process, which is not given more than it can do.
     """
-    syncing = backend._syncing
-    syncing._latest = 1.1 * BUSY
-    assert not is_short(backend)
-    assert is_short(backend), "the last sync was quick"
-
-
-def test_blocked(backend: MaildirBackend, is_short: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    After a message that took long to write, all are left to threads for a while.
-    """
-    haste, times = backend._haste, iter(range(1000))
-    seconds = haste._seconds
-    monkeypatch.setattr(Haste, "now", lambda _: float(next(times)))
+    backend._syncing._latest = 1.1 * BUSY
     assert is_short(backend)
-    assert not is_short(backend)
-    haste._seconds = lambda: seconds() + 30
+
+
+def test_sharing(maildir: Make, held_pool: Any, process: Any, is_short: Any, root: Path) -> None:
+    """
+    What another node may have a copy of is linked, if it is for all.
+    """
+    root.mkdir()
+    key = root / "key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    backend = maildir(held_pool, process=process, sharing=str(key))
+    own = MemoryMessage(b"1\r\n", is_for_all=False)
+    assert [False, True] == [is_short(backend, own) for _ in range(2)]
+    assert not is_short(backend, ONE)
+
+
+@pytest.mark.parametrize("why", ["it has not started", "it is late", "it has ended"])
+def test_no_process(
+    backend: MaildirBackend,
+    process: Any,
+    held_pool: Any,
+    is_short: Any,
+    clock: Clock,
+    success_of: Any,
+    why: str,
+) -> None:
+    """
+    Where the process is not there, or does not get on, threads do it.
+    """
+    if why == "it is late":
+        backend.deliver(ONE, [ANN])
+        process.work_unheard()
+        process.let_time_pass()
+    else:
+        process.end()
+    if why == "it has not started":
+        process.starts_at_once = False
+        clock.advance(PAUSE)
+    [result] = backend.deliver(ONE, [ANN])
+    held_pool.work()
+    success_of(result)
+
+    clock.advance(PAUSE if why == "it has ended" else 0)
+    process.hear()
     assert is_short(backend)
 
 
 def test_elsewhere(
-    maildir: Make, held_pool: Any, is_short: Any, monkeypatch: pytest.MonkeyPatch
+    maildir: Make,
+    held_pool: Any,
+    process: Any,
+    is_short: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     On NFS and its like, any call may take for ever.
     """
     monkeypatch.setattr(file_systems, "_file_system", lambda _: 0x6969)
-    backend = maildir(held_pool)
+    backend = maildir(held_pool, process=process)
     assert not any(is_short(backend) for _ in range(4))
 
 
@@ -242,11 +285,11 @@ def test_several_devices(backend: MaildirBackend, is_short: Any) -> None:
     assert not is_short(backend, ONE, [ANN, bob])
 
 
-def test_quota(maildir: Make, held_pool: Any, is_short: Any) -> None:
+def test_quota(maildir: Make, held_pool: Any, process: Any, is_short: Any) -> None:
     """
     Where there is a quota, files have to be read.
     """
-    backend = maildir(held_pool, quota="1G")
+    backend = maildir(held_pool, process=process, quota="1G")
     assert not any(is_short(backend) for _ in range(4))
 
 

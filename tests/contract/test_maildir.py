@@ -17,9 +17,6 @@ from lmtpsvc.testing import BackendContract
 
 
 class TestMaildir(BackendContract):
-    # Small messages, for mailboxes in use.
-    makes_quick_calls = True
-
     def make(self, reactor: Any, directory: Path) -> IBackend:
         return backend_from_string(
             reactor, f"maildir:{directory}/{{domain}}/{{user}}{self.options}"
