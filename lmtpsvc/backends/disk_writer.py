@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import select
 import signal
 import socket
 import time
@@ -48,7 +49,9 @@ MOST: Final = 64
 class DiskWriter:
     """
     *receive* has the letters that are there; if it is to wait, there is one at the least, or None: the
-    end.  *answer* takes what has become of them.  *room* has the octets of their messages.
+    end.  *answer* takes what has become of them.  *room* has the octets of their messages.  *check*
+    raises ConnectionError if nobody wants to hear any more: nothing is shown then, as whoever has sent
+    the messages gets no answer, and sends them again.
     """
 
     def __init__(
@@ -56,8 +59,9 @@ class DiskWriter:
         receive: Callable[[bool], list[Letter] | None],
         answer: Callable[[Receipt], object],
         room: memoryview,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
-        self._receive, self._answer, self._room = receive, answer, room
+        self._receive, self._answer, self._room, self._check = receive, answer, room, check
         # In new, by device; no wait has begun for their names.
         self._shown: list[tuple[int, Outcome]] = []
         # By device, opened before anything was written there that is waited for: so it tells of all that
@@ -75,6 +79,9 @@ class DiskWriter:
     def run(self) -> None:
         """
         Store what comes, until there is nothing more to come.
+
+        Raises:
+            ConnectionError: Nobody wants to hear of it any more.
         """
         while (letters := self._receive(not self._shown)) is not None:
             if self._is_alone(letters):
@@ -113,6 +120,7 @@ class DiskWriter:
         failed = self._wait(finally_=bool(shown))
         for device, outcome in shown:
             self._outcomes.append(outcome._replace(what=SHOWN) if device in failed else outcome)
+        self._check()
         for letter in written:
             if letter.device in failed:
                 self._outcomes.append(Outcome(letter.number, WRITTEN, []))
@@ -128,8 +136,8 @@ class DiskWriter:
             with as_user(letter.uid, letter.gid):
                 if self._is_watched(letter) and self._create(letter):
                     return True
-        except OSError:
-            # The service finds out what it is, and tells.
+        except (OSError, ValueError):
+            # The service finds out what it is, and tells.  Or a path that it can have we cannot.
             pass
         self._outcomes.append(Outcome(letter.number, NOTHING, []))
         return False
@@ -192,12 +200,16 @@ class DiskWriter:
         try:
             with as_user(letter.uid, letter.gid):
                 if self._create(letter, durably=True):
+                    self._check()
                     outcome = Outcome(letter.number, SAFE, _put_into_new(letter))
                     if not outcome.refused:
-                        _make_durable(letter.new[0])
+                        if not _make_durable(letter):
+                            outcome = outcome._replace(what=SHOWN)
                         # There were two waits.
                         self._each = (time.monotonic() - before) / 2
-        except OSError:
+        except ConnectionError:
+            raise
+        except (OSError, ValueError):
             # As in _write.
             outcome = Outcome(letter.number, NOTHING, [])
         self._outcomes.append(outcome)
@@ -221,19 +233,22 @@ def _put_into_new(letter: Letter) -> list[int]:
     return refused
 
 
-def _make_durable(path: str) -> None:
+def _make_durable(letter: Letter) -> bool:
     """
-    Wait until the disk has the name of a file.
+    Wait until the disk has the name in the first ``new``; False if that is another directory than it
+    was: nobody knows whether its own name is safe.
 
     Raises:
         OSError: It has not; the file has been removed.
     """
+    path = letter.new[0]
     try:
-        sync_directory(os.path.dirname(path))
+        seen = sync_directory(os.path.dirname(path))
     except BaseException:
         # Who syncs it again might be told that all is well, but not if there is something new in it.
         remove(path)
         raise
+    return letter.inode in (0, seen.st_ino) and seen.st_dev == letter.device
 
 
 def receive(letters: socket.socket, page: memoryview, wait: bool) -> list[Letter] | None:
@@ -258,6 +273,17 @@ def receive(letters: socket.socket, page: memoryview, wait: bool) -> list[Letter
     return found
 
 
+def check_service(poll: select.poll) -> None:
+    """
+    What `DiskWriter` checks, where *poll* has the socket that letters come from.
+
+    Raises:
+        ConnectionError: The service is gone; there may be letters of its.
+    """
+    if poll.poll(0):
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
 def main(shared: int, size: int) -> None:
     """
     Store what comes; *shared* is the descriptor of the shared memory, of *size* octets.
@@ -266,6 +292,12 @@ def main(shared: int, size: int) -> None:
     for number in of_the_service:
         signal.signal(number, signal.SIG_IGN)
     letters, answers = socket.socket(fileno=0), socket.socket(fileno=1)
+    for each in letters, answers:
+        # They are not if the service has a default timeout for sockets.
+        each.setblocking(True)
+    poll = select.poll()
+    # It tells of the end of the other side, which need not be asked for.
+    poll.register(letters, 0)
     room = memoryview(mmap.mmap(shared, size, prot=mmap.PROT_READ))
     os.close(shared)
 
@@ -274,7 +306,8 @@ def main(shared: int, size: int) -> None:
 
     try:
         answer(Receipt([], None, None, 0))
-        DiskWriter(partial(receive, letters, room_for_one()), answer, room).run()
+        come = partial(receive, letters, room_for_one())
+        DiskWriter(come, answer, room, partial(check_service, poll)).run()
     except ConnectionError:
         # The service is gone, and nobody waits for an answer.
         pass

@@ -146,6 +146,7 @@ class Entrusted:
             gid=source.place.gid,
             tmp=posting.tmp,
             new=[posting.new(target) for target in targets],
+            inode=0 if source.known is None else source.known.inode,
         )
 
     def _send_on(self) -> None:

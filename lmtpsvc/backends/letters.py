@@ -44,6 +44,9 @@ class Letter(NamedTuple):
     #: The file in the ``tmp`` of the source, and those in ``new``, the source's first.
     tmp: str
     new: list[str]
+    #: The number of the first ``new`` when it was known to be safe, or 0: if it is another one by now,
+    #: the directories above may not be safe either.
+    inode: int = 0
 
 
 class Outcome(NamedTuple):

@@ -53,13 +53,14 @@ _PACKAGES: Final = os.fspath(Path(__file__).parents[2])
 #: how large that is.
 _RUN: Final = (
     "import sys;"
-    "sys.path.insert(0, sys.argv[1]);"
+    "sys.path.append(sys.argv[1]);"
     "from lmtpsvc.backends.disk_writer import main;"
     "main(*map(int, sys.argv[2:]))"
 )
 
-#: The program with its first words: without any package but ours, as others take memory.
-PROGRAM: Final = ("-I", "-S", "-c", _RUN, _PACKAGES)
+#: The program with its first words: without any package but ours, as others take memory.  Of what is
+#: in the environment it hears nothing, but paths must mean the same to both.
+PROGRAM: Final = ("-I", "-S", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _RUN, _PACKAGES)
 
 #: Rooms in the shared memory: so many octets each, and so many of them.
 ROOMS: Final = ((1 << 14, 64), (1 << 18, 16))
@@ -162,6 +163,7 @@ class WriteProcess(Generic[K]):
         gid: int | None,
         tmp: str,
         new: list[str],
+        inode: int = 0,
     ) -> bool:
         """
         Have a message of *octets* stored, see `Letter`; *key* is what it is called when it is `told`
@@ -182,7 +184,7 @@ class WriteProcess(Generic[K]):
         begin = room.begin
         self._shared[begin : begin + size] = octets
         self._number = number = self._number + 1
-        letter = Letter(number, device, together, begin, size, mode, uid, gid, tmp, new)
+        letter = Letter(number, device, together, begin, size, mode, uid, gid, tmp, new, inode)
         try:
             self._letters.send(pack_letter(letter))
         except BlockingIOError:

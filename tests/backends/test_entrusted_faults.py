@@ -5,22 +5,43 @@ off, and all are answered.
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, Final
 
 import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from lmtpsvc.backends.letters import NOTHING, SAFE, UNKNOWN, Receipt
+import lmtpsvc
+from lmtpsvc.backends.disk_writer import DiskWriter
+from lmtpsvc.backends.letters import (
+    NOTHING,
+    SAFE,
+    SHOWN,
+    UNKNOWN,
+    Letter,
+    Outcome,
+    Receipt,
+    pack_letter,
+    unpack_receipt,
+)
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.names import Names
 from lmtpsvc.backends.posting import Posting
 from lmtpsvc.backends.settings import from_words
+from lmtpsvc.backends.write_process import PROGRAM
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
+
+PACKAGE: Final = Path(lmtpsvc.__file__).parent
 
 ANN, BOB = USERS = [Mailbox(user, "example.org") for user in ("ann", "bob")]
 
@@ -216,5 +237,149 @@ def _failure(result: Commitment) -> BaseException | None:
     """
     assert result.called
     failures: list[BaseException] = []
-    result.addErrback(lambda failure: failures.append(failure.value))
+
+    def fail(failure: Failure) -> None:
+        assert failure.value is not None
+        failures.append(failure.value)
+
+    result.addErrback(fail)
     return failures[0] if failures else None
+
+
+# ── the process itself ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def letter(tmp_path: Path) -> Letter:
+    """
+    One message for one mailbox, which is there.
+    """
+    for name in ("tmp", "new", "cur"):
+        (tmp_path / "ann" / name).mkdir(parents=True)
+    new = os.stat(tmp_path / "ann/new")
+    names = [f"{tmp_path}/ann/{folder}/1.mx" for folder in ("tmp", "new")]
+    return Letter(
+        1, new.st_dev, False, 0, 3, 0o600, None, None, names[0], names[1:], inode=new.st_ino
+    )
+
+
+def run(letters: list[Letter], check: Callable[[], object] = lambda: None) -> dict[int, Outcome]:
+    """
+    Run the program with *letters*, which are there together; returns what has become of each.
+    """
+    rounds = [letters]
+    receipts: list[Receipt] = []
+
+    def receive(wait: bool) -> list[Letter] | None:
+        return rounds.pop() if rounds else None if wait else []
+
+    DiskWriter(receive, receipts.append, memoryview(b"1\r\n"), check).run()
+    return {each.number: each for receipt in receipts for each in receipt.outcomes}
+
+
+def test_another_maildir_of_that_name(letter: Letter, tmp_path: Path) -> None:
+    """
+    It may have been restored from a backup: nobody has waited for its directories, so the disk may not
+    have them.
+    """
+    assert SAFE == run([letter])[1].what
+    (tmp_path / "ann").rename(tmp_path / "gone")
+    for name in ("tmp", "new", "cur"):
+        (tmp_path / "ann" / name).mkdir(parents=True)
+
+    assert SHOWN == run([letter])[1].what
+    assert os.path.exists(letter.new[0])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_service_has_gone(letter: Letter, together: bool, tmp_path: Path) -> None:
+    """
+    Nobody was told, and whoever has sent the message sends it again: it is not shown.
+    """
+
+    def check() -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        run([letter._replace(together=together)], check)
+
+    assert [] == os.listdir(tmp_path / "ann/new")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_letters_of_a_service_that_has_gone(letter: Letter, together: bool, tmp_path: Path) -> None:
+    """
+    They are still there, and nothing comes of them.
+    """
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    answers, its_answers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # As with a default timeout for sockets.
+    its.setblocking(False)
+    its_answers.setblocking(False)
+    with its, answers, its_answers, TemporaryFile() as memory:
+        memory.write(b"1\r\n")
+        memory.flush()
+        ours.send(pack_letter(letter._replace(together=together)))
+        ours.close()
+        subprocess.run(
+            [sys.executable, *PROGRAM, str(memory.fileno()), "3"],
+            stdin=its.fileno(),
+            stdout=its_answers.fileno(),
+            pass_fds=[memory.fileno()],
+            check=True,
+        )
+        assert Receipt([], None, None, 0) == unpack_receipt(answers.recv(1000))
+
+    assert [] == os.listdir(tmp_path / "ann/new")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_path_that_cannot_be(letter: Letter, together: bool) -> None:
+    """
+    It harms nobody else.
+    """
+    impossible = letter._replace(number=2, tmp=f"{letter.tmp}\0", together=together)
+    assert NOTHING == run([impossible])[2].what
+
+    outcomes = run([impossible, letter])
+    assert {1: SAFE, 2: NOTHING} == {number: each.what for number, each in outcomes.items()}
+
+
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C"}, {"PYTHONUTF8": "1"}])
+def test_paths_mean_the_same(environment: dict[str, str]) -> None:
+    """
+    The program hears nothing of what is in the environment for Python, but it encodes paths as the
+    service does.
+    """
+    say = "import sys; print(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())"
+    service = (
+        "import subprocess, sys; from lmtpsvc.backends.write_process import PROGRAM;"
+        f"words = list(PROGRAM[:-2]) + [{say!r}];"
+        f"print(subprocess.check_output([sys.executable, *words], text=True), end='');{say}"
+    )
+    said = subprocess.check_output(
+        [sys.executable, "-c", service],
+        text=True,
+        env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    program, us = said.splitlines()
+    assert us == program
+
+
+def test_nothing_of_the_standard_library_is_shadowed(tmp_path: Path) -> None:
+    """
+    Where the package is, there are others: one may be called like a module that the program needs.
+    """
+    (tmp_path / "typing.py").write_text("raise ImportError('the wrong one')")
+    (tmp_path / "lmtpsvc").symlink_to(PACKAGE)
+    words = [*PROGRAM[:-1], os.fspath(tmp_path), "-1", "0"]
+    ended = subprocess.run(
+        [sys.executable, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It is as far as that there is no such socket.
+    assert "in main" in ended.stderr
+    assert "the wrong one" not in ended.stderr
