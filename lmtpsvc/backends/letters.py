@@ -49,6 +49,10 @@ class Letter(NamedTuple):
     inode: int = 0
 
 
+#: It can be stored nowhere: what is answered tells only that the process gets on.
+QUESTION: Final = Letter(0, -1, True, 0, 0, 0, None, None, "", [])
+
+
 class Outcome(NamedTuple):
     """
     What has become of a letter's message.

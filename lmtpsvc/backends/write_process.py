@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,6 +32,7 @@ from zope.interface import implementer
 from .letters import (
     LONGEST,
     NOTHING,
+    QUESTION,
     UNKNOWN,
     Letter,
     Outcome,
@@ -125,11 +127,9 @@ class WriteProcess(Generic[K]):
         # What has been sent and not been answered, by number, the oldest first.
         self._sent: dict[int, tuple[K, _Room]] = {}
         self._number = 0
-        # Who looks, now and then, whether it gets on; and how many answers there were at that time,
-        # and since when there have been no more.
+        # Who looks, now and then, whether it gets on; and how many answers there were at that time.
         self._watch: IDelayedCall | None = None
         self._count = self._seen = 0
-        self._seen_at = 0.0
         #: It has not got on for a while.
         self.is_late = False
 
@@ -291,7 +291,7 @@ class WriteProcess(Generic[K]):
     # ── when it does not get on ──────────────────────────────────────────────────────────────────
 
     def _look_again(self, seconds: float) -> None:
-        self._seen, self._seen_at = self._count, self._reactor.seconds()
+        self._seen = self._count
         self._watch = self._reactor.callLater(seconds, self._look)
 
     def _look(self) -> None:
@@ -299,17 +299,28 @@ class WriteProcess(Generic[K]):
         See whether it has answered since.
         """
         self._watch = None
-        if not self._sent or self._process is None:
+        if self._process is None or not (self._sent or self.is_late):
             return
         if self._count != self._seen:
             self._look_again(PATIENCE)
         elif not self.is_late:
             self.is_late = True
             self._look_again(LAST_PATIENCE)
-            self._tell(Receipt(self._taken_back(), None, None, 0))
+            taken_back = self._taken_back()
+            self._ask()
+            self._tell(Receipt(taken_back, None, None, 0))
         else:
             # Its socket tells when it has ended.
             self._process.kill()
+
+    def _ask(self) -> None:
+        """
+        Have it answer when it gets on: it may have begun nothing that it would tell of.
+        """
+        assert self._letters is not None, "it has been started"
+        # If it has ended, the other socket tells.
+        with suppress(OSError):
+            self._letters.send(pack_letter(QUESTION))
 
     def _taken_back(self) -> list[Outcome]:
         """
@@ -324,6 +335,17 @@ class WriteProcess(Generic[K]):
         except OSError:
             # There is nothing more.
             return outcomes
+
+    def _gets_on(self) -> None:
+        """
+        It has answered.
+        """
+        self._count += 1
+        if self.is_late:
+            self.is_late = False
+            if self._watch is not None:
+                # What it is given now is looked after as ever.
+                self._watch.reset(PATIENCE)
 
     # ── what the reactor calls ───────────────────────────────────────────────────────────────────
 
@@ -348,8 +370,7 @@ class WriteProcess(Generic[K]):
         if not size:
             self._has_ended()
         elif self._is_ready:
-            self._count += 1
-            self.is_late = False
+            self._gets_on()
             self._tell(unpack_receipt(self._page[:size]))
         else:
             self._is_ready = True
@@ -358,6 +379,9 @@ class WriteProcess(Generic[K]):
         """
         The reactor has let go of it, at its end.
         """
+        if self._answers is None:
+            # Most reactors let go of what has closed its descriptor, too.
+            return
         self._is_wanted = False
         self._end()
 
@@ -376,7 +400,11 @@ class WriteProcess(Generic[K]):
     def _tell(self, answer: Receipt) -> None:
         told = []
         for number, what, refused in answer.outcomes:
-            key, room = self._sent.pop(number)
+            sent = self._sent.pop(number, None)
+            if sent is None:
+                # Nothing but a question.
+                continue
+            key, room = sent
             room.free.append(room)
             told.append((key, what, refused))
         try:
@@ -411,15 +439,19 @@ def _started(
     try:
         os.ftruncate(memory, _SIZE)
         shared = mmap.mmap(memory, _SIZE)
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, *PROGRAM, str(memory), str(_SIZE)],
-            stdin=letters.fileno(),
-            stdout=answers.fileno(),
-            stderr=subprocess.DEVNULL,
-            pass_fds=[memory],
-            # It keeps no disk from being unmounted.
-            cwd="/",
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, *PROGRAM, str(memory), str(_SIZE)],
+                stdin=letters.fileno(),
+                stdout=answers.fileno(),
+                stderr=subprocess.DEVNULL,
+                pass_fds=[memory],
+                # It keeps no disk from being unmounted.
+                cwd="/",
+            )
+        except BaseException:
+            shared.close()
+            raise
     finally:
         os.close(memory)
     return shared, process
