@@ -25,7 +25,9 @@ def cut_power_under_load(
     *,
     connections: int = 8,
     most: int = 150,
+    large: bool = True,
     sabotage: tuple[str, ...] = (),
+    before: Callable[[Service], object] = lambda _: None,
 ) -> tuple[Ledger, Findings]:
     """
     Deliver, cut the power at some moment, and see what is still there.
@@ -34,7 +36,8 @@ def cut_power_under_load(
     in the thread that has read the reply: nothing comes sooner after a promise.  Otherwise it goes
     some milliseconds later, wherever the server happens to be.
 
-    What counts after that is told by `Ledger.cut`.
+    What counts after that is told by `Ledger.cut`.  *large* is as in `Load`; *before* is called with the
+    server when it has just been started.
     """
     random = Random(f"power/{connections}/{seed}")
     disk.format()
@@ -48,8 +51,9 @@ def cut_power_under_load(
     delay = random.choice([0.0, random.uniform(0, 0.03)])
     act = Timer(delay, cut).start if delay else cut
     with closing(start(disk.root, sabotage=sabotage)) as service:
+        before(service)
         ledger.at(random.randrange(1, most), act)
-        load = Load(service.where, ledger, seed, connections=connections)
+        load = Load(service.where, ledger, seed, connections=connections, large=large)
         load.start()
         try:
             assert gone.wait(PATIENCE), f"no power cut; {len(ledger.replies)} replies"

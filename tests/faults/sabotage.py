@@ -1,15 +1,17 @@
 """
 Run twistd with its syncing taken out, or written down.
 
-Usage: sabotage.py files|large-files|directories|file-systems|process -- TWISTD-ARGUMENTS
+Usage: sabotage.py files|large-files|directories|file-systems|process|process-always -- TWISTD-ARGUMENTS
        sabotage.py record|record-file-systems FILE -- TWISTD-ARGUMENTS
 
 ``files`` makes fsync of regular files do nothing, ``large-files`` that of those that were spooled
 in a file, ``directories`` that of directories; ``record`` syncs as ever, and adds to FILE one line
-for each sync that is done: the path.  These four sync one by one, never a file system as a whole;
-``file-systems`` leaves out just that, wherever the server thinks that it pays, and ``process``
-does it always, and leaves it out where its process does it; ``record-file-systems`` does it always,
-in threads, and adds to FILE "finally", if it was done for good, or "not yet".
+for each sync that is done: the path.  These four sync one by one, never a file system as a whole, and
+so store nothing by way of the process that stores small messages.  ``file-systems`` leaves out just
+that, wherever the server thinks that it pays, and all syncs of the process; ``process`` takes syncing
+as a whole for what pays always, and leaves out the syncs of the process only; ``process-always`` leaves
+out nothing, and starts the process anew at once when it has ended; ``record-file-systems`` syncs file
+systems always, in threads, and adds to FILE "finally", if it was done for good, or "not yet".
 """
 
 from __future__ import annotations
@@ -90,18 +92,23 @@ def main() -> None:
     """
     # This directory's modules are nobody's top-level modules.
     del sys.path[0]
-    from lmtpsvc.backends import sync_process, syncing
+    from lmtpsvc.backends import syncing, write_process
     from lmtpsvc.backends.file_systems import FileSystem
 
     end = sys.argv.index("--")
     mode, *rest = sys.argv[1:end]
     if mode in {"file-systems", "process"}:
-        replace(sync_process, "PROGRAM", Path(__file__).with_name("idle_waiter.py"))
+        program = Path(__file__).with_name("idle_writer.py")
+        project = str(Path(__file__).parents[2])
+        replace(write_process, "PROGRAM", ("-I", "-S", str(program), project))
         if mode == "file-systems":
             replace(syncing.Syncing, "whole", lambda *_, **__: None)
         else:
             # However quick the disk is just now.
             replace(syncing.Syncing, "whole_pays", lambda *_: True)
+    elif mode == "process-always":
+        replace(write_process, "PAUSE", 0.0)
+        replace(syncing.Syncing, "whole_pays", lambda *_: True)
     elif mode == "record-file-systems":
         record, whole = os.open(rest[0], RECORD, 0o600), syncing.Syncing.whole
 
@@ -111,7 +118,7 @@ def main() -> None:
             whole(self, file_system, finally_=finally_)
             os.write(record, b"finally\n" if finally_ else b"not yet\n")
 
-        replace(sync_process.SyncProcess, "wait", lambda *_, **__: False)
+        replace(write_process.WriteProcess, "is_there", False)
         replace(syncing.Syncing, "whole", recorded_whole)
         replace(syncing.Syncing, "whole_pays", lambda *_: True)
     else:

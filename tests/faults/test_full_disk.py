@@ -20,6 +20,7 @@ from .disks import MIB, Disk, MemoryDisk, Mount
 from .messages import KIB, Ledger, compose
 from .service import Service, wait_until
 from .store import inspect, leftovers, messages
+from .writer import ALWAYS, begin_writing, written
 
 NO_SPACE = "452 4.3.1"
 THREE = ("ann@example.org", "bob@example.org", "cid@example.org")
@@ -86,6 +87,40 @@ def test_runs_full(scarce: Mount, service: Callable[..., Service]) -> None:
         again = compose(Random(1), ("user1@example.org", "user2@example.org"), 300 * KIB)
         replies = connection.deliver(again)
     assert [reply.code for reply in replies] == [250, 250]
+
+
+def test_runs_full_under_the_writer(scarce: Mount, service: Callable[..., Service]) -> None:
+    """
+    The same where a process stores what is small: what it finds no room for, it leaves to others, who
+    tell why.
+    """
+    running = service(scarce.root, sabotage=ALWAYS)
+    pid = begin_writing(running)
+    so_far = written(pid)
+    ledger = Ledger()
+    load = Load(running.where, ledger, "full", large=False)
+    load.start()
+    try:
+        ledger.wait_for(lambda: len(ledger.refused) >= 100, PATIENCE)
+    finally:
+        load.stop()
+
+    assert not load.ended
+    assert {reply.line[: len(NO_SPACE)] for reply in ledger.refused.values()} == {NO_SPACE}
+    assert len(ledger.promised) > 20
+    assert written(pid) > so_far + 10 * KIB
+    clean(running)
+    found = inspect(scarce.root, ledger)
+    assert found.harm == []
+    assert found.refused == []
+
+    for path in messages(scarce.root):
+        path.unlink()
+    so_far = written(begin_writing(running))
+    with running.connection() as connection:
+        (reply,) = connection.deliver(compose(Random(1), ("user1@example.org",), 10 * KIB))
+    assert 250 == reply.code
+    assert written(pid) >= so_far + 10 * KIB
 
 
 def test_only_one_of_the_disks(

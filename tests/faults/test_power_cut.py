@@ -13,6 +13,7 @@ from .disks import Disk
 from .power import cut_power_under_load
 from .service import Service
 from .store import is_temporary, leftovers
+from .writer import ALWAYS, begin_writing
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,31 @@ def test_nothing_lost_at_once(
 
     assert found.harm == [], f"seed {seed}, {connections} connections"
     assert ledger.promised
+
+
+@pytest.mark.parametrize(("connections", "seed"), [(8, n) for n in range(6)] + [(1, 6), (1, 7)])
+def test_nothing_lost_of_the_writer(
+    connections: int, seed: int, disk: Callable[..., Disk], service: Callable[..., Service]
+) -> None:
+    """
+    The same where a process stores what is small: with some messages in ``tmp``, others in ``new``,
+    and others still in its socket.
+    """
+    plugged = disk()
+    most = 400 if connections > 1 else 60
+    ledger, found = cut_power_under_load(
+        plugged,
+        service,
+        seed,
+        connections=connections,
+        most=most,
+        large=False,
+        sabotage=ALWAYS,
+        before=begin_writing,
+    )
+
+    assert found.harm == [], f"seed {seed}, {connections} connections"
+    assert ledger.promised
+    assert {reply.code // 100 for reply in ledger.refused.values()} <= {4}
+    astray = [path for path in leftovers(plugged.root) if not is_temporary(path)]
+    assert astray == []
