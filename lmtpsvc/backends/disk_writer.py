@@ -23,6 +23,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -291,6 +292,9 @@ def main(shared: int, size: int) -> None:
     of_the_service = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     for number in of_the_service:
         signal.signal(number, signal.SIG_IGN)
+    # Whoever sends a letter goes on first: that is the reactor thread, which others wait for.
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     letters, answers = socket.socket(fileno=0), socket.socket(fileno=1)
     for each in letters, answers:
         # They are not if the service has a default timeout for sockets.

@@ -77,13 +77,17 @@ class Entrusted:
             self._process is None or self._process.is_idle
         )
 
-    def take(self, posting: Posting, device: int) -> bool:
+    def take(self, posting: Posting, device: int, *, alone: bool = False) -> bool:
         """
         Have *posting*, of which all targets are on *device*, stored; False if it cannot be done so:
-        nothing has been changed then.
+        nothing has been changed then.  No process is started for one that is *alone*.
         """
         process = self._process
-        if process is None or not process.is_there or not self._syncing.whole_pays(2):
+        if process is None or not self._syncing.whole_pays(2):
+            return False
+        if not process.is_there:
+            if not alone:
+                process.start()
             return False
         if self._waiting or not self._send(process, posting, device):
             self._waiting.add((posting, device), _priority(posting))

@@ -61,11 +61,17 @@ class Shortcut:
             return False
         device = self._device(posting.targets)
         if device is not None:
-            return self._entrusted.take(posting, device)
+            return self._entrusted.take(posting, device, alone=self._nothing_else())
         if not self._is_worth_a_look(posting):
             return False
         self._look.add(posting)
         return True
+
+    def _nothing_else(self) -> bool:
+        """
+        Whether nothing is on its way.
+        """
+        return self._entrusted.is_idle and self._look.is_idle and self._nobody_waits()
 
     def _is_worth_a_look(self, posting: Posting) -> bool:
         """
@@ -73,7 +79,7 @@ class Shortcut:
         """
         if not self._haste.knows_disks or not self._syncing.whole_pays(2):
             return False
-        if self._entrusted.is_idle and self._look.is_idle and self._nobody_waits():
+        if self._nothing_else():
             # A lone message has nobody to share a wait with: one thread does everything.
             return False
         in_use = self._haste.is_in_use

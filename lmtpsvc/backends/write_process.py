@@ -138,10 +138,8 @@ class WriteProcess(Generic[K]):
     @property
     def is_there(self) -> bool:
         """
-        Whether it can be sent letters; if it is not, and can be, it is started.
+        Whether it can be sent letters.
         """
-        if self._letters is None:
-            self._start()
         return self._is_ready and not self.is_late
 
     @property
@@ -197,6 +195,13 @@ class WriteProcess(Generic[K]):
         if self._watch is None:
             self._look_again(PATIENCE)
         return True
+
+    def start(self) -> None:
+        """
+        Have it started, soon, if it is not and can be.
+        """
+        if self._letters is None:
+            self._start()
 
     def stop(self) -> None:
         """
