@@ -13,6 +13,7 @@ from functools import partial
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from . import letters
 from .batch import Batch
@@ -180,7 +181,12 @@ class Entrusted:
         self._send_on()
         found = _Found()
         for posting, what, refused in told:
-            self._sort(found, posting, what, refused)
+            try:
+                self._sort(found, posting, what, refused)
+            except Exception:
+                # A defect of ours; the others are to be answered, too.
+                failure = Failure()
+                found.answers += [(target, failure) for target in posting.targets]
         if receipt.lost:
             self._doubt(receipt.lost, [each[0] for each in told])
         if found.written or found.shown:

@@ -130,8 +130,8 @@ class Program:
     def kill(self) -> None:
         self._letters.close()
         self._answers.close()
-        for file_system in self.writer._file_systems.values():
-            file_system.close()
+        while self.writer._file_systems:
+            self.writer._file_systems.popitem()[1].close()
 
     def wait(self) -> int:
         return 0
@@ -249,6 +249,20 @@ def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHe
     process = ProcessHere(clock)
     yield process
     process.stop()
+
+
+@pytest.fixture
+def work(held_pool: HeldPool, process: ProcessHere) -> Callable[[], None]:
+    """
+    ``work()``: all that is left to do, by threads and the process.
+    """
+
+    def work() -> None:
+        while held_pool.jobs or not process.is_idle:
+            held_pool.work()
+            process.work()
+
+    return work
 
 
 @pytest.fixture

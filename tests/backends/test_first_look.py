@@ -82,20 +82,6 @@ def look(held_pool: Any) -> None:
     held_pool.jobs.pop(0)()
 
 
-@pytest.fixture
-def work(held_pool: Any, process: Any) -> Work:
-    """
-    ``work()``: all that is left to do, by threads and the process.
-    """
-
-    def work() -> None:
-        while held_pool.jobs or not process.is_idle:
-            held_pool.work()
-            process.work()
-
-    return work
-
-
 def is_safe(backend: MaildirBackend, mailbox: Mailbox) -> bool:
     return backend._places.is_safe(backend._place(mailbox))
 
