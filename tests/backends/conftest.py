@@ -158,7 +158,7 @@ class ProcessHere(WriteProcess[Posting]):
         )
         super().__init__(reactor, SpotPool())
         self._clock = clock
-        #: Or when the test says `hear`.
+        #: Or when the test says `hear`, for what is started from now on.
         self.starts_at_once = True
 
     @property
@@ -238,7 +238,7 @@ class ProcessHere(WriteProcess[Posting]):
 @pytest.fixture
 def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHere]:
     """
-    A process that stores mail when the test says so.
+    A process that runs, and stores mail when the test says so.
     """
 
     def started(letters: socket.socket, answers: socket.socket) -> tuple[mmap.mmap, Program]:
@@ -247,6 +247,7 @@ def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHe
 
     monkeypatch.setattr(write_process, "_started", started)
     process = ProcessHere(clock)
+    process.start()
     yield process
     process.stop()
 
