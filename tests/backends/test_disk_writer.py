@@ -342,7 +342,6 @@ def break_close(patch: pytest.MonkeyPatch) -> Callable[[str], None]:
 )
 def test_alone_fails(
     service: Service,
-    calls: Calls,
     break_call: Break,
     break_close: Callable[[str], None],
     call: str,
@@ -373,7 +372,7 @@ def test_directory_that_cannot_be_opened(
     service: Service, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    The name may not be safe, so it is removed; but not if the file has been moved on already.
+    It cannot be synced then, and so the name may not be safe: it is removed.
     """
     real = os.open
 
@@ -468,6 +467,26 @@ def test_one_of_several_fails(
     assert refused == sorted(outcomes[1].refused)
     assert texts == service.texts("ann", "bob", "cy")
     assert not service.written
+
+
+@pytest.mark.parametrize(("place", "refused"), [("new", [0]), ("tmp", [0, 1])])
+def test_removed_meanwhile(
+    service: Service, root: Path, monkeypatch: pytest.MonkeyPatch, place: str, refused: list[int]
+) -> None:
+    """
+    Of a Maildir that somebody removes during the wait nothing is told as if it were there.
+    """
+
+    def remove(_: int) -> None:
+        monkeypatch.setattr(file_systems, "_syncfs", lambda _: None)
+        (root / "ann" / place).rename(root / "old")
+
+    monkeypatch.setattr(file_systems, "_syncfs", remove)
+    outcomes = service.run([service.letter("1", "ann", "bob"), service.letter("2", "cy")])
+
+    assert (SAFE, refused) == (outcomes[1].what, sorted(outcomes[1].refused))
+    assert (SAFE, []) == outcomes[2][1:]
+    assert ["1" if place == "new" else "", "2"] == service.texts("bob", "cy")
 
 
 @pytest.mark.parametrize("users", [["ann"], ["ann", "bob"]])
@@ -657,7 +676,7 @@ def dee_elsewhere(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("dee_elsewhere")
 @pytest.mark.parametrize("others", [[], ["ann"], ["ann", "bob"]])
-def test_moved_elsewhere(service: Service, others: list[str], calls: Calls) -> None:
+def test_moved_elsewhere(service: Service, others: list[str]) -> None:
     """
     A mailbox that is not where it is said to be gets nothing, and the others get theirs.
     """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -128,6 +129,27 @@ def test_all_that_are_there(ends: Ends, numbers: Callable[[bool], list[int] | No
     send(ends, 9, 7)
     assert [9, 7] == numbers(False)
     assert [] == numbers(False)
+
+
+def test_first_is_waited_for() -> None:
+    """
+    Who waits does so until there is one, and takes no longer for the others.
+    """
+    flags = []
+
+    class Socket(socket.socket):
+        def recv_into(self, page: Any, size: int = 0, how: int = 0) -> int:
+            flags.append(how)
+            if len(flags) > 2:
+                raise BlockingIOError
+            octets = pack_letter(LETTER)
+            page[: len(octets)] = octets
+            return len(octets)
+
+    with Socket() as letters:
+        assert [LETTER, LETTER] == receive(letters, room_for_one(), True)
+
+    assert [0, socket.MSG_DONTWAIT, socket.MSG_DONTWAIT] == flags
 
 
 def test_more_than_there_may_be(ends: Ends, numbers: Callable[[bool], list[int] | None]) -> None:
