@@ -224,11 +224,12 @@ def _put_into_new(letter: Letter) -> list[int]:
     for index in range(1, len(letter.new)):
         try:
             os.link(letter.tmp, letter.new[index])
-        except OSError:
+        except (OSError, ValueError):
+            # As in _write.
             refused.append(index)
     try:
         os.rename(letter.tmp, letter.new[0])
-    except OSError:
+    except (OSError, ValueError):
         remove(letter.tmp)
         refused.append(0)
     return refused

@@ -19,7 +19,16 @@ import pytest
 from lmtpsvc.backends import disk_writer, file_systems, identity
 from lmtpsvc.backends.disk_writer import DiskWriter
 from lmtpsvc.backends.file_systems import FileSystem
-from lmtpsvc.backends.letters import NOTHING, SAFE, SHOWN, WRITTEN, Letter, Outcome, Receipt
+from lmtpsvc.backends.letters import (
+    NOTHING,
+    QUESTION,
+    SAFE,
+    SHOWN,
+    WRITTEN,
+    Letter,
+    Outcome,
+    Receipt,
+)
 
 Break = Callable[[str, str, int], None]
 Calls = list[tuple[str, str]]
@@ -44,6 +53,8 @@ class Service:
     def __init__(self, root: Path, calls: Calls) -> None:
         self.receipts: list[Receipt] = []
         self.hear: Callable[[Receipt], None] = self.receipts.append
+        #: What raises if the service is gone.
+        self.check: Callable[[], None] = lambda: None
         #: For each time that the program looked: whether it would wait until there are letters.
         self.waits: list[bool] = []
         self._root, self._calls = root, calls
@@ -75,6 +86,7 @@ class Service:
             gid=None,
             tmp=f"{self._root}/{users[0]}/tmp/{name}",
             new=[f"{self._root}/{user}/new/{name}" for user in users],
+            inode=(self._root / users[0] / "new").stat().st_ino,
         )
         return letter._replace(**changes)
 
@@ -98,7 +110,7 @@ class Service:
             self._calls.append(("answer", " ".join(numbers)))
 
         self._calls.clear()
-        DiskWriter(receive, answer, memoryview(self._room)).run()
+        DiskWriter(receive, answer, memoryview(self._room), self.check).run()
         outcomes = [outcome for receipt in self.receipts for outcome in receipt.outcomes]
         found = {outcome.number: outcome for outcome in outcomes}
         assert len(outcomes) == len(found)
@@ -304,6 +316,45 @@ def test_end(service: Service, calls: Calls) -> None:
     assert ["write", "write", "syncfs", "rename", "rename"] == steps(calls)
 
 
+@pytest.mark.parametrize(
+    ("users", "done"),
+    [(["ann"], ["write", "fsync"]), (["ann", "bob"], ["write", "syncfs"])],
+)
+def test_service_has_gone(
+    service: Service, calls: Calls, users: list[str], done: list[str]
+) -> None:
+    """
+    That is looked for at the last moment: nothing may be shown that nobody will be told of.
+    """
+
+    def check() -> None:
+        assert done == steps(calls)
+        raise ConnectionResetError
+
+    service.check = check
+    with pytest.raises(ConnectionResetError):
+        service.run([service.letter("1", *users)])
+
+    assert done == steps(calls)
+    assert [] == service.receipts
+
+
+def test_question(service: Service, calls: Calls) -> None:
+    """
+    One that asks for nothing is answered, and nothing else is done.
+    """
+    outcomes = service.run([QUESTION])
+    assert [("answer", "0")] == calls
+    assert {0: Outcome(0, NOTHING, [])} == outcomes
+
+    service.receipts.clear()
+    outcomes = service.run(
+        [service.letter("1", "ann", "bob")], [QUESTION, QUESTION._replace(number=7)]
+    )
+    assert ("answer", "0 7 1") == calls[-1]
+    assert SAFE == outcomes[1].what
+
+
 # ── what fails ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -466,6 +517,22 @@ def test_one_of_several_fails(
     assert SAFE == outcomes[1].what
     assert refused == sorted(outcomes[1].refused)
     assert texts == service.texts("ann", "bob", "cy")
+    assert not service.written
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_name_that_cannot_be(service: Service, index: int) -> None:
+    """
+    One that is no path, not even a wrong one, is refused as others are.
+    """
+    letter = service.letter("1", "ann", "bob")
+    letter.new[index] += "\0"
+    alone = service.letter("2", "cy")
+    alone.new[0] += "\0"
+    outcomes = service.run([letter], [], [alone])
+
+    assert (SAFE, [index]) == outcomes[1][1:]
+    assert (SAFE, [0]) == outcomes[2][1:]
     assert not service.written
 
 

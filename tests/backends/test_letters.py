@@ -4,6 +4,7 @@ What is said to the process that stores messages arrives as it was meant.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmtpsvc.backends.disk_writer import MOST, receive
+from lmtpsvc.backends.disk_writer import MOST, check_service, receive
 from lmtpsvc.backends.letters import (
     LONGEST,
     NOTHING,
@@ -39,7 +40,7 @@ LETTER = Letter(1, 2049, False, 4, 8, 0o600, None, None, "ann/tmp/1", ["ann/new/
     st.builds(
         Letter,
         *[NUMBERS, NUMBERS, st.booleans(), NUMBERS, NUMBERS, NUMBERS],
-        *[st.none() | NUMBERS, st.none() | NUMBERS, PATHS, st.lists(PATHS)],
+        *[st.none() | NUMBERS, st.none() | NUMBERS, PATHS, st.lists(PATHS), NUMBERS],
     )
 )
 def test_letter(letter: Letter) -> None:
@@ -176,3 +177,19 @@ def test_end(
 
     assert None is numbers(wait)
     assert None is numbers(wait)
+
+
+@pytest.mark.parametrize("before", [(), (1, 2)])
+def test_service_has_gone(ends: Ends, before: tuple[int, ...]) -> None:
+    """
+    It is known at once, also while there are letters of its.
+    """
+    poll = select.poll()
+    poll.register(ends[1], 0)
+    check_service(poll)
+    send(ends, *before)
+    check_service(poll)
+    ends[0].close()
+
+    with pytest.raises(ConnectionError):
+        check_service(poll)
