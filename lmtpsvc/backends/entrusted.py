@@ -192,6 +192,8 @@ class Entrusted:
         if found.written or found.shown:
             self._have_done(lambda batch: batch.carry_on(found.written, found.shown))
         if found.lost:
+            # If the disk has lost something, it was the process that was told.
+            self._places.doubt()
             self._have_done(lambda batch: batch.find_out(found.lost, self._store_again))
         self._store_again(found.again)
         fire(found.answers)

@@ -34,6 +34,7 @@ from lmtpsvc.backends.letters import (
 )
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.names import Names
+from lmtpsvc.backends.places import Place
 from lmtpsvc.backends.posting import Posting
 from lmtpsvc.backends.settings import from_words
 from lmtpsvc.backends.write_process import PROGRAM
@@ -193,6 +194,22 @@ def test_nobody_knows(
     assert is_stored == (_failure(result) is None)
     assert ("1" if is_stored else "") == texts(ANN)
     assert not source.exists()
+
+
+def test_nobody_knows_what_the_disk_has_lost(
+    backend: MaildirBackend, process: HeldProcess, root: Path
+) -> None:
+    """
+    It may have been told of, once, to the process that has ended: a wait that is over later does not
+    make directories safe that were made before.
+    """
+    inbox = f"{root}/example.org/cy"
+    place = Place(inbox, inbox, f"{root}/example.org")
+    known = backend._places.look(place)
+    backend.deliver(ONE, [ANN])
+    process.tell(UNKNOWN)
+
+    assert not backend._places.take_for_safe(place, known)
 
 
 def test_what_waits_for_room_can_be_called_off(
