@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from twisted.internet.defer import CancelledError
 
 from lmtpsvc.backends.batch import AT_ONCE
 from lmtpsvc.backends.maildir import MaildirBackend
+from lmtpsvc.backends.posting import Posting
+from lmtpsvc.backends.target import Target
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.testing import MemoryMessage
@@ -388,3 +391,52 @@ def test_other_file_system(
     assert [2, 2, 2, 2] == [file.st_nlink for file in found]
     assert found[0].st_dev != found[2].st_dev
     assert [] == leftovers()
+
+
+@pytest.mark.parametrize(
+    ("there", "is_shown"),
+    [
+        ([], False),
+        (["new/{name}"], True),
+        (["cur/{name}"], True),
+        (["cur/{name}:2,S"], True),
+        (["cur/{name}:2,"], True),
+        (["tmp/{name}"], False),
+        (["cur/1.M1P1.host,S=6:2,S", "new/1.M1P1.host,S=6"], False),
+    ],
+)
+def test_is_shown(
+    maildir: Make, message: MemoryMessage, root: Path, there: list[str], is_shown: bool
+) -> None:
+    """
+    A message is in the mailbox as long as it is in new, or a mail reader has moved it to cur.
+    """
+    backend = maildir()
+    place = backend._place(ANN)
+    backend._places.make(place)
+    target = Target(place, ANN)
+    posting = Posting(message, [target], backend._settings, backend._places, backend._names)
+    posting.begin_in(target)
+    for path in there:
+        (root / "example.org/ann" / path.format(name=posting.name)).touch()
+
+    assert is_shown == posting.is_shown(target)
+
+
+@pytest.mark.parametrize("missing", ["cur", "."])
+def test_nobody_knows_whether_it_is_shown(
+    maildir: Make, message: MemoryMessage, root: Path, missing: str
+) -> None:
+    """
+    Where the mailbox cannot be read, nobody can tell.
+    """
+    backend = maildir()
+    place = backend._place(ANN)
+    backend._places.make(place)
+    target = Target(place, ANN)
+    posting = Posting(message, [target], backend._settings, backend._places, backend._names)
+    posting.begin_in(target)
+    shutil.rmtree(root / "example.org/ann" / missing)
+
+    with pytest.raises(FileNotFoundError):
+        posting.is_shown(target)

@@ -42,6 +42,23 @@ def test_urgent_first() -> None:
         ranks.take()
 
 
+@pytest.mark.parametrize("priority", [0, 4, -4])
+def test_put_back(priority: int) -> None:
+    """
+    What was taken and cannot be used yet is the next of its priority again, behind what is more urgent.
+    """
+    ranks: Ranks[str] = Ranks()
+    for name in "abc":
+        ranks.add(name, priority)
+    assert "a" == ranks.take()
+    ranks.add("urgent", 9)
+    ranks.put_back("a", priority)
+
+    assert 4 == len(ranks)
+    assert ["urgent", *"abc"] == taken(ranks)
+    assert 0 == len(ranks)
+
+
 @pytest.mark.parametrize(("usual", "urgent"), [(0, 9), (-9, 0), (-9, -8)])
 def test_no_starvation(usual: int, urgent: int) -> None:
     """

@@ -185,6 +185,28 @@ def test_one_good_one_bad(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not disk.syncing.whole_pays(10)
 
 
+def test_waits_of_others(disk: Disk) -> None:
+    """
+    What another process tells of its waits counts as if they had been here.
+    """
+    told = Syncing(disk.clock.seconds)
+    for each, whole in ((0.010, 0.2), (0.010, 0.2), (0.002, 0.5), (0.030, 0.01), (0.010, 0.01)):
+        disk.one_by_one(each, times=3)
+        for _ in range(3):
+            told.saw_each(each)
+        assert told.takes_longer_than(0.9 * each)
+        assert not told.takes_longer_than(1.1 * each)
+
+        disk.at_once(whole, times=1)
+        told.saw_whole(whole)
+        assert told.takes_longer_than(0.9 * whole)
+        assert not told.takes_longer_than(1.1 * whole)
+
+        counts = range(2, 200)
+        here = [disk.syncing.whole_pays(count) for count in counts]
+        assert here == [told.whole_pays(count) for count in counts]
+
+
 def test_failures_cost_time_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A disk that takes long to say no is no bargain either.
