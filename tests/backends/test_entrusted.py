@@ -594,14 +594,34 @@ def test_most_urgent_first(deliver: Deliver, process: Any, texts: Texts) -> None
     Who waits for room is sent in order, and those first that are urgent (RFC 6710).
     """
     order: list[str] = []
-    for text, priority in (("a", 0), ("b", -3), ("c", 4), ("d", 0), ("e", 4)):
+    for text, priority in (("a", 0), ("b", -3), ("c", 4), ("d", 0), ("e", 4), ("f", 4)):
         result = deliver(text, ANN, priority=priority)
         result.addCallback(lambda _, text=text: order.append(text))
     assert 1 == process.letters
     process.work()
 
-    assert list("acedb") == order
-    assert list("abcde") == texts(ANN)
+    assert list("acefdb") == order
+    assert list("abcdef") == texts(ANN)
+
+
+def test_nobody_overtakes(
+    deliver: Deliver, process: Any, monkeypatch: pytest.MonkeyPatch, success_of: Any
+) -> None:
+    """
+    What would have room waits behind what has none.
+    """
+    process.end()
+    monkeypatch.setattr(write_process, "ROOMS", ((16, 9), (1 << 14, 1)))
+    process._not_before = 0.0
+    process.start()
+    results = [
+        deliver(text, user) for text, user in zip(("x" * 17, "y" * 17, "z"), USERS, strict=True)
+    ]
+    assert 1 == process.letters
+    process.work()
+
+    for result in results:
+        success_of(result)
 
 
 @pytest.mark.usefixtures("one_room")
@@ -693,6 +713,7 @@ def test_stop(
     stopped = backend.stopService()
     no_result(stopped)
     if ends:
+        process.work_unheard()
         process.end()
     else:
         process.work()
@@ -703,6 +724,28 @@ def test_stop(
     for result in results:
         success_of(result)
     assert process.fileno() < 0
+
+
+def test_stop_while_threads_find_out(
+    backend: MaildirBackend,
+    deliver: Deliver,
+    process: Any,
+    held_pool: Any,
+    no_result: Any,
+    success_of: Any,
+) -> None:
+    """
+    Nor does it stop before somebody has found out what has become of the last message.
+    """
+    result = deliver("1", ANN)
+    process.work_unheard()
+    process.end()
+    stopped = backend.stopService()
+    no_result(stopped)
+    held_pool.work()
+
+    success_of(stopped)
+    success_of(result)
 
 
 def test_nothing_to_stop(backend: MaildirBackend, success_of: Any) -> None:

@@ -258,7 +258,8 @@ def test_no_process(
     if why == "it has ended":
         assert not is_short(backend)
         clock.advance(PAUSE)
-        assert not is_short(backend), "nobody needs it for one alone"
+        assert not is_short(backend)
+        assert process.fileno() < 0, "nobody needs it for one alone"
         results = [*backend.deliver(ONE, [ANN]), *backend.deliver(ONE, [ANN])]
         held_pool.work()
         process.work()
