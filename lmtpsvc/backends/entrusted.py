@@ -61,6 +61,8 @@ class Entrusted:
         self._process, self._pool = process, pool
         self._places, self._syncing = places, syncing
         self._batch, self._patiently = batch, patiently
+        # The one device that all is for which the process has, and what waits for it.
+        self._device = -1
         # For room; with the device that each is for.
         self._waiting: Ranks[tuple[Posting, int]] = Ranks()
         # Threads that do what is left to do.
@@ -90,6 +92,11 @@ class Entrusted:
             if not alone:
                 process.start()
             return False
+        if device != self._device:
+            if self._waiting or not process.is_idle:
+                # One disk that hangs is not to keep the mail that is for another.
+                return False
+            self._device = device
         if self._waiting or not self._send(process, posting, device):
             self._waiting.add((posting, device), _priority(posting))
         return True

@@ -46,6 +46,9 @@ PACKAGE: Final = Path(lmtpsvc.__file__).parent
 
 ANN, BOB = USERS = [Mailbox(user, "example.org") for user in ("ann", "bob")]
 
+#: What stat(2) says of another disk; and of nothing else.
+ELSEWHERE: Final = 4711
+
 ONE, TWO = (MemoryMessage(f"{word}\r\n".encode(), id=word) for word in ("1", "2"))
 
 
@@ -228,6 +231,29 @@ def test_what_waits_for_room_can_be_called_off(
     assert first.called
     process.tell(SAFE)
     assert third.called
+
+
+def test_one_disk_at_a_time(
+    backend: MaildirBackend, process: HeldProcess, held_pool: Any, texts: Texts
+) -> None:
+    """
+    What is for another disk than that which the process may be hanging on goes another way.
+    """
+    known = backend._places._known[backend.where(BOB)]
+    here, known.device = known.device, ELSEWHERE
+    backend._haste._seen[ELSEWHERE] = backend._haste._seen[here]
+    backend.deliver(ONE, [ANN])
+    (two,) = backend.deliver(TWO, [BOB])
+    assert 1 == len(process.sent)
+    held_pool.work()
+    assert two.called
+    assert "2" == texts(BOB)
+
+    process.tell(SAFE)
+    backend._places._known[backend.where(BOB)].device = ELSEWHERE
+    backend.deliver(TWO, [BOB])
+    backend.deliver(ONE, [ANN])
+    assert [BOB] == [posting.written_to.mailbox for posting in process.sent]
 
 
 @pytest.mark.parametrize("error", [OSError("too long"), ValueError("unmarshallable object")])
