@@ -205,6 +205,7 @@ def begun(process: WriteProcess[str], reactor: Reactor) -> WriteProcess[str]:
     It is started.
     """
     assert not process.is_there
+    process.start()
     # Born, but it has not said so.
     assert not process.is_there
     reactor.read()
@@ -706,7 +707,7 @@ def test_a_program_that_is_not_there(
     Python starts, and ends; it is not tried again at once.
     """
     program("import nothing_of_that_name")
-    assert not process.is_there
+    process.start()
     with capturedLogs() as events:
         reactor.read()
     assert 1 == len(events)
@@ -728,8 +729,10 @@ def test_cannot_be_started(
     before = opened()
     with capturedLogs() as events:
         for _ in range(3):
+            process.start()
             assert not process.is_there
         reactor.advance(PAUSE)
+        process.start()
         assert not process.is_there
         assert before == opened()
     assert 2 == len(events)
@@ -749,6 +752,7 @@ def test_no_memory(
     before = opened()
     with monkeypatch.context() as patch, capturedLogs() as events:
         patch.setattr(os, "memfd_create", fail)
+        process.start()
         assert not process.is_there
         assert before == opened()
     assert os.strerror(errno.ENOMEM) in str(formatEvent(events[0]))
@@ -773,7 +777,7 @@ def test_no_descriptors(process: WriteProcess[str], reactor: Reactor) -> None:
             assert failures < 20, "it cannot be started at all"
             resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + failures, allowed[1]))
             with capturedLogs() as events:
-                assert not process.is_there
+                process.start()
             resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
             if not reactor.readers:
                 failures += 1
@@ -797,7 +801,7 @@ def test_stop_while_it_starts(reactor: Reactor, held_pool: Any, works_first: boo
     """
     before = opened()
     process: WriteProcess[str] = WriteProcess(reactor, held_pool)
-    assert not process.is_there
+    process.start()
     if works_first:
         held_pool.jobs.pop(0)()
     process.stop()
