@@ -43,7 +43,7 @@ from ..errors import DeliveryError
 from ..interfaces import Capabilities, IBackend
 from ..response_codes import ResponseCode
 from .message import MemoryMessage, envelope
-from .watch import MOST_SECONDS, QUICK, CallWatch, TurnWatch
+from .watch import MOST_SECONDS, CallWatch, TurnWatch
 
 T = TypeVar("T")
 
@@ -71,15 +71,6 @@ class BackendContract:
 
     #: How long after the end messages are looked for that must not come any more, in seconds.
     settling: ClassVar[float] = 0.5
-
-    #: Whether ``deliver`` makes quick calls for files in the reactor thread: that it opens, writes,
-    #: links, renames, removes them there itself, and looks what they are, by way of `os`.
-    #:
-    #: Leave it at no, unless you know that they are quick: for little that is written on a local disk,
-    #: in directories that were used a moment ago.  The contract does not see whether you have looked.
-    #: What waits for the disk (fsync, syncfs, locks), reading, sockets and databases are refused in
-    #: any case, and so is all of this in ``verify``.
-    makes_quick_calls: ClassVar[bool] = False
 
     def make(self, reactor: Any, directory: Path) -> IBackend:
         """
@@ -373,8 +364,7 @@ class BackendContract:
 
     def test_does_not_wait_in_the_reactor(self) -> Deferred[None]:
         """
-        Nothing that waits for a disk, a network or a thread is called in the reactor thread; no more
-        than `makes_quick_calls` says is for files.
+        Nothing that waits for a disk, a network or a thread is called in the reactor thread.
         """
 
         async def test(case: Case) -> None:
@@ -388,7 +378,7 @@ class BackendContract:
                     if verdict is not None:
                         verdicts.append(_deferred(verdict))
                 outcomes = [await case.outcome(verdict) for verdict in verdicts]
-            with CallWatch(QUICK if self.makes_quick_calls else ()) as delivering:
+            with CallWatch() as delivering:
                 results = case.deliver(_text(1), self.mailboxes)
                 outcomes += [await case.outcome(result) for result in results]
             _same({None}, set(outcomes))

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
@@ -48,11 +47,6 @@ WAITS: Final = {
     "_thread": set(),
 }
 
-#: Of those for files, what is quick on a local disk, where the kernel has the directories in memory.
-QUICK: Final = frozenset(
-    ["open", "write", "link", "rename", "replace", "unlink", "remove", "stat", "lstat"]
-)
-
 _WAITING_FOR_THREADS: Final = {"wait", "join", "_wait_for_tstate_lock"}
 
 _ROOT = os.path.dirname(twisted.__file__)
@@ -69,13 +63,10 @@ MOST_SECONDS: Final = 0.25
 class CallWatch:
     """
     While it is entered, in the reactor thread, *waits* fills with what should not have been called.
-
-    *excused* are names of calls for files that may be.
     """
 
-    def __init__(self, excused: Collection[str] = ()) -> None:
+    def __init__(self) -> None:
         self.waits: list[str] = []
-        self._excused = excused
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -99,7 +90,7 @@ class CallWatch:
         if module == "_thread":
             if name != "acquire" or frame.f_code.co_name not in _WAITING_FOR_THREADS:
                 return
-        elif name not in WAITS.get(module, ()) or (module == "posix" and name in self._excused):
+        elif name not in WAITS.get(module, ()):
             return
         if not _is_excused(frame):
             where = "".join(traceback.format_stack(frame, 6))

@@ -4,7 +4,6 @@ The contract can be broken, and each way to break it is noticed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -103,19 +102,6 @@ def contract(kind: type[Shelf]) -> Contract:
     The contract of *kind*.
     """
     made = Contract()
-    made.kind = kind
-    return made
-
-
-def quick_contract(kind: type[Shelf]) -> Contract:
-    """
-    The contract of a *kind* that makes quick calls in the reactor thread.
-    """
-
-    class Quick(Contract):
-        makes_quick_calls = True
-
-    made = Quick()
     made.kind = kind
     return made
 
@@ -353,51 +339,10 @@ class TestNotices:
     @in_reactor
     async def test_quick_calls(self) -> None:
         """
-        Who makes them must say so.
+        A call for a file is refused however quick it is: it says which.
         """
         with pytest.raises(AssertionError, match=r"waits in posix\.open"):
             await contract(WritesAtOnce).test_does_not_wait_in_the_reactor()
-
-        await quick_contract(WritesAtOnce).test_does_not_wait_in_the_reactor()
-
-    @pytest.mark.parametrize(
-        "wait",
-        [
-            os.fsync,
-            os.fdatasync,
-            lambda descriptor: fcntl.flock(descriptor, fcntl.LOCK_EX),
-            lambda descriptor: fcntl.lockf(descriptor, fcntl.LOCK_EX),
-            lambda descriptor: os.read(descriptor, 1),
-            lambda _: os.listdir("/"),
-            send,
-            lambda _: sqlite3.connect(":memory:").close(),
-        ],
-    )
-    @in_reactor
-    async def test_quick_calls_and_another(self, wait: Callable[[int], object]) -> None:
-        """
-        Whoever says that he makes quick calls makes no others: none that waits for the disk, or for
-        anybody else.
-        """
-
-        class Waits(WritesAtOnce):
-            def wait(self) -> None:
-                # Where no disk is really waited for.
-                descriptor = os.open(os.devnull, os.O_RDWR)
-                with suppress(OSError):
-                    wait(descriptor)
-                os.close(descriptor)
-
-        with pytest.raises(AssertionError, match="waits in"):
-            await quick_contract(Waits).test_does_not_wait_in_the_reactor()
-
-    @in_reactor
-    async def test_quick_calls_in_verify(self) -> None:
-        """
-        Nor has he looked for whatever clients come to think of.
-        """
-        with pytest.raises(AssertionError, match=r"waits in posix\.stat"):
-            await quick_contract(LooksInVerify).test_does_not_wait_in_the_reactor()
 
     @in_reactor
     async def test_for_ever(self) -> None:

@@ -137,8 +137,6 @@ async def sending(reactor: object, message: IMessage) -> list[Outcome]:
 
 
 class Contract(BackendContract):
-    makes_quick_calls = True
-
     def make(self, reactor: object, directory: object) -> IBackend:
         return Simple()
 
