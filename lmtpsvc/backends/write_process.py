@@ -258,6 +258,8 @@ class WriteProcess(Generic[K]):
         self._letters, self._unread, self._answers = letters, unread, answers
         self._free = _rooms()
         self._reactor.addReader(self)
+        # It may never come to say that it runs.
+        self._look_again(LAST_PATIENCE)
         if not self._is_wanted:
             self._let_go()
 
@@ -304,9 +306,13 @@ class WriteProcess(Generic[K]):
         See whether it has answered since.
         """
         self._watch = None
-        if self._process is None or not (self._sent or self.is_late):
+        if self._process is None:
             return
-        if self._count != self._seen:
+        if not self._is_ready:
+            self._process.kill()
+        elif not self._sent and not self.is_late:
+            return
+        elif self._count != self._seen:
             self._look_again(PATIENCE)
         elif not self.is_late:
             self.is_late = True
@@ -379,6 +385,9 @@ class WriteProcess(Generic[K]):
             self._tell(unpack_receipt(self._page[:size]))
         else:
             self._is_ready = True
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
 
     def connectionLost(self, reason: Failure) -> None:
         """

@@ -715,6 +715,23 @@ def test_a_program_that_is_not_there(
     assert [] == reactor.readers
 
 
+def test_a_program_that_never_says_that_it_runs(
+    process: WriteProcess[str], reactor: Reactor, program: Callable[[str], None]
+) -> None:
+    """
+    It is ended; another one is tried later.
+    """
+    program("import time; time.sleep(1000)")
+    process.start()
+    reactor.advance(LAST_PATIENCE)
+    with capturedLogs() as events:
+        reactor.read()
+    assert 1 == len(events)
+    assert not process.is_there
+    assert [] == reactor.readers
+    assert [] == reactor.getDelayedCalls()
+
+
 @pytest.mark.parametrize("python", ["/nowhere/python", "", None])
 def test_cannot_be_started(
     process: WriteProcess[str],
