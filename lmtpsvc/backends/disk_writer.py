@@ -176,7 +176,8 @@ class DiskWriter:
             except OSError as error:
                 failed.add(device)
                 self._lost = error.errno or errno.EIO
-        self._whole = time.monotonic() - before
+        # There may have been one that nobody has been told of.
+        self._whole = max(self._whole or 0.0, time.monotonic() - before)
         return failed
 
     def _show(self, letter: Letter) -> list[int]:

@@ -70,7 +70,8 @@ class Receipt(NamedTuple):
     """
 
     outcomes: list[Outcome]
-    #: How long the wait for all took, in seconds, if there was one; and that for one file alone.
+    #: How long the longest wait for all took, in seconds, if there was one; and that for one file
+    #: alone.
     whole: float | None
     each: float | None
     #: The errno of what has gone wrong with the wait for all, or 0.

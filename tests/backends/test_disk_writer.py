@@ -286,12 +286,14 @@ def test_mode(service: Service, users: list[str], mode: int) -> None:
 
 def test_how_long_it_took(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The service hears how long it takes to wait for all, and to wait for one file.
+    The service hears how long it takes to wait for all, of two waits the longer one, and to wait for
+    one file.
     """
     now = [0.0]
+    waits = iter([1.0, 1.0, 3.0, 1.0])
 
     def wait(_: int) -> None:
-        now[0] += 1
+        now[0] += next(waits)
 
     def ask(_: int) -> None:
         now[0] += 0.125
@@ -300,10 +302,12 @@ def test_how_long_it_took(service: Service, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(file_systems, "_syncfs", wait)
     monkeypatch.setattr(os, "fsync", ask)
     service.run([service.letter("1", "ann")], [service.letter("2", "ann", "bob")])
+    service.run([service.letter("3", "ann", "bob")])
 
-    alone, together = service.receipts
+    alone, together, slow = service.receipts
     assert (None, 0.125, 0) == alone[1:]
     assert (1.125, None, 0) == together[1:]
+    assert (3.0, None, 0) == slow[1:]
 
 
 def test_end(service: Service, calls: Calls) -> None:
