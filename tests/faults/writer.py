@@ -4,6 +4,7 @@ The process that stores small messages on behalf of a server, seen from outside.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
@@ -48,16 +49,22 @@ def begin_writing(service: Service) -> int:
     Deliver until the process stores what comes, and remove it all; returns the process.
     """
     found: list[int] = []
+    message = compose(Random(0), ("user1@example.org",), 1000)
 
     def writes() -> bool:
-        (reply,) = connection.deliver(compose(Random(0), ("user1@example.org",), 1000))
-        assert reply.code == 250
+        # Together: no process is started for one that is alone.
+        for connection in connections:
+            connection.begin(message.recipients)
+        for connection in connections:
+            connection.send(message.stuffed)
+        assert {250} == {connection.reply().code for connection in connections}
         for path in messages(service.root):
             path.unlink()
         found[:] = writers(service)
         return any(map(written, found))
 
-    with service.connection() as connection:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(service.connection()) for _ in range(4)]
         wait_until(writes, PATIENCE, "the process stores what comes")
     (pid,) = found
     return pid
