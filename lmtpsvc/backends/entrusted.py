@@ -80,17 +80,20 @@ class Entrusted:
             self._process is None or self._process.is_idle
         )
 
-    def take(self, posting: Posting, device: int, *, alone: bool = False) -> bool:
+    def start(self) -> None:
+        """
+        Have the process started, soon, if it is not, and can be of use.
+        """
+        if self._process is not None and self._syncing.whole_pays(2):
+            self._process.start()
+
+    def take(self, posting: Posting, device: int) -> bool:
         """
         Have *posting*, of which all targets are on *device*, stored; False if it cannot be done so:
-        nothing has been changed then.  No process is started for one that is *alone*.
+        nothing has been changed then.
         """
         process = self._process
-        if process is None or not self._syncing.whole_pays(2):
-            return False
-        if not process.is_there:
-            if not alone:
-                process.start()
+        if process is None or not process.is_there or not self._syncing.whole_pays(2):
             return False
         if device != self._device:
             if self._waiting or not process.is_idle:

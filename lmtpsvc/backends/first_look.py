@@ -56,6 +56,13 @@ class FirstLook:
         """
         return self._group.is_idle
 
+    @property
+    def count(self) -> int:
+        """
+        How many postings it has.
+        """
+        return self._group.count
+
     def add(self, posting: Posting) -> None:
         """
         Have the Maildirs of *posting* looked at.

@@ -46,7 +46,9 @@ class GroupCommit(Generic[Posting]):
         self._pool, self._clock, self._threads = pool, clock, threads
         self._pays, self._store = pays, store
         self._waiting: Ranks[Posting] = Ranks()
+        # Batches, and all that is in them.
         self._running = 0
+        self._being_stored = 0
         self._slow: IDelayedCall | None = None
         # Of those that run, how many have used up our patience.
         self._written_off = 0
@@ -58,6 +60,13 @@ class GroupCommit(Generic[Posting]):
         Whether nothing is being stored, nor waits for it.
         """
         return not self._running and not self._waiting
+
+    @property
+    def count(self) -> int:
+        """
+        How many postings are being stored, or wait for it.
+        """
+        return self._being_stored + len(self._waiting)
 
     def add(self, posting: Posting, priority: int = 0) -> None:
         """
@@ -88,6 +97,7 @@ class GroupCommit(Generic[Posting]):
                 most = 1
             batch = [self._waiting.take() for _ in range(min(most, len(self._waiting)))]
             self._running += 1
+            self._being_stored += len(batch)
             self._pool.run(partial(self._work, batch))
         if self._waiting and self._slow is None:
             self._slow = self._clock.callLater(PATIENCE, self._run_out_of_patience)
@@ -100,13 +110,14 @@ class GroupCommit(Generic[Posting]):
         try:
             answers = self._store(batch)
         finally:
-            self._pool.post(self._ended, answers)
+            self._pool.post(self._ended, answers, len(batch))
 
-    def _ended(self, answers: list[Answer]) -> None:
+    def _ended(self, answers: list[Answer], count: int) -> None:
         """
         Keep the disk busy first, then tell what it has.
         """
         self._running -= 1
+        self._being_stored -= count
         self._written_off = min(self._written_off, self._running)
         if self._slow is not None:
             self._slow.cancel()

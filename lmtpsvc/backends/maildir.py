@@ -98,7 +98,7 @@ class MaildirBackend(Service):
             self._haste,
             self._entrusted,
             self._store_patiently,
-            lambda: self._group.is_idle,
+            lambda: self._group.count,
         )
         self.capabilities = Capabilities(
             settings.line_ending,

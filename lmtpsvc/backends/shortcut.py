@@ -28,12 +28,15 @@ from .target import Target, fire
 MOST_TARGETS: Final = 64
 
 
+#: Where so many messages are on their way at a time, a process that stores them is worth its memory.
+MANY: Final = 3
+
+
 class Shortcut:
     """
     Takes what a process can store; all in the reactor thread.
 
-    *patiently* takes what has to go the long way after all; *nobody_waits* tells whether there is
-    nothing that has gone that way.
+    *patiently* takes what has to go the long way after all; *others* tells how many are on that way.
     """
 
     def __init__(
@@ -46,10 +49,10 @@ class Shortcut:
         haste: Haste,
         entrusted: Entrusted,
         patiently: Callable[[Posting], None],
-        nobody_waits: Callable[[], bool],
+        others: Callable[[], int],
     ) -> None:
         self._settings, self._places, self._haste = settings, places, haste
-        self._syncing, self._patiently, self._nobody_waits = syncing, patiently, nobody_waits
+        self._syncing, self._patiently, self._others = syncing, patiently, others
         self._entrusted = entrusted
         self._look = FirstLook(pool, clock, settings.threads, places, syncing, haste, self._looked)
 
@@ -61,17 +64,21 @@ class Shortcut:
             return False
         device = self._device(posting.targets)
         if device is not None:
-            return self._entrusted.take(posting, device, alone=self._nothing_else())
+            if self._entrusted.take(posting, device):
+                return True
+            self._start_if_many(1)
+            return False
         if not self._is_worth_a_look(posting):
             return False
         self._look.add(posting)
         return True
 
-    def _nothing_else(self) -> bool:
+    def _start_if_many(self, more: int) -> None:
         """
-        Whether nothing is on its way.
+        Have the process started where many messages are on their way, *more* than others know of.
         """
-        return self._entrusted.is_idle and self._look.is_idle and self._nobody_waits()
+        if more + self._look.count + self._others() >= MANY:
+            self._entrusted.start()
 
     def _is_worth_a_look(self, posting: Posting) -> bool:
         """
@@ -79,7 +86,7 @@ class Shortcut:
         """
         if not self._haste.knows_disks or not self._syncing.whole_pays(2):
             return False
-        if self._nothing_else():
+        if self._entrusted.is_idle and self._look.is_idle and not self._others():
             # A lone message has nobody to share a wait with: one thread does everything.
             return False
         in_use = self._haste.is_in_use
@@ -90,6 +97,7 @@ class Shortcut:
         """
         Go on with those whose Maildirs have been looked at.
         """
+        self._start_if_many(0)
         for posting in postings:
             try:
                 device = self._device(posting.targets)

@@ -6,7 +6,7 @@ which has it whenever there is something to do: each time, both stop and are wok
 whatever the reactor thread does by itself keeps all others waiting.  A process has a lock of its own,
 and on another processor it works while the next messages come in.
 
-There is one, started when it is first missed.  Whatever it does not do, because it is not there, or
+There is one, started when many messages come together.  Whatever it does not do, because it is not there, or
 has not got on for a while, threads do.
 """
 

@@ -20,6 +20,7 @@ from lmtpsvc.backends.group_commit import PATIENCE
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.places import STALE_SECONDS
 from lmtpsvc.backends.posting import Posting
+from lmtpsvc.backends.shortcut import MANY
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import TemporaryFailure
@@ -62,7 +63,7 @@ def deliver(backend: MaildirBackend, held_pool: Any) -> Deliver:
     ``deliver(ANN)``: the result of a message that is not alone, so that somebody looks there first;
     that has still to be done.
     """
-    backend._shortcut._nobody_waits = lambda: False
+    backend._shortcut._others = lambda: MANY
 
     def deliver(mailbox: Mailbox) -> Commitment:
         [result] = backend.deliver(ONE, [mailbox])

@@ -97,6 +97,19 @@ def test_next_batch(group: Group) -> None:
     assert [[1], [2, 3, 4], [5]] == group.stored
 
 
+def test_count(group: Group) -> None:
+    """
+    What is being stored counts, and what waits.
+    """
+    counts = []
+    group.add(1, 2, 3)
+    for _ in range(2):
+        counts.append(group.commit.count)
+        group.end()
+
+    assert [3, 2, 0] == [*counts, group.commit.count]
+
+
 def test_urgent_first(group: Group) -> None:
     """
     Of those that wait, the most urgent go first (RFC 6710).
