@@ -45,6 +45,7 @@ class FirstLook:
         seen: Seen,
     ) -> None:
         self._pool, self._places, self._haste, self._seen = pool, places, haste, seen
+        self._count = 0
         self._group = GroupCommit(
             pool, clock, threads, partial(syncing.whole_pays, 2), self._look_for
         )
@@ -61,12 +62,13 @@ class FirstLook:
         """
         How many postings it has.
         """
-        return self._group.count
+        return self._count
 
     def add(self, posting: Posting) -> None:
         """
         Have the Maildirs of *posting* looked at.
         """
+        self._count += 1
         self._group.add(posting, posting.message.envelope.sender.priority)
 
     def finish(self) -> Deferred[None]:
@@ -85,8 +87,13 @@ class FirstLook:
                     if not target.is_cancelled:
                         self._look_at(target.place, posting.give_name())
         finally:
-            self._pool.post(self._seen, postings)
+            self._pool.post(self._hand_on, postings)
         return []
+
+    def _hand_on(self, postings: list[Posting]) -> None:
+        # Before the group hears that the thread has ended: they are counted by others from here on.
+        self._count -= len(postings)
+        self._seen(postings)
 
     def _look_at(self, place: Place, name: str) -> None:
         seen = self._places.known(place)

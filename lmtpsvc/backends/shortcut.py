@@ -97,7 +97,7 @@ class Shortcut:
         """
         Go on with those whose Maildirs have been looked at.
         """
-        self._start_if_many(0)
+        self._start_if_many(len(postings))
         for posting in postings:
             try:
                 device = self._device(posting.targets)
