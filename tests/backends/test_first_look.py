@@ -117,6 +117,25 @@ def test_a_look_and_no_more(
     assert is_safe(backend, BOB)
 
 
+def test_counts_once(
+    backend: MaildirBackend, held_pool: Any, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A message that is handed on is counted by others from then on, and not by both.
+    """
+    shortcut = backend._shortcut
+    counts: list[int] = []
+    monkeypatch.setattr(shortcut, "_others", lambda: 1)
+    monkeypatch.setattr(shortcut._entrusted, "take", lambda *_: counts.append(shortcut._look.count))
+    [result] = backend.deliver(ONE, [ANN])
+    assert 1 == shortcut._look.count
+
+    look(held_pool)
+    assert [0] == counts
+    work()
+    assert result.called
+
+
 def test_many_in_a_row(deliver: Deliver, held_pool: Any, process: Any, work: Work) -> None:
     """
     While a thread looks, others come; it looks for all of them, then; and each mailbox once.
