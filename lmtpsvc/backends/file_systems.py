@@ -78,10 +78,10 @@ class FileSystem:
         if not self.is_reliable:
             raise OSError(errno.EOPNOTSUPP, "syncfs is no promise on this file system")
         _syncfs(self._descriptor)
-        if self.needs_fsync(finally_=finally_):
+        if self._needs_fsync(finally_=finally_):
             os.fsync(self._descriptor)
 
-    def needs_fsync(self, *, finally_: bool) -> bool:
+    def _needs_fsync(self, *, finally_: bool) -> bool:
         """
         Whether `sync` is done only when the directory has been synced, too.
         """
@@ -90,12 +90,6 @@ class FileSystem:
         if self._has_journal is None:
             self._has_journal = self.kind == _EXT and _journal(self.device)
         return not self._has_journal
-
-    def fileno(self) -> int:
-        """
-        The descriptor of the directory.
-        """
-        return self._descriptor
 
     def close(self) -> None:
         """

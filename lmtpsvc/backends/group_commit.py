@@ -59,7 +59,7 @@ class GroupCommit(Generic[Posting]):
         """
         Whether nothing is being stored, nor waits for it.
         """
-        return not self._running and not self._waiting
+        return not self.count
 
     @property
     def count(self) -> int:

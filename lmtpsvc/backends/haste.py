@@ -17,9 +17,6 @@ from .syncing import Syncing
 #: Octets of a message that may be written with the lock kept, at most.
 SMALL: Final = 1 << 16
 
-#: Octets of a message that a process may write while all others wait, at most.
-MODEST: Final = 1 << 18
-
 #: For so many seconds after its last mail, the kernel is expected to have a Maildir's directories in
 #: memory.
 WARM: Final = 60.0
@@ -65,16 +62,14 @@ class Haste:
         if known is None or self._hasty is None:
             return PATIENT
         is_at_hand = self.device_at_hand([known]) is not None
-        may_hurry = is_at_hand and octets <= SMALL and self.is_at_ease(octets)
+        may_hurry = is_at_hand and octets <= SMALL and self._is_at_ease()
         return self._hasty if may_hurry else PATIENT
 
-    def is_at_ease(self, octets: int) -> bool:
+    def _is_at_ease(self) -> bool:
         """
-        Whether a message of *octets* can be expected to be written at once.
+        Whether what is little can be expected to be written at once.
         """
-        if octets > MODEST or self._seconds() < self._until:
-            return False
-        return not self._syncing.takes_longer_than(BUSY)
+        return self._seconds() >= self._until and not self._syncing.takes_longer_than(BUSY)
 
     def device_at_hand(self, maildirs: Sequence[Known | None]) -> int | None:
         """

@@ -16,13 +16,16 @@ from twisted.python.failure import Failure
 
 from .entrusted import Entrusted
 from .first_look import FirstLook
-from .haste import MODEST, Haste
+from .haste import Haste
 from .places import Places
 from .pool import Pool
 from .posting import Posting
 from .settings import Settings
 from .syncing import Syncing
 from .target import Target, fire
+
+#: Octets of a message that the process may write while all others wait, at most.
+MODEST: Final = 1 << 18
 
 #: Mailboxes that are shown a message in one go, at most, while all others wait.
 MOST_TARGETS: Final = 64

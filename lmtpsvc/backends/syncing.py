@@ -105,22 +105,16 @@ class Syncing:
         try:
             file_system.sync(finally_=finally_)
         finally:
-            self.end_whole(wait, file_system)
+            penalty = 0.0 if file_system.is_reliable else _UNRELIABLE
+            self._learn(self._waiting.pop(wait), penalty)
 
     def begin(self) -> Wait:
         """
-        Somebody waits from now on, until `end_whole` or `forget`.
+        Somebody waits from now on, until `forget`.
         """
         wait = Wait()
         self._waiting[wait] = self._seconds()
         return wait
-
-    def end_whole(self, wait: Wait, file_system: FileSystem) -> None:
-        """
-        *wait* was for all of *file_system*, and is over.
-        """
-        begun = self._waiting.pop(wait)
-        self._learn(begun, 0.0 if file_system.is_reliable else _UNRELIABLE)
 
     def saw_each(self, seconds: float) -> None:
         """

@@ -406,9 +406,8 @@ class WriteProcess(Generic[K]):
     def _end(self) -> None:
         unread = [] if self._unread is None else self._taken_back()
         self._let_go()
-        known = {outcome.number for outcome in unread}
-        # What it has begun, nobody knows.
-        lost = [Outcome(number, UNKNOWN, []) for number in self._sent if number not in known]
+        # What it has begun, nobody knows; of the others, the first outcome is the one that counts.
+        lost = [Outcome(number, UNKNOWN, []) for number in self._sent]
         self._tell(Receipt([*unread, *lost], None, None, 0))
 
     def _tell(self, answer: Receipt) -> None:
@@ -416,7 +415,7 @@ class WriteProcess(Generic[K]):
         for number, what, refused in answer.outcomes:
             sent = self._sent.pop(number, None)
             if sent is None:
-                # Nothing but a question.
+                # Told before, or nothing but a question.
                 continue
             key, room = sent
             room.free.append(room)

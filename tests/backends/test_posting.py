@@ -393,6 +393,18 @@ def test_other_file_system(
     assert [] == leftovers()
 
 
+def begun(backend: MaildirBackend, message: MemoryMessage) -> tuple[Posting, Target]:
+    """
+    A posting that is about to be written for Ann, whose Maildir has been made.
+    """
+    place = backend._place(ANN)
+    backend._places.make(place)
+    target = Target(place, ANN)
+    posting = Posting(message, [target], backend._settings, backend._places, backend._names)
+    posting.begin_in(target)
+    return posting, target
+
+
 @pytest.mark.parametrize(
     ("there", "is_shown"),
     [
@@ -411,12 +423,7 @@ def test_is_shown(
     """
     A message is in the mailbox as long as it is in new, or a mail reader has moved it to cur.
     """
-    backend = maildir()
-    place = backend._place(ANN)
-    backend._places.make(place)
-    target = Target(place, ANN)
-    posting = Posting(message, [target], backend._settings, backend._places, backend._names)
-    posting.begin_in(target)
+    posting, target = begun(maildir(), message)
     for path in there:
         (root / "example.org/ann" / path.format(name=posting.name)).touch()
 
@@ -430,12 +437,7 @@ def test_nobody_knows_whether_it_is_shown(
     """
     Where the mailbox cannot be read, nobody can tell.
     """
-    backend = maildir()
-    place = backend._place(ANN)
-    backend._places.make(place)
-    target = Target(place, ANN)
-    posting = Posting(message, [target], backend._settings, backend._places, backend._names)
-    posting.begin_in(target)
+    posting, target = begun(maildir(), message)
     shutil.rmtree(root / "example.org/ann" / missing)
 
     with pytest.raises(FileNotFoundError):

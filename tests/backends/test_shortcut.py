@@ -13,9 +13,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from lmtpsvc.backends import file_systems
-from lmtpsvc.backends.haste import BUSY, MODEST, WARM
+from lmtpsvc.backends.haste import BUSY, WARM
 from lmtpsvc.backends.maildir import MaildirBackend
-from lmtpsvc.backends.shortcut import MANY, MOST_TARGETS
+from lmtpsvc.backends.shortcut import MANY, MODEST, MOST_TARGETS
 from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.backends.write_process import PAUSE
 from lmtpsvc.delivery.content import FileContent, MemoryContent, PrefixedContent

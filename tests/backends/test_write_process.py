@@ -721,7 +721,7 @@ def test_a_program_that_never_says_that_it_runs(
     """
     It is ended; another one is tried later.
     """
-    program("import time; time.sleep(1000)")
+    program("import signal; signal.pause()")
     process.start()
     reactor.advance(LAST_PATIENCE)
     with capturedLogs() as events:

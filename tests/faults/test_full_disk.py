@@ -59,14 +59,13 @@ def scarce(
             return disk(64 * MIB, ("-b", "1024", "-m", "0", "-N", "500"))
 
 
-def test_runs_full(scarce: Mount, service: Callable[..., Service]) -> None:
+def fill(running: Service, *, large: bool) -> Ledger:
     """
-    Eight clients deliver until long after the disk is full: the refused are told "not now", and
-    nothing is left of them.  When somebody has tidied up, mail is taken again.
+    Deliver until the disk is full, and a hundred recipients have been told "not now", and nothing else;
+    returns what all were told.
     """
-    running = service(scarce.root)
     ledger = Ledger()
-    load = Load(running.where, ledger, "full")
+    load = Load(running.where, ledger, "full", large=large)
     load.start()
     try:
         ledger.wait_for(lambda: len(ledger.refused) >= 100, PATIENCE)
@@ -75,6 +74,16 @@ def test_runs_full(scarce: Mount, service: Callable[..., Service]) -> None:
 
     assert not load.ended
     assert {reply.line[: len(NO_SPACE)] for reply in ledger.refused.values()} == {NO_SPACE}
+    return ledger
+
+
+def test_runs_full(scarce: Mount, service: Callable[..., Service]) -> None:
+    """
+    Eight clients deliver until long after the disk is full: the refused are told "not now", and
+    nothing is left of them.  When somebody has tidied up, mail is taken again.
+    """
+    running = service(scarce.root)
+    ledger = fill(running, large=True)
     assert ledger.promised
     clean(running)
     found = inspect(scarce.root, ledger)
@@ -97,16 +106,7 @@ def test_runs_full_under_the_writer(scarce: Mount, service: Callable[..., Servic
     running = service(scarce.root, sabotage=ALWAYS)
     pid = begin_writing(running)
     so_far = written(pid)
-    ledger = Ledger()
-    load = Load(running.where, ledger, "full", large=False)
-    load.start()
-    try:
-        ledger.wait_for(lambda: len(ledger.refused) >= 100, PATIENCE)
-    finally:
-        load.stop()
-
-    assert not load.ended
-    assert {reply.line[: len(NO_SPACE)] for reply in ledger.refused.values()} == {NO_SPACE}
+    ledger = fill(running, large=False)
     assert len(ledger.promised) > 20
     assert written(pid) > so_far + 10 * KIB
     clean(running)
