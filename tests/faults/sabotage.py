@@ -1,7 +1,7 @@
 """
 Run twistd with its syncing taken out, or written down.
 
-Usage: sabotage.py files|large-files|directories|file-systems|process|process-always -- TWISTD-ARGUMENTS
+Usage: sabotage.py files|large-files|directories|file-systems|process|process-always|process-awaited -- TWISTD-ARGUMENTS
        sabotage.py record|record-file-systems FILE -- TWISTD-ARGUMENTS
 
 ``files`` makes fsync of regular files do nothing, ``large-files`` that of those that were spooled
@@ -10,7 +10,8 @@ for each sync that is done: the path.  These four sync one by one, never a file 
 so store nothing by way of the process that stores small messages.  ``file-systems`` leaves out just
 that, wherever the server thinks that it pays, and all syncs of the process; ``process`` takes syncing
 as a whole for what pays always, and leaves out the syncs of the process only; ``process-always`` leaves
-out nothing, and starts the process anew at once when it has ended; ``record-file-systems`` syncs file
+out nothing, and starts the process anew at once when it has ended; ``process-awaited`` leaves out nothing
+either, and never ends the process because it does not get on; ``record-file-systems`` syncs file
 systems always, in threads, and adds to FILE "finally", if it was done for good, or "not yet".
 """
 
@@ -106,8 +107,11 @@ def main() -> None:
         else:
             # However quick the disk is just now.
             replace(syncing.Syncing, "whole_pays", lambda *_: True)
-    elif mode == "process-always":
-        replace(write_process, "PAUSE", 0.0)
+    elif mode in {"process-always", "process-awaited"}:
+        if mode == "process-always":
+            replace(write_process, "PAUSE", 0.0)
+        else:
+            replace(write_process, "LAST_PATIENCE", 3600.0)
         replace(syncing.Syncing, "whole_pays", lambda *_: True)
     elif mode == "record-file-systems":
         record, whole = os.open(rest[0], RECORD, 0o600), syncing.Syncing.whole

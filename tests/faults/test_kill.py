@@ -20,7 +20,7 @@ from .client import Load
 from .messages import Ledger, compose
 from .service import Service, wait_until
 from .store import inspect, is_temporary, leftovers
-from .writer import ALWAYS, begin_writing, is_writer, writers, written
+from .writer import ALWAYS, AWAITED, begin_writing, is_writer, writers, written
 
 ENDED = "the process that stores mail has ended; threads do it"
 
@@ -113,15 +113,25 @@ def _has_ended(service: Service, times: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGKILL])
-def test_writer_is_stopped(busy: tuple[Service, Load], number: signal.Signals) -> None:
+def test_writer_is_stopped(
+    directory: Path, service: Callable[..., Service], number: signal.Signals
+) -> None:
     """
     The process that stores small messages does not get on for a while: threads store what it has not
     begun, and go on, until it gets on again, or for good.
     """
-    running, load = busy
-    ledger = load.ledger
-    (pid,) = writers(running)
+    root = directory / "mail"
+    running = service(root, sabotage=AWAITED)
+    pid = begin_writing(running)
+    ledger = Ledger()
+    load = Load(running.where, ledger, "before", large=False)
+    load.start()
+    so_far = written(pid)
+    wait_until(lambda: written(pid) > so_far + 10_000, PATIENCE, "the process stores messages")
     os.kill(pid, signal.SIGSTOP)
+    # All who were there may wait for what it has begun.
+    others = Load(running.where, ledger, "behind", large=False)
+    others.start()
     promised = len(ledger.promised)
     ledger.wait_for(lambda: len(ledger.promised) > promised + 50, PATIENCE)
     so_far = written(pid)
@@ -129,13 +139,15 @@ def test_writer_is_stopped(busy: tuple[Service, Load], number: signal.Signals) -
     if number == signal.SIGCONT:
         wait_until(lambda: written(pid) > so_far + 100_000, PATIENCE, "it is used again")
     else:
+        promised = len(ledger.promised)
         ledger.wait_for(lambda: len(ledger.promised) > promised + 200, PATIENCE)
         wait_until(lambda: ENDED in running.log, PATIENCE, ENDED)
         assert [] == writers(running)
     load.stop()
+    others.stop()
 
     assert {250} == {reply.code for reply in ledger.replies.values()}
-    assert inspect(running.root, load.ledger).harm == []
+    assert inspect(root, ledger).harm == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

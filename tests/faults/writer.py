@@ -19,6 +19,9 @@ _PROGRAM = "disk_writer"
 #: For `Service`: the process has all that it can have, and is started anew at once when it has ended.
 ALWAYS = ("process-always",)
 
+#: The process has all that it can have, and is not ended, however long it does not get on.
+AWAITED = ("process-awaited",)
+
 
 def writers(service: Service) -> list[int]:
     """
