@@ -20,8 +20,9 @@ from .file_systems import FileSystem, can_sync_file_systems
 _WEIGHT: Final = 0.2
 
 #: After so many seconds a bad experience with syncfs counts half: what somebody has written before we
-#: came is on the disk; but the sooner the next one is bad, too, the longer a backup will take.
-_SHORT_HALF_LIFE: Final = 0.5
+#: came is on the disk, now that it has been waited for; but the next one may be bad, too, and the more
+#: there are, the longer a backup will take.
+_SHORT_HALF_LIFE: Final = 0.06
 _HALF_LIFE: Final = 5.0
 
 #: What one fsync and one syncfs take as long as nothing is known, in seconds.

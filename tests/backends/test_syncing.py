@@ -140,8 +140,25 @@ def test_first_wait(disk: Disk) -> None:
     disk.at_once(0.500, times=1)
     assert not disk.syncing.whole_pays(10)
 
-    disk.clock.advance(2)
-    assert disk.syncing.whole_pays(5)
+    disk.clock.advance(0.5)
+    assert disk.syncing.whole_pays(2)
+
+
+def test_pauses_grow(disk: Disk) -> None:
+    """
+    The more follow each other, the longer it is until the next: a backup takes its time.
+    """
+    disk.one_by_one(0.002)
+    pauses = []
+    for _ in range(6):
+        disk.at_once(0.500, times=1)
+        begun = disk.clock.seconds()
+        while not disk.syncing.whole_pays(2):
+            disk.clock.advance(0.01)
+        pauses.append(disk.clock.seconds() - begun)
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 0.5
+    assert pauses[-1] > 10
 
 
 def test_good_after_bad(disk: Disk) -> None:
