@@ -198,7 +198,7 @@ class TestText:
             {"log_source": object()},
             {"message": ("old",), "system": "-", "isError": 0},
         ],
-        ids=str,
+        ids=" ".join,
     )
     def test_changed(self, change: dict[str, Any]) -> None:
         """
