@@ -1,5 +1,6 @@
 # make run          start the server on its defaults: Maildirs under ./mail, LMTP on 127.0.0.1:8024
 # make test         all tests; those whose peers or rights this machine lacks are skipped
+# make unit         the tests that need no peers
 # make check        style and types
 # make format       lay the code out
 # make coverage     the tests that need no peers, and which lines they leave out
@@ -12,15 +13,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := build/oldest
 UNIT := not interop and not faults and not packaging
+# Each processor takes its part of those.  Peers have ports and disks that cannot be shared.
+ASIDE := -n auto --dist worksteal
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: run test check format coverage test-oldest bench clean
+.PHONY: run test unit check format coverage test-oldest bench clean
 
 run: $(VENV)/run.stamp
 	exec $(BIN)/twistd -n --pidfile= lmtp
 
+# All of them are run, whatever became of the first; status 5 says that PYTEST leaves nothing of a part.
+# Where it chooses by marker itself, it may choose those with peers: one after another, then.
 test: $(VENV)/test.stamp
+ifneq ($(filter -m%,$(PYTEST)),)
 	$(BIN)/python -m pytest $(PYTEST)
+else
+	@failed=0; \
+	part() { echo "$$*"; "$$@" || [ $$? -eq 5 ] || failed=1; }; \
+	part $(BIN)/python -m pytest $(ASIDE) -m '$(UNIT)' $(PYTEST); \
+	part $(BIN)/python -m pytest -m 'not ($(UNIT))' $(PYTEST); \
+	exit $$failed
+endif
+
+unit: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(ASIDE) -m '$(UNIT)' $(PYTEST)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check
@@ -36,7 +52,7 @@ coverage: $(VENV)/test.stamp
 	$(BIN)/coverage report
 
 test-oldest: $(OLDEST)/test.stamp
-	$(OLDEST)/bin/python -m pytest -m '$(UNIT)' $(PYTEST)
+	$(OLDEST)/bin/python -m pytest $(ASIDE) -m '$(UNIT)' $(PYTEST)
 	$(OLDEST)/bin/python -m pytest tests/pop3/test_service.py  # twisted.mail as it was, too
 
 bench: $(VENV)/bench.stamp

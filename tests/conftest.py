@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import stat
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -142,6 +143,20 @@ def peer(unavailable: Callable[[str], NoReturn]) -> Callable[[str], Path]:
         return Path(found) if found is not None else unavailable(name)
 
     return peer
+
+
+@pytest.fixture
+def passable(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """
+    Any user can come to the directory of this test, and read it; pytest makes it for ours alone.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # What runs beside others has a directory of its own in that of all.
+    above = base.parents[:2] if "PYTEST_XDIST_WORKER" in os.environ else base.parents[:1]
+    for path in (*above, base, tmp_path):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o055 != 0o055:
+            path.chmod(mode | 0o055)
 
 
 # ── Deferreds ────────────────────────────────────────────────────────────────────────────────────

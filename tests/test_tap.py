@@ -485,6 +485,7 @@ class TestService:
         assert "mail goes to maildir:mail/{domain}/{user}, users: file:users" in said
         assert "stopped" in said
 
+    @pytest.mark.usefixtures("passable")
     def test_daemon(self, tmp_path: Path, unavailable: Callable[..., NoReturn]) -> None:
         """
         ``twistd lmtp`` as a daemon that changes to another user delivers as that user.
@@ -492,10 +493,6 @@ class TestService:
         if os.geteuid() != 0:
             unavailable("root")
         nobody = pwd.getpwnam("nobody")
-        # The user must be able to come here.
-        for directory in (tmp_path, *tmp_path.parents):
-            if directory.owner() == "root" and "pytest" in str(directory):
-                directory.chmod(0o755)
         home = tmp_path / "home"
         home.mkdir()
         os.chown(home, nobody.pw_uid, nobody.pw_gid)

@@ -876,7 +876,7 @@ def identities(root: Path, patch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return seen
 
 
-@pytest.mark.usefixtures("as_root")
+@pytest.mark.usefixtures("as_root", "passable")
 @pytest.mark.parametrize("users", [["ann"], ["ann", "bob"]])
 @pytest.mark.parametrize("broken", ["", "write", "rename", "fsync"])
 def test_as_its_owner(
@@ -892,9 +892,6 @@ def test_as_its_owner(
     All that is done in a mailbox with an owner is done as that user; the program is itself again
     after that, also where something has failed.
     """
-    tmp_path.chmod(0o711)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
     for user in users:
         for place in ("", "new", "tmp"):
             os.chown(root / user / place, 4711, 4712)
@@ -917,17 +914,12 @@ def test_as_its_owner(
     assert (os.geteuid(), os.getegid()) == whose(tmp_path / "mine")
 
 
-@pytest.mark.usefixtures("as_root")
+@pytest.mark.usefixtures("as_root", "passable")
 @pytest.mark.parametrize("others", [[], ["bob"]])
-def test_forbidden_to_its_owner(
-    service: Service, root: Path, tmp_path: Path, others: list[str]
-) -> None:
+def test_forbidden_to_its_owner(service: Service, others: list[str]) -> None:
     """
     The program has no more rights there than the owner has.
     """
-    tmp_path.chmod(0o711)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
     outcomes = service.run(
         [
             service.letter("1", "ann", uid=4711, gid=4712),

@@ -512,6 +512,7 @@ class TestAsRoot:
         assert "451 4.2.0" == str(failure_of(result, TemporaryFailure).value.reply)[:9]
         assert b"" == (root / "ann").read_bytes()
 
+    @pytest.mark.usefixtures("passable")
     def test_home(
         self, mbox: Make, message: MemoryMessage, tmp_path: Path, success_of: Any, failure_of: Any
     ) -> None:
@@ -519,9 +520,6 @@ class TestAsRoot:
         In a home all is done as the user: what is made is his, and where he may not write, neither
         do we for him.
         """
-        tmp_path.chmod(0o755)
-        for parent in tmp_path.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
         home, foreign = tmp_path / "home", tmp_path / "foreign"
         for path in (home, foreign):
             path.mkdir(0o700)

@@ -35,16 +35,6 @@ Calls = list[tuple[str, str]]
 WAY = pytest.mark.usefixtures("way")
 
 
-@pytest.fixture
-def passable(as_root: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """
-    Any user can come through to the directory of this test.
-    """
-    base = tmp_path_factory.getbasetemp()
-    for path in (base.parent, base, tmp_path):
-        path.chmod(0o711)
-
-
 def synced(calls: Calls) -> list[str]:
     """
     What has been synced, of directories.
@@ -261,7 +251,7 @@ def test_home_is_not_made(
     assert [] == os.listdir(tmp_path)
 
 
-@pytest.mark.usefixtures("passable")
+@pytest.mark.usefixtures("as_root", "passable")
 @pytest.mark.parametrize("detail", ["inbox", "folder"])
 @WAY
 def test_owner(
@@ -288,7 +278,7 @@ def test_owner(
         assert 0o711 == stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.usefixtures("passable")
+@pytest.mark.usefixtures("as_root", "passable")
 @pytest.mark.parametrize("name", ["tmp", "new", ""])
 @WAY
 def test_symbolic_links(

@@ -278,15 +278,13 @@ class TestPermissions:
         assert 0 == terminal.status
         assert ["lmtp.toml"] == os.listdir(terminal.directory)
 
+    @pytest.mark.usefixtures("passable")
     def test_another_user(self, terminal: Terminal, unavailable: Callable[..., NoReturn]) -> None:
         """
         With --as, all but listening is judged with that user's rights.
         """
         if os.geteuid() != 0:
             unavailable("root")
-        for directory in (terminal.directory, *terminal.directory.parents):
-            if "pytest" in str(directory):
-                directory.chmod(0o755)
         (terminal.directory / "spool").mkdir(0o700)
         toml = terminal.directory / "lmtp.toml"
         toml.write_text("listen = 'unix:sock'\nspool = 'spool'\njson-log = 'log'\n")
