@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet import tcp, unix
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
@@ -50,14 +49,16 @@ class DirectConnection(tcp.Server):
         number: int,
         poller: Poller,
     ) -> None:
-        # Not the one of its own class, which makes texts for the log that nobody reads.
-        FileDescriptor.__init__(self, poller)  # type: ignore[arg-type]  # what it asks of one
+        # All that those of its own class and of FileDescriptor do, but for texts for the log that
+        # nobody reads.
+        self.reactor: Any = poller
+        self._tempDataBuffer, self._tempDataLen = [], 0
         connection.setblocking(False)
         self.socket, self.fileno = connection, connection.fileno
         self.protocol = protocol
         self._peer, self._number = peer, number
         self.connected = 1
-        poller.addReader(self)
+        poller.begin(self, connection.fileno())
 
     def __repr__(self) -> str:
         return f"<{self.logPrefix()}>"
@@ -120,11 +121,11 @@ class DirectConnection(tcp.Server):
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        self.reactor.forget(self.fileno())  # type: ignore[attr-defined]  # it is a poller
+        self.reactor.forget(self.fileno())
         # Nobody else has it, so that there is nothing to be shut down first.
         self.socket.close()
         protocol = self.protocol
-        del self.protocol, self.socket, self.fileno
+        del self.protocol
         protocol.connectionLost(reason)
 
 
@@ -224,10 +225,12 @@ def accepting(listening: socket.socket) -> Callable[[], tuple[socket.socket, Any
     if family != socket.AF_UNIX:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     accept = listening._accept  # type: ignore[attr-defined]  # what its own method calls
+    # Without what Python puts around it, for files and enumerations that nobody asks for.
+    made: Any = socket.SocketType
 
     def accept_one() -> tuple[socket.socket, Any]:
         descriptor, address = accept()
-        return socket.socket(family, kind, protocol, descriptor), address
+        return made(family, kind, protocol, descriptor), address
 
     return accept_one
 

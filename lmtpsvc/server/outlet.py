@@ -5,7 +5,6 @@ Outlet: the short way for replies to the socket.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -27,36 +26,36 @@ class Outlet:
     who is told when it has too much.
     """
 
-    __slots__ = ("_producer", "_send", "_transport")
+    __slots__ = ("_producer", "_socket", "_transport")
 
     def __init__(self, transport: ITransport, producer: IPushProducer) -> None:
         self._transport, self._producer = transport, producer
-        self._send: Callable[..., int] | None = None
-        # What is encrypted must go through the transport.
+        # None: what is encrypted, for example, must go through the transport.
+        self._socket: socket.socket | None = None
         if isinstance(transport, Server) and not transport.TLS:
-            self._send = transport.getHandle().send
+            self._socket = transport.socket
 
     @property
     def is_direct(self) -> bool:
         """
         The transport has nothing to do with what is written.
         """
-        return self._send is not None
+        return self._socket is not None
 
     def write(self, octets: bytes) -> None:
         """
         Send *octets*, now or as soon as may be.
         """
-        send = self._send
-        if send is not None:
+        handle = self._socket
+        if handle is not None:
             try:
-                sent = send(octets)
+                sent = handle.send(octets)
             except OSError:
                 # Full, or broken: the transport will find out which.
                 sent = 0
             if sent == len(octets):
                 return
-            octets, self._send = octets[sent:], None
+            octets, self._socket = octets[sent:], None
             transport: Any = self._transport
             transport.registerProducer(self._producer, True)
         self._transport.write(octets)
@@ -67,15 +66,15 @@ class Outlet:
         protocol may hear that it is lost before this returns.
         """
         transport: Any = self._transport
-        send, self._send = self._send, None
-        if send is None:
+        handle, self._socket = self._socket, None
+        if handle is None:
             transport.unregisterProducer()
         elif transport.connected:
             try:
                 # What is closed while more is to come goes into one packet with its end.
-                sent = send(octets, socket.MSG_MORE)
+                sent = handle.send(octets, socket.MSG_MORE)
                 if sent == len(octets):
-                    transport.getHandle().shutdown(socket.SHUT_WR)
+                    handle.shutdown(socket.SHUT_WR)
             except OSError:
                 # As above.
                 sent = 0

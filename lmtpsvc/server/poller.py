@@ -61,6 +61,14 @@ class Poller:
 
     # ── what ports and connections call ──────────────────────────────────────────────────────────
 
+    def begin(self, reader: Descriptor, descriptor: int) -> None:
+        """
+        As `addReader`, for one that has just got its *descriptor*, and waits for nothing yet.
+        """
+        epoll = self._epoll or self._open()
+        epoll.register(descriptor, _IN)
+        self._events[descriptor], self._waiting[descriptor] = _IN, reader
+
     def addReader(self, reader: Any) -> None:
         self._wait(reader, _IN)
 
@@ -78,15 +86,18 @@ class Poller:
         events = self._events.get(descriptor, 0)
         if events & event:
             return
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._reactor.addReader(self)
+        epoll = self._epoll or self._open()
         if events:
-            self._epoll.modify(descriptor, events | event)
+            epoll.modify(descriptor, events | event)
         else:
-            self._epoll.register(descriptor, event)
+            epoll.register(descriptor, event)
         self._events[descriptor] = events | event
         self._waiting[descriptor] = who
+
+    def _open(self) -> select.epoll:
+        self._epoll = select.epoll()
+        self._reactor.addReader(self)
+        return self._epoll
 
     def _wait_no_more(self, who: Descriptor, event: int) -> None:
         descriptor = who.fileno()

@@ -79,30 +79,31 @@ class LMTPProtocol(Protocol):
     factory: LMTPFactory
     _session: ServerSession
 
+    # Here, and not in each connection, is how it begins: most of it is true of most of them to the end.
+    _connection: Transport | None = None
+    _outlet: Outlet | None = None
+    _transaction: Transaction | None = None
+    #: What a proxy in front has said before anything else.
+    told: ProxyHeader | None = None
+    #: When something was said or heard last.
+    touched = 0.0
+    #: A mail transaction has begun; until it has ended, `_agent` stays the same.
+    is_in_transaction = False
+    # When MAIL came, or shortly after.
+    _mail_seconds = 0.0
+    _running = False
+    _closing = False
+    _reading = True
+    _spool_behind = False
+    _output_full = False
+    # What STARTTLS was offered with.
+    _tls: Any = None
+    # What an extension waits for.
+    _asked: Deferred[Any] | None = None
+
     def __init__(self, factory: LMTPFactory, terms: Terms = NO_TERMS) -> None:
         self.factory, self._terms = factory, terms
-        #: What a proxy in front has said before anything else.
-        self.told: ProxyHeader | None = None
-        self._agent = factory.agent
-        self._connection: Transport | None = None
-        self._outlet: Outlet | None = None
-        self._transaction: Transaction | None = None
-        #: When something was said or heard last.
-        self.touched = 0.0
-        self._idle = factory.idle
-        #: A mail transaction has begun; until it has ended, `_agent` stays the same.
-        self.is_in_transaction = False
-        # When MAIL came, or shortly after.
-        self._mail_seconds = 0.0
-        self._running = False
-        self._closing = False
-        self._reading = True
-        self._spool_behind = False
-        self._output_full = False
-        # What STARTTLS was offered with.
-        self._tls: Any = None
-        # What an extension waits for.
-        self._asked: Deferred[Any] | None = None
+        self._agent, self._idle = factory.agent, factory.idle
 
     # ── what Twisted calls ───────────────────────────────────────────────────────────────────────
 

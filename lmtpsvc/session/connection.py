@@ -7,7 +7,7 @@ change; this is what we know ourselves.
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ..envelope import Client
 
@@ -29,12 +29,15 @@ class Terms:
 NO_TERMS = Terms()
 
 
-@frozen
+@define
 class Connection:
     """
     *host* is an IP address, ``local`` for a UNIX socket, or ``unknown``, and *port* that of the
     other side.  Behind a proxy that says so (PROXY), both are those of its client, as is all else:
     it is not the proxy that we talk to.
+
+    Nobody changes it.  It is not frozen because that would take three times as long to make, and
+    there is one for each connection.
     """
 
     host: str = "local"

@@ -5,7 +5,6 @@ Conversation: what is remembered of a conversation with a client, and how it end
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,6 +46,7 @@ class Conversation(ABC):
         "_extensions",
         "_failure",
         "_farewell",
+        "_has_terms",
         "_hostname",
         "_limits",
         "_line_limit",
@@ -83,10 +83,12 @@ class Conversation(ABC):
         connection: Connection = LOCAL,
     ) -> None:
         self._hostname, self._limits, self._extensions = hostname, limits, extensions
-        self._actions = under_terms(extensions.actions(self._own_actions()), connection.terms)
+        actions = extensions.actions(self._own_actions())
+        self._actions = under_terms(actions, connection.terms)
+        # The listener asks something of its clients.
+        self._has_terms = self._actions is not actions
         self._barriers = extensions.barriers
-        self._replies = ReplyQueue()
-        self._replies.put(self._greeting(hostname))
+        self._replies = ReplyQueue(self._greeting(hostname).wire)
         self._state = State.NEW
         self.connection = connection
         # Who is connected, as far as it has been said; None: nothing has been.
@@ -106,7 +108,7 @@ class Conversation(ABC):
         self._buffer, self._position = b"", 0
         self._skipping = False
         self._errors = 0
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         # A DATA, say, is unread because RCPTs before it are not answered.
         self._waiting = False
         self._farewell: Reply | None = None

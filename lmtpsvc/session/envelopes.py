@@ -41,14 +41,12 @@ class Envelopes(IncomingText):
         From now on, tell of RCPTs and their DATA as one event where that makes no difference, and so
         of the last of a text and its end.
         """
-        if self._extensions.passes_plain and self._limits.command_line >= COMMAND_LINE:
-            # Nobody else carries the verbs out, the terms of the listener neither.
-            actions, own = self._actions, self._own_actions()
-            self._takes_envelopes = (
-                actions[b"MAIL"] is own[b"MAIL"]
-                and actions[b"RCPT"] is own[b"RCPT"]
-                and actions[b"DATA"] is own[b"DATA"]
-            )
+        # Nobody else carries the verbs out, the terms of the listener neither.
+        self._takes_envelopes = (
+            self._extensions.passes_plain
+            and self._limits.command_line >= COMMAND_LINE
+            and not self._has_terms
+        )
 
     def accept_envelope(self, offered: EnvelopeOffered) -> bool:
         """

@@ -52,15 +52,15 @@ class Slot:
 
 class ReplyQueue:
     """
-    The line.  ``len`` tells how many replies have not been drained yet, *octets* how much of them
-    may be.
+    The line, that begins with the reply *first*, as it goes out, if there is one.  ``len`` tells how
+    many replies have not been drained yet, *octets* how much of them may be.
     """
 
     __slots__ = ("_ready", "_slots", "octets")
 
-    def __init__(self) -> None:
-        self._ready: list[bytes] = []
-        self.octets = 0
+    def __init__(self, first: bytes = b"") -> None:
+        self._ready = [first] if first else []
+        self.octets = len(first)
         self._slots: deque[Slot] = deque()
 
     def __len__(self) -> int:

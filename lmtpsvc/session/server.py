@@ -99,7 +99,7 @@ class ServerSession(Envelopes):
                 # Some of it may have been taken, with whatever came of it.
             elif not self._take_command():
                 return None
-        return events.popleft()
+        return events.pop(0)
 
     def answer_recipient(self, offer: RecipientOffered, reply: Reply) -> None:
         """

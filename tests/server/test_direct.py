@@ -239,7 +239,7 @@ class TestPort:
             raise OSError(errno.ENOSPC, "no more watches")
 
         with monkeypatch.context() as patch, capturedLogs() as logs:
-            patch.setattr(Poller, "addReader", too_many)
+            patch.setattr(Poller, "begin", too_many)
             world.turn()
         assert ["a connection could not be begun"] == [formatEvent(each) for each in logs]
         assert b"" == client.recv(1)
