@@ -57,20 +57,39 @@ def trace_headers(
     if sender.parameters and "MT-PRIORITY" in sender.parameters:
         # RFC 6710 §4.1
         end += f"\r\n\tPRIORITY {sender.priority}"
-    received = _received(client, hostname, utf8)
+    received = _received(
+        client.host,
+        client.dns_name,
+        client.name,
+        client.protocol,
+        client.tls,
+        client.login != "",
+        hostname,
+        utf8,
+    )
     return f"{top}{received} id {transaction_id}{end}; {_date(int(seconds))}\r\n".encode()
 
 
 @lru_cache(maxsize=1024)
-def _received(client: Client, hostname: str, utf8: bool) -> str:
+def _received(
+    host: str,
+    dns_name: str,
+    name: str,
+    protocol: str,
+    tls: bool,
+    is_known: bool,
+    hostname: str,
+    utf8: bool,
+) -> str:
     """
-    Where a message came from, and to: the same for all on a connection.
+    Where a message came from, and to: the same for all connections of a client, each of which has
+    another port.
     """
     # RFC 6531 §3.7.3: U-labels, but only where the message is an internationalised one.
     shown = unicode_domain if utf8 else str
     return (
-        f"Received: from {shown(client.name)} ({_place(client)})\r\n"
-        f"\tby {shown(hostname)} (lmtpsvc) with {_protocol(client, utf8)}"
+        f"Received: from {shown(name)} ({_place(host, dns_name)})\r\n"
+        f"\tby {shown(hostname)} (lmtpsvc) with {_with(protocol, tls, is_known, utf8)}"
     )
 
 
@@ -115,20 +134,19 @@ def _date(seconds: int) -> str:
     return formatdate(seconds, localtime=True)
 
 
-def _place(client: Client) -> str:
+def _place(host: str, dns_name: str) -> str:
     # RFC 5321 §4.1.3: an IPv6 address literal is tagged.
-    if client.host in {"local", "unknown"}:
-        return client.host
-    literal = f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]"
-    return f"{client.dns_name} {literal}" if client.dns_name else literal
+    if host in {"local", "unknown"}:
+        return host
+    literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+    return f"{dns_name} {literal}" if dns_name else literal
 
 
-def _protocol(client: Client, smtputf8: bool) -> str:
+def _with(protocol: str, tls: bool, is_known: bool, smtputf8: bool) -> str:
     # The registered names: RFC 3848 §1, RFC 6531 §4.3.  Only an extension can encrypt SMTP, or allow
     # UTF-8, where the E goes without saying.
-    protocol = client.protocol
     if smtputf8:
         protocol = f"UTF8{protocol.removeprefix('E')}"
     elif protocol == "SMTP":
         return protocol
-    return f"{protocol}{'S' if client.tls else ''}{'A' if client.login else ''}"
+    return f"{protocol}{'S' if tls else ''}{'A' if is_known else ''}"

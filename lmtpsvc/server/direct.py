@@ -26,6 +26,10 @@ from .stand_in import StandInReactor
 #: At most so many connections at a time: those that there are have to be served, too.
 AT_ONCE: Final = 100
 
+#: To ask for a connection where there is none costs as much as one that there is: who has done so asks
+#: for no more than there were, for so many times.
+CONTENT: Final = 16
+
 #: Octets that are read at a time; and of a connection on which more are waiting.
 USUAL: Final = 1 << 16
 MUCH: Final = 1 << 18
@@ -134,8 +138,9 @@ class _Accepting(tcp.Port):
     How both kinds of ports take connections.
     """
 
-    # How many there may be, by what there was last time: to ask once more than there are is dear.
-    _expected = 1
+    # How many there may be, by what there was last time; and how many times it is not tried whether
+    # there are more.
+    _expected, _content = 1, 0
     _accept: Callable[[], tuple[socket.socket, Any]]
 
     def startListening(self) -> None:
@@ -150,7 +155,7 @@ class _Accepting(tcp.Port):
             try:
                 connection, address = self._accept()
             except BlockingIOError:
-                self._expected = taken or 1
+                self._expected, self._content = taken or 1, CONTENT
                 return
             except OSError:
                 # Twisted knows what is to be done if there are no more descriptors, for example.
@@ -158,7 +163,10 @@ class _Accepting(tcp.Port):
                 return
             self.sessionno += 1
             begin(connection, address, self.factory, self.sessionno, self.reactor)  # type: ignore[arg-type]  # there is a factory, and a poller
-        self._expected = min(2 * self._expected, AT_ONCE)
+        if self._content:
+            self._content -= 1
+        else:
+            self._expected = min(2 * self._expected, AT_ONCE)
 
 
 class DirectPort(_Accepting):

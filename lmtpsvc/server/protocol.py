@@ -440,13 +440,11 @@ class LMTPProtocol(Protocol):
         factory = self.factory
         host: str = getattr(peer, "host", "local")
         port, identifier = getattr(peer, "port", None), ""
-        trusted = factory.trusts(host)
         uid = peer_uid(transport) if host == "local" else None
         told = self.told
         if told is not None and not told.is_own:
             # It is not the proxy that talks to us now.
             host, port = told.host or UNKNOWN_HOST, told.port
-            trusted = factory.trusts(host)
             tls, identifier, uid = tls or told.tls, told.identifier, None
         return Connection(
             host,
@@ -454,7 +452,7 @@ class LMTPProtocol(Protocol):
             tls=tls,
             offers_tls=factory.tls is not None and not tls,
             uid=uid,
-            is_trusted=trusted,
+            is_trusted=factory.trusts(host),
             terms=self._terms,
             session=identifier,
         )

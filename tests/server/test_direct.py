@@ -202,6 +202,28 @@ class TestPort:
                 world.turn()
             assert number == len(world.made)
 
+    def test_one_by_one(self, world: World) -> None:
+        """
+        Where connections come one by one, the kernel is seldom asked for one more than there is.
+        """
+        world.listen()
+        accept, in_vain = world.port._accept, 0
+
+        def counting() -> tuple[socket.socket, Any]:
+            nonlocal in_vain
+            try:
+                return accept()  # type: ignore[no-any-return]  # the port's own
+            except BlockingIOError:
+                in_vain += 1
+                raise
+
+        world.port._accept = counting
+        for _ in range(40):
+            world.connect()
+            world.turn()
+        assert 40 == len(world.made)
+        assert in_vain <= 3
+
     def test_nobody_wants_it(self, world: World) -> None:
         """
         It is closed if the factory makes no protocol.
