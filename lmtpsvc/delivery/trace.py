@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 from ..domains import unicode_domain
-from ..envelope import Address, Client, Envelope, OriginalRecipient, Recipient, Sender
+from ..envelope import Address, Envelope, OriginalRecipient, Recipient, Sender
 from ..wire.xtext import encode_utf8_address
 
 #: When Delivered-To is added.  ``single``: where the transaction has one recipient, so that several
