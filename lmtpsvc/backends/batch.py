@@ -230,6 +230,8 @@ class Batch:
         self, posting: Posting, target: Target, *, durably: bool, watched: bool = True
     ) -> None:
         place = target.place
+        if watched and not self._file_systems:
+            self._watch_above(place)
         known = target.known = self._made(place, durably=durably and not watched)
         if watched or self._haste.wants_to_see(known):
             self._watch(place, known)
@@ -244,6 +246,14 @@ class Batch:
         """
         return self._places.known(place) or self._places.make(place, durably=durably)
 
+    def _watch_above(self, place: Place) -> None:
+        """
+        The same as `_watch`, before directories are made for *place*, so that they are heard of, too.
+        """
+        if self._places.known(place) is None:
+            with suppress(OSError):
+                self._open(self._settings.template.root or place.shared)
+
     def _watch(self, place: Place, known: Known) -> None:
         """
         Hear of all that is lost from now on of what is written to *place*, if that is possible.
@@ -251,10 +261,13 @@ class Batch:
         if known.device in self._file_systems:
             return
         with suppress(OSError), as_user(place.uid, place.gid):
-            file_system = FileSystem(os.path.join(place.directory, "tmp"))
-            self._haste.saw(file_system)
-            if self._file_systems.setdefault(file_system.device, file_system) is not file_system:
-                file_system.close()
+            self._open(os.path.join(place.directory, "tmp"))
+
+    def _open(self, directory: str) -> None:
+        file_system = FileSystem(directory)
+        self._haste.saw(file_system)
+        if self._file_systems.setdefault(file_system.device, file_system) is not file_system:
+            file_system.close()
 
     def _made_durable(self, written: list[Posting]) -> list[Posting]:
         """
@@ -334,9 +347,10 @@ class Batch:
             return
         for device, group in _by_device(shown, lambda each: each[0].device):
             if device in self._file_systems and self._sync_whole(device, finally_=True):
+                told_since = self._file_systems[device].tells_since
                 for posting, target in group:
                     try:
-                        self._places.have_become_safe(target.place, target.known)
+                        self._places.have_become_safe(target.place, target.known, told_since)
                     except Exception as error:
                         self._fail_shown(posting, target, error)
                     else:

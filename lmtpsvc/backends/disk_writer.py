@@ -16,11 +16,13 @@ It imports next to nothing, so that it takes as little memory and time as Python
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,18 +48,22 @@ from .letters import (
 #: Letters that are taken at a time, at most.
 MOST: Final = 64
 
+#: A file system on which nothing is on its way is kept open for so many seconds: to open it takes as
+#: long as all that is done for one message, but as long as it is open it cannot be unmounted.
+KEPT: Final = 5.0
+
 
 class DiskWriter:
     """
-    *receive* has the letters that are there; if it is to wait, there is one at the least, or None: the
-    end.  *answer* takes what has become of them.  *room* has the octets of their messages.  *check*
+    *receive* has the letters that are there, and waits for one for so many seconds, at most, or, if
+    that is None, as long as it takes; it has None at the end of all.  *answer* takes what has become of them.  *room* has the octets of their messages.  *check*
     raises ConnectionError if nobody wants to hear any more: nothing is shown then, as whoever has sent
     the messages gets no answer, and sends them again.
     """
 
     def __init__(
         self,
-        receive: Callable[[bool], list[Letter] | None],
+        receive: Callable[[float | None], list[Letter] | None],
         answer: Callable[[Receipt], object],
         room: memoryview,
         check: Callable[[], object] = lambda: None,
@@ -66,7 +72,7 @@ class DiskWriter:
         # In new, by device; no wait has begun for their names.
         self._shown: list[tuple[int, Outcome]] = []
         # By device, opened before anything was written there that is waited for: so it tells of all that
-        # is lost.  They can be unmounted when nothing is on its way there.
+        # is lost.
         self._file_systems: dict[int, FileSystem] = {}
         self._begin_anew()
 
@@ -76,6 +82,7 @@ class DiskWriter:
         self._whole: float | None = None
         self._each: float | None = None
         self._lost = 0
+        self._tells_since = -math.inf
 
     def run(self) -> None:
         """
@@ -84,15 +91,26 @@ class DiskWriter:
         Raises:
             ConnectionError: Nobody wants to hear of it any more.
         """
-        while (letters := self._receive(not self._shown)) is not None:
+        while (letters := self._receive(self._patience())) is not None:
             if self._is_alone(letters):
                 self._store_alone(letters[0])
-            else:
+            elif letters or self._shown:
                 self._store(letters)
-            self._let_go()
+            else:
+                # Nothing has come for a while.
+                self._let_go(set())
             if self._outcomes:
-                self._answer(Receipt(self._outcomes, self._whole, self._each, self._lost))
+                waits = self._whole, self._each, self._lost, self._tells_since
+                self._answer(Receipt(self._outcomes, *waits))
                 self._begin_anew()
+
+    def _patience(self) -> float | None:
+        """
+        How many seconds to wait for letters, at most.
+        """
+        if self._shown:
+            return 0.0
+        return KEPT if self._file_systems else None
 
     def _is_alone(self, letters: list[Letter]) -> bool:
         """
@@ -103,11 +121,10 @@ class DiskWriter:
         letter = letters[0]
         return len(letter.new) == 1 and not letter.together
 
-    def _let_go(self) -> None:
+    def _let_go(self, in_use: set[int]) -> None:
         """
-        Close the file systems on which nothing is on its way.
+        Close the file systems but those *in_use*.
         """
-        in_use = {device for device, _ in self._shown}
         for device in self._file_systems.keys() - in_use:
             self._file_systems.pop(device).close()
 
@@ -118,6 +135,10 @@ class DiskWriter:
         shown, self._shown = self._shown, []
         if not written and not shown:
             return
+        if len(self._file_systems) > 1:
+            # Nobody is to wait for one on which nothing is on its way.
+            in_use = {letter.device for letter in written}
+            self._let_go(in_use.union(device for device, _ in shown))
         failed = self._wait(finally_=bool(shown))
         for device, outcome in shown:
             self._outcomes.append(outcome._replace(what=SHOWN) if device in failed else outcome)
@@ -176,6 +197,8 @@ class DiskWriter:
             except OSError as error:
                 failed.add(device)
                 self._lost = error.errno or errno.EIO
+            if finally_:
+                self._tells_since = max(self._tells_since, file_system.tells_since)
         # There may have been one that nobody has been told of.
         self._whole = max(self._whole or 0.0, time.monotonic() - before)
         return failed
@@ -254,26 +277,54 @@ def _make_durable(letter: Letter) -> bool:
     return letter.inode in (0, seen.st_ino) and seen.st_dev == letter.device
 
 
-def receive(letters: socket.socket, page: memoryview, wait: bool) -> list[Letter] | None:
+class Incoming:
     """
-    What `DiskWriter` receives, from the socket *letters*; each is read into *page*.
+    What `DiskWriter` receives, from the socket *letters*.
+    """
 
-    Raises:
-        ConnectionError: The service is gone.
-    """
-    found: list[Letter] = []
-    flags = 0 if wait else socket.MSG_DONTWAIT
-    try:
-        while len(found) < MOST:
-            size = letters.recv_into(page, 0, flags)
-            if not size:
-                # The service wants nothing more, or is gone: nobody is told of anything any more.
-                return None
-            found.append(unpack_letter(page[:size]))
+    def __init__(self, letters: socket.socket) -> None:
+        # They are not blocking if the service has a default timeout for sockets.
+        letters.setblocking(True)
+        self._letters, self._page = letters, room_for_one()
+        # As the socket has been told.
+        self._seconds: float | None = None
+
+    def receive(self, seconds: float | None) -> list[Letter] | None:
+        """
+        The letters that are there; waits for *seconds*, see `DiskWriter`.
+
+        Raises:
+            ConnectionError: The service is gone.
+        """
+        found: list[Letter] = []
+        flags = 0
+        if seconds == 0:
             flags = socket.MSG_DONTWAIT
-    except BlockingIOError:
-        pass
-    return found
+        else:
+            self._wait_for(seconds)
+        try:
+            while len(found) < MOST:
+                size = self._letters.recv_into(self._page, 0, flags)
+                if not size:
+                    # The service wants nothing more, or is gone: nobody is told of anything any more.
+                    return None
+                found.append(unpack_letter(self._page[:size]))
+                flags = socket.MSG_DONTWAIT
+        except BlockingIOError:
+            pass
+        return found
+
+    def _wait_for(self, seconds: float | None) -> None:
+        """
+        Have the kernel see to it: to ask it each time whether something has come, and then for what,
+        would take one call more for each.
+        """
+        if seconds != self._seconds:
+            self._seconds = seconds
+            # struct timeval; zero is for ever.
+            whole, rest = divmod(seconds or 0.0, 1)
+            limit = struct.pack("@ll", int(whole), int(rest * 1_000_000))
+            self._letters.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def check_service(poll: select.poll) -> None:
@@ -298,9 +349,8 @@ def main(shared: int, size: int) -> None:
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     letters, answers = socket.socket(fileno=0), socket.socket(fileno=1)
-    for each in letters, answers:
-        # They are not if the service has a default timeout for sockets.
-        each.setblocking(True)
+    # As with letters, see `Incoming`.
+    answers.setblocking(True)
     poll = select.poll()
     # It tells of the end of the other side, which need not be asked for.
     poll.register(letters, 0)
@@ -312,7 +362,7 @@ def main(shared: int, size: int) -> None:
 
     try:
         answer(Receipt([], None, None, 0))
-        come = partial(receive, letters, room_for_one())
+        come = Incoming(letters).receive
         DiskWriter(come, answer, room, partial(check_service, poll)).run()
     except ConnectionError:
         # The service is gone, and nobody waits for an answer.

@@ -192,7 +192,7 @@ class Entrusted:
         found = _Found()
         for posting, what, refused in told:
             try:
-                self._sort(found, posting, what, refused)
+                self._sort(found, posting, what, refused, receipt.tells_since)
             except Exception:
                 # A defect of ours; the others are to be answered, too.
                 failure = Failure()
@@ -225,7 +225,14 @@ class Entrusted:
             _put_off(posting)
             self._patiently(posting)
 
-    def _sort(self, found: _Found, posting: Posting, what: int, refused: list[int]) -> None:
+    def _sort(
+        self,
+        found: _Found,
+        posting: Posting,
+        what: int,
+        refused: list[int],
+        told_since: float,
+    ) -> None:
         if what == letters.NOTHING:
             found.again.append(posting)
             return
@@ -243,14 +250,14 @@ class Entrusted:
             found.again.append(evolve(posting, targets=left))
         # The first last, for which the replies of the others wait: they leave together.
         for target in reversed(targets):
-            if what == letters.SAFE and self._is_taken_for_safe(target):
+            if what == letters.SAFE and self._is_taken_for_safe(target, told_since):
                 found.answers.append((target, posting.codes(target)))
             else:
                 found.shown.append((posting, target))
 
-    def _is_taken_for_safe(self, target: Target) -> bool:
+    def _is_taken_for_safe(self, target: Target, told_since: float) -> bool:
         # The directories were there before the message, so the disk has them, too.
-        if not self._places.take_for_safe(target.place, target.known):
+        if not self._places.take_for_safe(target.place, target.known, told_since):
             return False
         if self._places.is_untidy(target.place):
             self._pool.run(partial(self._places.tidy, target.place))

@@ -4,13 +4,18 @@ A file system that is written to, and what makes all that is on it durable: sync
 Linux counts the writes that a file system has lost, and remembers with each open file how far the
 count was when it was opened: syncfs tells of every one since then, whoever else has asked meanwhile
 (errseq_t, Linux 5.8 and newer).  So the descriptor is opened before the first write.
+
+What was lost before that, and somebody else was told of, it does not tell.  That can be a directory in
+which something is written now, if there is no journal; see `FileSystem.tells_since`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
+import time
 from functools import cache
 from typing import Final
 
@@ -47,13 +52,22 @@ class FileSystem:
         OSError: There is no such directory.
     """
 
-    __slots__ = ("_descriptor", "_has_journal", "device", "directory", "is_reliable", "kind")
+    __slots__ = (
+        "_descriptor",
+        "_is_journaled",
+        "_opened",
+        "device",
+        "directory",
+        "is_reliable",
+        "kind",
+    )
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._descriptor = os.open(directory, _DIRECTORY)
+        self._opened = time.monotonic()
         # As soon as it is known; it stays so until the file system is unmounted.
-        self._has_journal: bool | None = None
+        self._is_journaled: bool | None = None
         try:
             #: As stat(2) has it.
             self.device = os.fstat(self._descriptor).st_dev
@@ -85,11 +99,28 @@ class FileSystem:
         """
         Whether `sync` is done only when the directory has been synced, too.
         """
-        if not finally_ or self.kind in _JOURNALED:
-            return False
-        if self._has_journal is None:
-            self._has_journal = self.kind == _EXT and _journal(self.device)
-        return not self._has_journal
+        return finally_ and not self.has_journal
+
+    @property
+    def has_journal(self) -> bool:
+        """
+        Whether it is known to have one, or a tree that does for one.
+        """
+        if self._is_journaled is None:
+            in_itself = self.kind == _EXT and _journal(self.device)
+            self._is_journaled = in_itself or self.kind in _JOURNALED
+        return self._is_journaled
+
+    @property
+    def tells_since(self) -> float:
+        """
+        `sync` tells of each directory that has been lost since then, a time on the clock of
+        `time.monotonic`.
+
+        A journal takes directories in the order in which they were made, or nothing any more: if a
+        name in them is safe, they are.  Without one, the kernel must have had somebody to tell.
+        """
+        return -math.inf if self.has_journal else self._opened
 
     def close(self) -> None:
         """

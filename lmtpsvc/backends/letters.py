@@ -9,6 +9,7 @@ Python's own binary form, which takes next to no time.
 from __future__ import annotations
 
 import marshal
+import math
 import mmap
 from typing import Final, NamedTuple
 
@@ -76,6 +77,9 @@ class Receipt(NamedTuple):
     each: float | None
     #: The errno of what has gone wrong with the wait for all, or 0.
     lost: int
+    #: The waits for all have told of directories that were lost since then; see
+    #: `FileSystem.tells_since`.
+    tells_since: float = -math.inf
 
 
 def pack_letter(letter: Letter) -> bytes:

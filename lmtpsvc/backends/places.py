@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from threading import Lock
@@ -72,12 +73,22 @@ class Known:
     A Maildir that is there, as far as this process knows: which ``new`` it was when last looked at,
     whether all directories that lead to it are safe on disk, when it was last used, and when
     leftovers were looked for, in seconds.
+
+    *since* is a time before it was found or made, on the clock of `time.monotonic`: what was lost of
+    it was lost after that.
     """
 
-    __slots__ = ("device", "inode", "is_safe", "tidied", "used")
+    __slots__ = ("device", "inode", "is_safe", "since", "tidied", "used")
 
-    def __init__(self, new: os.stat_result, tidied: float, *, is_safe: bool) -> None:
-        self.device, self.inode = new.st_dev, new.st_ino
+    def __init__(
+        self,
+        new: os.stat_result,
+        tidied: float,
+        *,
+        is_safe: bool,
+        since: float = -math.inf,
+    ) -> None:
+        self.device, self.inode, self.since = new.st_dev, new.st_ino, since
         self.is_safe = is_safe
         self.used = -math.inf
         self.tidied = tidied
@@ -135,14 +146,14 @@ class Places:
         if known is None and place.directory != place.inbox:
             # The INBOX's directories have to be there, too.
             known = self.make(place, durably=False)
-        now = self._seconds()
+        now, since = self._seconds(), time.monotonic()
         try:
             with as_user(place.uid, place.gid):
                 new = self._read(place, name, -math.inf if known is None else known.tidied)
         except FileNotFoundError:
             return self.make(place, durably=False)
         if known is None or (known.device, known.inode) != (new.st_dev, new.st_ino):
-            known = self._remember(place, new, now, is_safe=False)
+            known = self._remember(place, new, now, since, is_safe=False)
         return known
 
     def make(self, place: Place, *, durably: bool = True) -> Known:
@@ -166,6 +177,7 @@ class Places:
 
     def _make_all(self, place: Place, durably: bool) -> Known:
         made: set[str] = set()
+        since = time.monotonic()
         shared = self._make_shared(place, made)
         private = _below(place.shared, place.directory)
         if shared and place.uid is not None and place.gid is not None:
@@ -181,27 +193,33 @@ class Places:
         # Nobody has left anything in what is new.
         is_tidy = os.path.join(place.directory, "tmp") in made
         tidied = self._seconds() if is_tidy else -TIDY_SECONDS
-        return self._remember(place, new, tidied, is_safe=durably)
+        return self._remember(place, new, tidied, since, is_safe=durably)
 
-    def have_become_safe(self, place: Place, known: Known | None) -> None:
+    def have_become_safe(
+        self, place: Place, known: Known | None, told_since: float = -math.inf
+    ) -> None:
         """
-        Remember that the Maildir is safe on disk, by whatever means; *known* is what was known of it
-        before.
+        Remember that the Maildir is safe on disk, as all waits for all that tell of what was lost since
+        *told_since* say; *known* is what was known of it before.
 
         Raises:
-            OSError: It is not: somebody has made another one meanwhile, and it cannot be made safe.
+            OSError: It is not: somebody has made another one meanwhile, or the waits do not tell, and it
+            cannot be made safe.
         """
-        if not self.take_for_safe(place, known) and not self.is_safe(place):
+        if not self.take_for_safe(place, known, told_since) and not self.is_safe(place):
             self.make(place)
 
-    def take_for_safe(self, place: Place, known: Known | None) -> bool:
+    def take_for_safe(
+        self, place: Place, known: Known | None, told_since: float = -math.inf
+    ) -> bool:
         """
         As `have_become_safe`, without a wait: False, and nothing is done, if it is another one by
-        now, or if a wait for all has failed, so that later ones do not tell.
+        now, or if it may have been lost and the waits do not tell: as it was found before they did, or
+        as one has failed.
         """
         if known is None or self._known.get(place.directory) is not known:
             return False
-        if self._in_doubt and not known.is_safe:
+        if not known.is_safe and (self._in_doubt or known.since < told_since):
             return False
         known.is_safe = True
         return True
@@ -316,9 +334,9 @@ class Places:
         return new
 
     def _remember(
-        self, place: Place, new: os.stat_result, tidied: float, *, is_safe: bool
+        self, place: Place, new: os.stat_result, tidied: float, since: float, *, is_safe: bool
     ) -> Known:
-        known = Known(new, tidied, is_safe=is_safe)
+        known = Known(new, tidied, is_safe=is_safe, since=since)
         with self._lock:
             while len(self._known) >= REMEMBERED:
                 del self._known[next(iter(self._known))]

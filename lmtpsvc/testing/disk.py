@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,9 @@ _TOOLS: Final = ("mount", "umount", "losetup", "mkfs.ext4", "e2fsck")
 # reaches the device: what a power cut leaves.
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 _EXT4_GOING_FLAGS_NOLOGFLUSH: Final = 2
+
+# For so many seconds somebody may still be busy there who is about to end.
+_PATIENCE: Final = 10.0
 
 
 class Unavailable(Exception):
@@ -61,7 +65,7 @@ class Disk:
         Begin with an empty file system.
         """
         if os.path.ismount(self.point):
-            _run("umount", self.point)
+            self._unmount()
         # No lazy initialisation: a kernel thread would write to the device behind our back.
         lazy = "lazy_itable_init=0,lazy_journal_init=0"
         _run("mkfs.ext4", "-qF", "-E", lazy, "-b", "4096", self._device)
@@ -82,7 +86,7 @@ class Disk:
         """
         Mount what the power cut has left; whoever had files open must be gone.
         """
-        _run("umount", self.point)
+        self._unmount()
         self._mount()
 
     def close(self) -> None:
@@ -93,6 +97,21 @@ class Disk:
             _run("umount", "-l", self.point)
         _run("losetup", "--detach", self._device)
         self._image.unlink()
+
+    def _unmount(self) -> None:
+        """
+        As soon as the processes have gone that a server has left which was killed.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                _run("umount", self.point)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
     def _mount(self) -> None:
         _run("mount", "-t", "ext4", self._device, self.point)

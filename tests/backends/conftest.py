@@ -111,7 +111,7 @@ class Program:
         self._cycles, self._told = cycles, told
         self.writer.run()
 
-    def _receive(self, wait: bool) -> list[Letter] | None:
+    def _receive(self, seconds: float | None) -> list[Letter] | None:
         letters: list[Letter] = []
         if self._cycles == 0 or self._letters.fileno() < 0:
             return None
@@ -121,7 +121,7 @@ class Program:
                 letters.append(unpack_letter(self._letters.recv(LONGEST)))
         except BlockingIOError:
             pass
-        return None if wait and not letters else letters
+        return None if seconds != 0 and not letters else letters
 
     def _answer(self, receipt: Receipt) -> None:
         self._answers.send(pack_receipt(receipt))

@@ -89,6 +89,33 @@ def test_two_waits_for_all(
     assert success_of(results[0][0]) is None
 
 
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_mailboxes_that_nobody_would_tell_of(
+    backend: MaildirBackend,
+    together: Together,
+    held_pool: Any,
+    calls: Calls,
+    success_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    has_journal: bool,
+) -> None:
+    """
+    A mailbox that was found before the file system was opened may have been lost, and another service
+    been told of that: where there is no journal, it is made safe by itself.
+    """
+    monkeypatch.setattr(file_systems, "_journal", lambda _: has_journal)
+    backend._places.look(backend._place(BOB))
+    results = together(backend, [(ONE, [ANN]), (TWO, [BOB])])
+    calls.clear()
+    held_pool.work()
+
+    for result in chain.from_iterable(results):
+        success_of(result)
+    synced = {path for call, path in calls if call == "fsync"}
+    assert "example.org/ann" not in synced
+    assert ("example.org/bob" in synced) is not has_journal
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_one_wait_for_one_mailbox(
     backend: MaildirBackend,
@@ -547,7 +574,7 @@ def test_two_file_systems(
         success_of(result)
     assert ("1", "2", "3", "1") == (texts(ANN), texts(eve), texts(BOB), texts(fay))
     synced = [path for call, path in calls if call == "syncfs"]
-    assert ["example.org/ann/tmp", "example.net/eve/tmp"] * 2 == synced
+    assert [".", "example.net/eve/tmp"] * 2 == synced
     assert [] == leftovers()
 
 

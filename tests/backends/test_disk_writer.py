@@ -6,7 +6,9 @@ wrong for one goes wrong for that one.
 from __future__ import annotations
 
 import errno
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from lmtpsvc.backends import disk_writer, file_systems, identity
-from lmtpsvc.backends.disk_writer import DiskWriter
+from lmtpsvc.backends.disk_writer import KEPT, DiskWriter
 from lmtpsvc.backends.file_systems import FileSystem
 from lmtpsvc.backends.letters import (
     NOTHING,
@@ -55,7 +57,7 @@ class Service:
         self.hear: Callable[[Receipt], None] = self.receipts.append
         #: What raises if the service is gone.
         self.check: Callable[[], None] = lambda: None
-        #: For each time that the program looked: whether it would wait until there are letters.
+        #: For each time that the program looked: whether it would wait for letters.
         self.waits: list[bool] = []
         self._root, self._calls = root, calls
         self._room = bytearray(1 << 17)
@@ -97,11 +99,13 @@ class Service:
         """
         left = iter(rounds)
 
-        def receive(wait: bool) -> list[Letter] | None:
-            self.waits.append(wait)
-            # Where nothing is on its way, the disk can be unmounted.
-            assert [] == self.opened() or not wait
-            found = next(left, None if wait else [])
+        def receive(seconds: float | None) -> list[Letter] | None:
+            # Where nothing has been on its way for a while, the disk can be unmounted.
+            assert seconds in {0, KEPT, None}
+            assert bool(self.opened()) is (seconds is not None)
+            found = next(left, None if seconds is None else [])
+            if found != [] or seconds == 0:
+                self.waits.append(seconds != 0)
             return found() if callable(found) else found
 
         def answer(receipt: Receipt) -> None:
@@ -305,9 +309,9 @@ def test_how_long_it_took(service: Service, monkeypatch: pytest.MonkeyPatch) -> 
     service.run([service.letter("3", "ann", "bob")])
 
     alone, together, slow = service.receipts
-    assert (None, 0.125, 0) == alone[1:]
-    assert (1.125, None, 0) == together[1:]
-    assert (3.0, None, 0) == slow[1:]
+    assert (None, 0.125, 0) == alone[1:4]
+    assert (1.125, None, 0) == together[1:4]
+    assert (3.0, None, 0) == slow[1:4]
 
 
 def test_end(service: Service, calls: Calls) -> None:
@@ -357,6 +361,47 @@ def test_question(service: Service, calls: Calls) -> None:
     )
     assert ("answer", "0 7 1") == calls[-1]
     assert SAFE == outcomes[1].what
+
+
+def test_kept_open(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A file system is opened anew only when nothing has come for a while.
+    """
+    opened: list[str] = []
+
+    class Counted(FileSystem):
+        def __init__(self, directory: str) -> None:
+            super().__init__(directory)
+            opened.append(directory)
+
+    monkeypatch.setattr(disk_writer, "FileSystem", Counted)
+    lots: list[Round] = [[service.letter(str(number), "ann", "bob")] for number in range(4)]
+    alone = [service.letter("4", "ann")]
+    service.run(lots[0], [], lots[1], [], alone, lots[2], [], [], lots[3])
+
+    assert 2 == len(opened)
+    assert [] == service.opened()
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_since_when_the_waits_tell(
+    service: Service, monkeypatch: pytest.MonkeyPatch, has_journal: bool
+) -> None:
+    """
+    The service hears since when the waits tell of directories that are lost: where there is no
+    journal, since the file system was opened.
+    """
+    monkeypatch.setattr(file_systems, "_journal", lambda _: has_journal)
+    before = time.monotonic()
+    service.run([service.letter("1", "ann")], [service.letter("2", "ann", together=True)])
+    after = time.monotonic()
+
+    alone, together = [receipt.tells_since for receipt in service.receipts]
+    assert -math.inf == alone
+    if has_journal:
+        assert -math.inf == together
+    else:
+        assert before <= together <= after
 
 
 # ── what fails ───────────────────────────────────────────────────────────────────────────────────
@@ -831,12 +876,12 @@ def test_a_disk_with_nothing_on_its_way(service: Service, calls: Calls) -> None:
         return [service.letter("3", "ann"), service.letter("4", "bob")]
 
     letters = [service.letter("1", "ann"), service.letter("2", "dee", device=ELSEWHERE)]
-    service.run(letters, more, more)
+    service.run(letters, more, more, more)
 
-    assert [["ann", "dee"], ["ann"]] == opened
+    assert [["ann", "dee"], ["ann", "dee"], ["ann"]] == opened
     waits = [path for call, path in calls if call == "syncfs"]
     assert ["ann/tmp", "dee/tmp"] * 2 == waits[:4]
-    assert ["ann/tmp"] * 2 == waits[4:]
+    assert ["ann/tmp"] * 3 == waits[4:]
 
 
 # ── whose files they are ─────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ so once; and nothing waits for ever.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import socket
@@ -219,13 +220,45 @@ def test_unsafe_directories(
     """
     known = backend._places.known(backend._place(ANN))
     assert known is not None
-    known.is_safe = False
+    known.is_safe, known.since = False, math.inf
     result = deliver("1", ANN)
     process.work()
 
     success_of(result)
     assert 2 == [call for call, _ in calls].count("syncfs")
     assert known.is_safe
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_directories_that_nobody_would_tell_of(
+    backend: MaildirBackend,
+    deliver: Deliver,
+    process: Any,
+    held_pool: Any,
+    calls: Calls,
+    success_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    has_journal: bool,
+) -> None:
+    """
+    A Maildir that was found before the process has opened the file system may have been lost, and
+    the process of another service been told of that: where there is no journal, its directories are
+    made safe one by one before anybody is answered.
+    """
+    monkeypatch.setattr(file_systems, "_journal", lambda _: has_journal)
+    known = backend._places.known(backend._place(ANN))
+    assert known is not None
+    known.is_safe = False
+    result = deliver("1", ANN)
+    process.work()
+    assert has_journal is result.called
+    assert has_journal is known.is_safe
+    held_pool.work()
+
+    success_of(result)
+    directories = {"example.org/ann", "example.org"}
+    synced = {path for call, path in calls if call == "fsync"}
+    assert directories & synced == (set() if has_journal else directories)
 
 
 def test_another_maildir_by_now(

@@ -313,8 +313,8 @@ def run(letters: list[Letter], check: Callable[[], object] = lambda: None) -> di
     rounds = [letters]
     receipts: list[Receipt] = []
 
-    def receive(wait: bool) -> list[Letter] | None:
-        return rounds.pop() if rounds else None if wait else []
+    def receive(seconds: float | None) -> list[Letter] | None:
+        return rounds.pop() if rounds else None if seconds is None else []
 
     DiskWriter(receive, receipts.append, memoryview(b"1\r\n"), check).run()
     return {each.number: each for receipt in receipts for each in receipt.outcomes}

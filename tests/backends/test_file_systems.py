@@ -5,7 +5,9 @@ A file system as a whole: whether its syncfs is a promise, and what has to be do
 from __future__ import annotations
 
 import errno
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +85,38 @@ def test_journal(
     file_system.sync(finally_=True)
 
     assert synced == (("fsync", ".") in calls)
+
+
+@pytest.mark.parametrize(
+    ("kind", "journal", "always"),
+    [
+        (EXT4, False, False),
+        (EXT4, True, True),
+        (XFS, False, True),
+        (BTRFS, False, True),
+        (F2FS, True, False),
+    ],
+)
+def test_tells_since(
+    make: Callable[[], FileSystem],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: int,
+    journal: bool,
+    always: bool,
+) -> None:
+    """
+    Without a journal, a directory may have been lost before it was opened; somebody else was told.
+    """
+    monkeypatch.setattr(file_systems, "_file_system", lambda _: kind)
+    monkeypatch.setattr(file_systems, "_journal", lambda _: journal)
+    before = time.monotonic()
+    file_system = make()
+    after = time.monotonic()
+
+    if always:
+        assert -math.inf == file_system.tells_since
+    else:
+        assert before <= file_system.tells_since <= after
 
 
 def test_journal_is_looked_for_anew(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmtpsvc.backends.disk_writer import MOST, check_service, receive
+from lmtpsvc.backends.disk_writer import MOST, Incoming, check_service
 from lmtpsvc.backends.letters import (
     LONGEST,
     NOTHING,
@@ -54,7 +55,7 @@ def test_letter(letter: Letter) -> None:
     st.builds(
         Receipt,
         st.lists(st.builds(Outcome, NUMBERS, st.integers(SAFE, 4), st.lists(NUMBERS))),
-        *[st.none() | st.floats(0), st.none() | st.floats(0), NUMBERS],
+        *[st.none() | st.floats(0), st.none() | st.floats(0), NUMBERS, st.floats(allow_nan=False)],
     )
 )
 def test_receipt(receipt: Receipt) -> None:
@@ -102,10 +103,10 @@ def numbers(ends: Ends) -> Callable[[bool], list[int] | None]:
     """
     ``numbers(wait)``: of the letters that the process finds.
     """
-    page = room_for_one()
+    incoming = Incoming(ends[1])
 
     def numbers(wait: bool) -> list[int] | None:
-        letters = receive(ends[1], page, wait)
+        letters = incoming.receive(None if wait else 0.0)
         return None if letters is None else [letter.number for letter in letters]
 
     return numbers
@@ -148,9 +149,34 @@ def test_first_is_waited_for() -> None:
             return len(octets)
 
     with Socket() as letters:
-        assert [LETTER, LETTER] == receive(letters, room_for_one(), True)
+        assert [LETTER, LETTER] == Incoming(letters).receive(None)
 
     assert [0, socket.MSG_DONTWAIT, socket.MSG_DONTWAIT] == flags
+
+
+def test_waited_for_no_longer(ends: Ends) -> None:
+    """
+    Who waits for a while gets nothing if nothing comes, and the kernel is told how long only once.
+    """
+    told = []
+
+    class Socket(socket.socket):
+        def setsockopt(self, *arguments: Any) -> None:
+            told.append(arguments[-1])
+            super().setsockopt(*arguments)
+
+    with Socket(fileno=ends[1].detach()) as letters:
+        incoming = Incoming(letters)
+        for _ in range(2):
+            assert [] == incoming.receive(0.001)
+        assert [] == incoming.receive(0.0)
+        send(ends, 3)
+        for seconds in (5.0, None):
+            send(ends, 4)
+            assert incoming.receive(seconds)
+
+    waits = [struct.unpack("@ll", limit) for limit in told]
+    assert [(0, 1000), (5, 0), (0, 0)] == waits
 
 
 def test_more_than_there_may_be(ends: Ends, numbers: Callable[[bool], list[int] | None]) -> None:

@@ -57,6 +57,21 @@ file_systems._file_system = lambda _: 0xEF53
 disk_writer.main(*map(int, sys.argv[2:]))
 """
 
+#: One that soon closes what it does not need, and tells of it.
+LETS_GO = """\
+import os, socket, sys
+sys.path.append(sys.argv[1])
+from lmtpsvc.backends import disk_writer
+from lmtpsvc.backends.letters import Receipt, pack_receipt
+let_go, answers = disk_writer.DiskWriter._let_go, socket.socket(fileno=os.dup(1))
+def tell(*arguments):
+    let_go(*arguments)
+    answers.send(pack_receipt(Receipt([], None, None, 0)))
+disk_writer.DiskWriter._let_go = tell
+disk_writer.KEPT = 0.01
+disk_writer.main(*map(int, sys.argv[2:]))
+"""
+
 Story = list[tuple[str, int, list[int]]]
 
 
@@ -382,17 +397,24 @@ def test_letter_is_too_long(
 
 
 def test_keeps_nothing_open(
-    running: WriteProcess[str], told: Told, send: Callable[..., bool]
+    process: WriteProcess[str],
+    program: Callable[[str], None],
+    reactor: Reactor,
+    told: Told,
+    send: Callable[..., bool],
 ) -> None:
     """
-    When it has answered, the disk can be unmounted as far as it is concerned.
+    When it has had nothing to do for a while, the disk can be unmounted as far as it is concerned.
     """
-    before = opened(pid(running))
-    assert "/" == os.readlink(f"/proc/{pid(running)}/cwd")
+    program(LETS_GO)
+    begun(process, reactor)
+    before = opened(pid(process))
+    assert "/" == os.readlink(f"/proc/{pid(process)}/cwd")
     for count in (1, 2, 3):
         assert send(f"M{count}", together=count == 2)
         told.wait(count)
-    assert before == opened(pid(running))
+    while before != opened(pid(process)):
+        reactor.read()
 
 
 def test_memory_is_theirs_alone(running: WriteProcess[str]) -> None:

@@ -85,22 +85,25 @@ class Mount:
         """
         Change the mount options, once nobody has a file open for writing.
         """
+        self._run_when_left(seconds, "mount", "-o", f"remount,{options}", self.point)
+
+    def unmount(self, seconds: float = 10.0) -> None:
+        """
+        Unmount, once everybody has left: who stores for a service that was killed ends behind it.
+        """
+        self._run_when_left(seconds, "umount", self.point)
+
+    def _run_when_left(self, seconds: float, *command: str | Path) -> None:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                run("mount", "-o", f"remount,{options}", self.point)
+                run(*command)
             except RuntimeError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
             else:
                 return
-
-    def unmount(self) -> None:
-        """
-        Unmount; everybody must have left.
-        """
-        run("umount", self.point)
 
     def close(self) -> None:
         """
