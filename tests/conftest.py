@@ -105,6 +105,7 @@ def nothing_unhandled() -> Iterator[None]:
     globalLogPublisher.addObserver(unhandled)
     yield
     gc.collect()
+    gc.freeze()  # what is left is no garbage of the next ones, either
     globalLogPublisher.removeObserver(unhandled)
     assert [] == unhandled.failures, "defer.setDebugging(True) shows where they come from"
 

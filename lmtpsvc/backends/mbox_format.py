@@ -25,7 +25,8 @@ NOBODY: Final = "MAILER-DAEMON"
 # The line is taken apart at its spaces, and ends where it ends.
 _unsafe = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
-_quoted = re.compile(rb"\n(>*)From ")
+# Looked at, not taken: what is put in is then no template to be filled for each line.
+_to_quote = re.compile(rb"\n(?=>*From )")
 
 
 def from_line(sender: Sender, seconds: float) -> bytes:
@@ -43,8 +44,8 @@ class Quoting:
     """
     Quotes a text that comes in chunks, wherever they are cut; holds four octets at most.
 
-    The ``>`` that is added is put behind those that are there, where it makes no difference; so a
-    line of nothing else, of whatever length, can be passed on as it comes.
+    The ``>`` that is added may stand before or behind those that are there, which makes no difference;
+    so a line of nothing else, of whatever length, can be passed on as it comes.
     """
 
     def __init__(self) -> None:
@@ -71,8 +72,8 @@ class Quoting:
         if _FROM not in octets:
             return octets
         if was_at_start:
-            return _quoted.sub(rb"\n\1>From ", b"\n" + octets)[1:]
-        return _quoted.sub(rb"\n\1>From ", octets)
+            return _to_quote.sub(b"\n>", b"\n" + octets)[1:]
+        return _to_quote.sub(b"\n>", octets)
 
     def end(self) -> bytes:
         """

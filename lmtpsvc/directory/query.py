@@ -34,6 +34,9 @@ DRIVERS: Final[Mapping[str, str]] = {
 #: A connection that has been idle for so many seconds is made anew: firewalls forget them.
 _RECYCLE_SECONDS: Final = 1800
 
+#: A server that is alive gives up on a query first; we do so many seconds later, for one that is not.
+SERVER_FIRST_SECONDS: Final = 2
+
 
 class Query:
     """
@@ -155,8 +158,7 @@ def _patience(url: URL, seconds: float) -> dict[str, Any]:
                 "tcp_user_timeout": whole * 1000,
             }
         case "mysql" | "mariadb" if url.get_driver_name() == "pymysql":
-            # The server gives up on a query first, if it is alive.
-            patience = whole + 2
+            patience = whole + SERVER_FIRST_SECONDS
             return {"connect_timeout": whole, "read_timeout": patience, "write_timeout": patience}
         case _:
             return {}

@@ -124,8 +124,10 @@ class Service:
         """
         What is open below the root, so that it could not be unmounted.
         """
-        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-        paths = [os.readlink(link) for link in links if os.path.lexists(link)]
+        paths = []
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):  # that of the list itself
+                paths.append(os.readlink(f"/proc/self/fd/{name}"))
         return [path for path in paths if path.startswith(f"{self._root}")]
 
     def texts(self, *places: str) -> list[str]:
@@ -1056,7 +1058,12 @@ class Disk:
         self._on_their_way: tuple[set[int], set[tuple[str, int]]] = set(), set()
 
     def _there(self) -> tuple[set[int], set[tuple[str, int]]]:
-        names = {(f"{path}", path.stat().st_ino) for path in self._root.glob("*/*/*")}
+        names = {
+            (found.path, found.inode())
+            for mailbox in os.scandir(self._root)
+            for place in os.scandir(mailbox.path)
+            for found in os.scandir(place.path)
+        }
         return {inode for _, inode in names}, names
 
     def syncfs(self, _: int) -> None:

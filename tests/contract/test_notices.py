@@ -69,6 +69,8 @@ class Contract(BackendContract):
 
     kind: type[Shelf] = Shelf
     shelf: Shelf
+    # What comes late here comes by a timer of the same reactor, of a hundredth of a second.
+    settling = 0.05
 
     def make(self, reactor: Any, directory: Path) -> IBackend:
         self.shelf = self.kind()

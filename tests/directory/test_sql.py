@@ -180,10 +180,11 @@ class TestQuery:
 
         assert "secret" not in str(caught.value) + str(asked)
 
-    def test_silent(self) -> None:
+    def test_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         A server that takes the connection and says nothing is given up.
         """
+        monkeypatch.setattr("lmtpsvc.directory.query.SERVER_FIRST_SECONDS", 0)
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
             silent.listen()

@@ -100,10 +100,13 @@ async def test_uid(listen: Listen, tmp_path: Path, world: Any) -> None:
 
 
 @in_reactor
-async def test_somebody_else(listen: Listen, tmp_path: Path) -> None:
+async def test_somebody_else(
+    listen: Listen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Only those that the operator names may.
     """
+    monkeypatch.setattr("lmtpsvc.session.auth.FIRST_DELAY_SECONDS", 0.01)
     await listen(f"unix:{tmp_path}/s", "external:nobody-of-that-name")
 
     [said] = await deferToThread(talk, f"{tmp_path}/s", b"AUTH EXTERNAL =\r\n")
