@@ -39,8 +39,9 @@ _log = Logger(namespace="lmtpsvc.server")
 
 class DirectConnection(tcp.Server):
     """
-    A TCP or UNIX connection that has been accepted, from *peer*, the one with that *number* at its
-    port.  It is one that does not put packets off (TCP_NODELAY), as its port is.
+    A TCP or UNIX connection that has been accepted, from *address*, as the kernel calls it, the one
+    with that *number* at its port.  It is one that does not put packets off (TCP_NODELAY), as its port
+    is.
     """
 
     _at_a_time = USUAL
@@ -49,7 +50,7 @@ class DirectConnection(tcp.Server):
         self,
         connection: socket.socket,
         protocol: Protocol,
-        peer: IAddress,
+        address: Any,
         number: int,
         poller: Poller,
     ) -> None:
@@ -60,7 +61,7 @@ class DirectConnection(tcp.Server):
         connection.setblocking(False)
         self.socket, self.fileno = connection, connection.fileno
         self.protocol = protocol
-        self._peer, self._number = peer, number
+        self._address, self._number = address, number
         self.connected = 1
         poller.begin(self, connection.fileno())
 
@@ -71,14 +72,25 @@ class DirectConnection(tcp.Server):
         """
         What is logged by Twisted in its name.
         """
-        host = getattr(self._peer, "host", "local")
+        host, _ = self.host_and_port()
         return f"{type(getattr(self, 'protocol', None)).__name__},{self._number},{host}"
 
     def getPeer(self) -> IAddress:
         """
         Who has connected.
         """
-        return self._peer
+        return address_of(self._address)
+
+    def host_and_port(self) -> tuple[str, int | None]:
+        """
+        The same, in the usual case without an object that is made for it; ``local`` and no port for a
+        UNIX socket.
+        """
+        address = self._address
+        if isinstance(address, tuple) and len(address) == 2:
+            return address
+        peer = address_of(address)
+        return getattr(peer, "host", "local"), getattr(peer, "port", None)
 
     def getHost(self) -> IAddress:
         """
@@ -247,16 +259,17 @@ def begin(
     connection: socket.socket, address: Any, factory: IProtocolFactory, number: int, poller: Poller
 ) -> None:
     """
-    Let *factory* have a *connection* from *address*, as the kernel calls it, that was accepted.
+    Let *factory* have a *connection* from *address*, as the kernel calls it, that was accepted.  One
+    that has *takes_anybody* is not told from whom.
     """
     transport: DirectConnection | None = None
     try:
-        peer = address_of(address)
-        protocol: Any = factory.buildProtocol(peer)
+        peer = None if getattr(factory, "takes_anybody", False) else address_of(address)
+        protocol: Any = factory.buildProtocol(peer)  # type: ignore[arg-type]  # as Factory has it
         if protocol is None:
             connection.close()
             return
-        transport = DirectConnection(connection, protocol, peer, number, poller)
+        transport = DirectConnection(connection, protocol, address, number, poller)
         protocol.makeConnection(transport)
     except Exception:
         # The next one may be begun: the port goes on.

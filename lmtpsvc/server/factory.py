@@ -173,6 +173,8 @@ class _OnTerms(Factory):
     """
 
     noisy = False
+    #: Who has connected is asked of the connection, if somebody wants to know.
+    takes_anybody = True
 
     def __init__(self, factory: LMTPFactory, terms: Terms) -> None:
         self._factory, self._terms = factory, terms

@@ -111,11 +111,12 @@ class LMTPProtocol(Protocol):
         transport: Any = self.transport
         self._connection = connection = transport
         self._outlet = outlet = Outlet(transport, self)
-        peer = transport.getPeer()
         if isinstance(transport, DirectConnection):
-            known = self._facts(transport, peer, tls=False)
+            known = self._facts(transport, *transport.host_and_port(), tls=False)
         else:
-            known = self._facts(transport, peer, tls=ISSLTransport.providedBy(transport))
+            peer = transport.getPeer()
+            host, port = getattr(peer, "host", "local"), getattr(peer, "port", None)
+            known = self._facts(transport, host, port, tls=ISSLTransport.providedBy(transport))
             if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
                 # Several replies may leave on their own, each as soon as it is known.  (Twisted
                 # 23.10 takes a UNIX connection for a TCP one.)
@@ -223,8 +224,9 @@ class LMTPProtocol(Protocol):
                 if self.is_in_transaction and session.is_between_transactions:
                     self._end_transaction()
                 # Else nothing was left because there is much to say.
-                has_more = session.has_unread and session.has_much_to_say
-                sent = self._send(self._connection) or sent
+                has_unread = session.has_unread
+                has_more = has_unread and session.has_much_to_say
+                sent = self._send(self._connection, has_unread) or sent
                 if self._output_full or not has_more:
                     break
         finally:
@@ -235,7 +237,7 @@ class LMTPProtocol(Protocol):
         self.is_in_transaction = False
         self.factory.transaction_ended(self)
 
-    def _send(self, connection: Transport) -> bool:
+    def _send(self, connection: Transport, has_unread: bool = False) -> bool:
         session = self._session
         octets = session.data_to_send()
         if octets:
@@ -253,7 +255,7 @@ class LMTPProtocol(Protocol):
             return octets != b""
         if octets and self._outlet is not None:
             self._outlet.write(octets)
-        if session.has_unread or not self._reading:
+        if has_unread or not self._reading:
             # Else it is read, and there is no reason not to.
             self._regulate()
         return octets != b""
@@ -433,13 +435,14 @@ class LMTPProtocol(Protocol):
         self._outlet = Outlet(transport, self)
         self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
 
-    def _facts(self, transport: ITransport, peer: object, *, tls: bool) -> Connection:
+    def _facts(
+        self, transport: ITransport, host: str, port: int | None, *, tls: bool
+    ) -> Connection:
         """
         What is known of the connection when it has just been made.
         """
         factory = self.factory
-        host: str = getattr(peer, "host", "local")
-        port, identifier = getattr(peer, "port", None), ""
+        identifier = ""
         uid = peer_uid(transport) if host == "local" else None
         told = self.told
         if told is not None and not told.is_own:

@@ -68,7 +68,7 @@ class World(Factory):
         self.made: list[Noting] = []
         self.addresses: list[IAddress | None] = []
         #: Nobody is let in; who comes in fails.
-        self.is_closed = self.is_broken = self.is_defective = False
+        self.is_closed = self.is_broken = self.is_defective = self.takes_anybody = False
         self.clients: list[socket.socket] = []
         self.port: Any = None
 
@@ -156,6 +156,17 @@ class TestPort:
         assert connection.getTcpNoDelay()
         assert "<Noting,1,127.0.0.1>" == repr(connection)
 
+    def test_takes_anybody(self, world: World) -> None:
+        """
+        A factory that does not want to know who connects is not told; the connection knows.
+        """
+        world.takes_anybody = True
+        world.listen()
+        protocol, client = world.accepted()
+        assert [None] == world.addresses
+        assert client.getsockname() == protocol.connection.host_and_port()
+        assert IPv4Address("TCP", *client.getsockname()) == protocol.connection.getPeer()
+
     def test_unix(self, world: World) -> None:
         """
         On a path, that has the mode that was asked for, and goes with the port.
@@ -164,6 +175,7 @@ class TestPort:
         assert 0o600 == world.path.stat().st_mode & 0o777
         protocol, _ = world.accepted()
         assert UNIXAddress(None) == protocol.connection.getPeer()
+        assert ("local", None) == protocol.connection.host_and_port()
         assert UNIXAddress(b"socket") == protocol.connection.getHost()
         assert "<Noting,1,local>" == repr(protocol.connection)
 
