@@ -286,7 +286,7 @@ class Origin:
     source: str = ""
 
 
-@frozen(cache_hash=True)
+@frozen
 class Client:
     """
     Who is connected: *host* is an IP address, ``"local"`` on a UNIX socket, or ``"unknown"``, *port* a number if it
