@@ -95,6 +95,12 @@ class ReplyQueue:
         """
         return self.octets >= MUCH
 
+    def has_room(self, count: int) -> bool:
+        """
+        It is not full, and less than *count* places are waiting for a reply.
+        """
+        return self.octets < MUCH and (len(self._slots) < count or self.outstanding < count)
+
     def put(self, reply: Answer) -> None:
         """
         Add a reply that is known already.
@@ -102,7 +108,9 @@ class ReplyQueue:
         if self._slots:
             self.reserve().answer(reply)
         else:
-            self.put_wire(reply.wire)
+            octets = reply.wire
+            self._ready.append(octets)
+            self.octets += len(octets)
 
     @property
     def is_settled(self) -> bool:

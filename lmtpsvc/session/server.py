@@ -132,7 +132,7 @@ class ServerSession(Envelopes):
         Carry out the next command; False if there is none yet, or if it has to wait.
         """
         queue = self._replies
-        if self._asked is not None or queue.is_full or queue.has_outstanding(MAX_OUTSTANDING):
+        if self._asked is not None or not queue.has_room(MAX_OUTSTANDING):
             return False
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)
@@ -200,7 +200,8 @@ class ServerSession(Envelopes):
         self._forget_transaction()
         self._state = after
         self._replies.put(self._extensions.capabilities(self._hostname, self))
-        self._say_what_is_due()
+        if self._farewell is not None:
+            self._say_what_is_due()
 
     def _wrong_hello(self, _argument: bytes) -> None:
         # RFC 2033 §4.1: never a 2yz, so that a misconfigured client is noticed.
