@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis.strategies import booleans, data, lists, permutations
 
 from lmtpsvc.replies import MultilineReply, Reply
-from lmtpsvc.session.reply_queue import Answer, ReplyQueue, Slot
+from lmtpsvc.session.reply_queue import MUCH, Answer, ReplyQueue, Slot
 
 ONE, TWO, THREE = (Reply(250, f"number {n}") for n in (1, 2, 3))
 
@@ -32,6 +32,33 @@ class TestReplyQueue:
         assert 2 == len(queue)
         assert ONE.wire + b"250-a\r\n250 b\r\n" == queue.drain()
         assert (b"", 0) == (queue.drain(), len(queue))
+
+    def test_begins_with(self) -> None:
+        """
+        A line may begin with a reply; that is drained first.
+        """
+        queue = ReplyQueue(b"220 hello\r\n")
+        assert (1, 11) == (len(queue), queue.octets)
+        queue.put(ONE)
+        assert b"220 hello\r\n" + ONE.wire == queue.drain()
+
+    def test_has_room(self) -> None:
+        """
+        For so many that wait, those not counted who are answered; and for so much to be drained.
+        """
+        queue = ReplyQueue()
+        slots = queue.reserve_many(2)
+        assert queue.has_room(3)
+        assert not queue.has_room(2)
+        slots[0].answer(ONE)
+        assert queue.has_room(2)
+
+        slots[1].answer(TWO)
+        queue.drain()
+        queue.put_wire(b"x" * (MUCH - 1))
+        assert queue.has_room(1)
+        queue.put_wire(b"x")
+        assert not queue.has_room(1)
 
     def test_waits_for_earlier(self) -> None:
         """
