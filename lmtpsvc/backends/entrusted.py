@@ -114,6 +114,13 @@ class Entrusted:
         self._finishing.append(finished)
         return finished
 
+    def allow(self) -> None:
+        """
+        The process may be started, also after a `stop`.
+        """
+        if self._process is not None:
+            self._process.allow()
+
     def stop(self) -> None:
         """
         End the process; the pool must be stopped after that.

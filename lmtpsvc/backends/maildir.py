@@ -118,6 +118,7 @@ class MaildirBackend(Service):
             OSError: It cannot be made.
         """
         super().startService()
+        self._entrusted.allow()
         root = self._settings.template.root
         if root is not None and self._spool is not None:
             make_directory_durably(root, self._places.shared_mode)
@@ -271,5 +272,5 @@ sharing   a file with a key that several nodes have which store in the same dire
         names = Names(socket.gethostname(), clock.seconds)
         process: WriteProcess[Posting] | None = None
         if IReactorFDSet.providedBy(reactor):
-            process = WriteProcess(reactor, pool)
+            process = WriteProcess(reactor, pool, time.monotonic)
         return MaildirBackend(settings, pool, names, clock, process)

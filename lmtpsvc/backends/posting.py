@@ -254,7 +254,14 @@ class Posting:
         with as_user(place.uid, place.gid):
             if os.path.lexists(self.new(target)):
                 return True
-            with os.scandir(place.directory + "/cur") as entries:
+            try:
+                entries = os.scandir(place.directory + "/cur")
+            except FileNotFoundError:
+                # No mail reader has put anything there, unless all is gone: on a disk that has been
+                # unmounted, say.
+                os.stat(place.directory + "/new")
+                return False
+            with entries:
                 # Its name goes on with what the reader thinks of it: ``:2,S``.
                 return any(entry.name.startswith(self.name) for entry in entries)
 

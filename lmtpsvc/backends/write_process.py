@@ -76,6 +76,9 @@ PAUSE: Final = 60.0
 #: given nothing more until it answers.
 PATIENCE: Final = 0.1
 
+#: Of what the process has said at its end, so many octets are read.
+_LAST_WORDS: Final = 4096
+
 #: A process that has not answered for so many seconds is ended: if the disk hangs, that changes
 #: nothing but what it does when it hangs no more; if somebody has stopped the process, nobody would
 #: ever hear of it.
@@ -101,15 +104,15 @@ Told = Callable[[list[tuple[K, int, list[int]]], Receipt], object]
 class WriteProcess(Generic[K]):
     """
     The process, and the sockets to it; all in the thread of *reactor*.  Only its start and its end,
-    which wait, are left to *pool*.
+    which wait, are left to *pool*.  *seconds* is a clock that never goes back.
 
     *told* is called with what has become of letters, and once with none when the process `is_late`.
     """
 
     told: Told[K] | None = None
 
-    def __init__(self, reactor: Any, pool: Pool) -> None:
-        self._reactor, self._pool = reactor, pool
+    def __init__(self, reactor: Any, pool: Pool, seconds: Callable[[], float]) -> None:
+        self._reactor, self._pool, self._seconds = reactor, pool, seconds
         self._process: subprocess.Popen[bytes] | None = None
         # To it; the other end of that, from which unread letters can be taken back; and from it.
         self._letters: socket.socket | None = None
@@ -121,6 +124,8 @@ class WriteProcess(Generic[K]):
         self._is_wanted = True
         self._not_before = -math.inf
         self._shared: mmap.mmap | None = None
+        # What it writes to its standard error.
+        self._words = -1
         # Where answers are received.
         self._page = room_for_one()
         self._free: list[tuple[int, list[_Room]]] = []
@@ -203,6 +208,12 @@ class WriteProcess(Generic[K]):
         if self._letters is None:
             self._start()
 
+    def allow(self) -> None:
+        """
+        It may be started again after `stop`.
+        """
+        self._is_wanted = True
+
     def stop(self) -> None:
         """
         Have it end; the pool can be stopped then, and ends behind it.
@@ -213,11 +224,7 @@ class WriteProcess(Generic[K]):
     # ── its beginning and its end ────────────────────────────────────────────────────────────────
 
     def _start(self) -> None:
-        if (
-            self._is_wanted
-            and not self._is_starting
-            and self._reactor.seconds() >= self._not_before
-        ):
+        if self._is_wanted and not self._is_starting and self._seconds() >= self._not_before:
             self._is_starting = True
             self._pool.run(self._start_one)
 
@@ -231,7 +238,7 @@ class WriteProcess(Generic[K]):
                 opened += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 opened += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 letters, unread, answers, its = opened
-                shared, process = _started(unread, its)
+                shared, words, process = _started(unread, its)
             except BaseException:
                 for each in opened:
                     each.close()
@@ -241,7 +248,7 @@ class WriteProcess(Generic[K]):
             # Or there is no Python that could be named: `sys.executable` may be None.
             self._pool.post(self._has_not_started, error)
         else:
-            self._pool.post(self._has_started, process, letters, unread, answers, shared)
+            self._pool.post(self._has_started, process, letters, unread, answers, shared, words)
 
     def _has_started(
         self,
@@ -250,11 +257,12 @@ class WriteProcess(Generic[K]):
         unread: socket.socket,
         answers: socket.socket,
         shared: mmap.mmap,
+        words: int,
     ) -> None:
         self._is_starting = False
         letters.setblocking(False)
         answers.setblocking(False)
-        self._process, self._shared = process, shared
+        self._process, self._shared, self._words = process, shared, words
         self._letters, self._unread, self._answers = letters, unread, answers
         self._free = _rooms()
         self._reactor.addReader(self)
@@ -271,7 +279,7 @@ class WriteProcess(Generic[K]):
         """
         Do without it for a while.
         """
-        self._not_before = max(self._not_before, self._reactor.seconds() + PAUSE)
+        self._not_before = max(self._not_before, self._seconds() + PAUSE)
         _log.warn(why + "; threads do it", **values)
 
     def _let_go(self) -> None:
@@ -291,6 +299,7 @@ class WriteProcess(Generic[K]):
                     each.close()
             self._letters = self._unread = self._answers = None
             self._shared = None
+            os.close(self._words)
             # It ends by itself then, but not if it has been stopped.
             process.kill()
             self._pool.run(process.wait)
@@ -400,7 +409,9 @@ class WriteProcess(Generic[K]):
         self._end()
 
     def _has_ended(self) -> None:
-        self._rest("the process that stores mail has ended")
+        words = _last_words(self._words)
+        what = ": {words}" if words else ""
+        self._rest("the process that stores mail has ended" + what, words=words)
         self._end()
 
     def _end(self) -> None:
@@ -442,12 +453,34 @@ def _rooms() -> list[tuple[int, list[_Room]]]:
     return found
 
 
+def _last_words(descriptor: int) -> str:
+    """
+    The last line of what is in a file: of a traceback, that is what has gone wrong.
+    """
+    size = os.fstat(descriptor).st_size
+    octets = os.pread(descriptor, _LAST_WORDS, max(size - _LAST_WORDS, 0))
+    lines = octets.decode("utf-8", "backslashreplace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
 def _started(
     letters: socket.socket, answers: socket.socket
+) -> tuple[mmap.mmap, int, subprocess.Popen[bytes]]:
+    """
+    The memory that is shared with the process, a file in memory for what it says, and the process.
+    """
+    words = os.memfd_create("lmtpsvc-words", os.MFD_CLOEXEC)
+    try:
+        shared, process = _started_with(letters, answers, words)
+    except BaseException:
+        os.close(words)
+        raise
+    return shared, words, process
+
+
+def _started_with(
+    letters: socket.socket, answers: socket.socket, words: int
 ) -> tuple[mmap.mmap, subprocess.Popen[bytes]]:
-    """
-    The memory that is shared with the process, and the process.
-    """
     memory = os.memfd_create("lmtpsvc", os.MFD_CLOEXEC)
     try:
         os.ftruncate(memory, _SIZE)
@@ -457,7 +490,7 @@ def _started(
                 [sys.executable, *PROGRAM, str(memory), str(_SIZE)],
                 stdin=letters.fileno(),
                 stdout=answers.fileno(),
-                stderr=subprocess.DEVNULL,
+                stderr=words,
                 pass_fds=[memory],
                 # It keeps no disk from being unmounted.
                 cwd="/",

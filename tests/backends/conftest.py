@@ -156,7 +156,7 @@ class ProcessHere(WriteProcess[Posting]):
             addReader=lambda _: None,
             removeReader=lambda _: None,
         )
-        super().__init__(reactor, SpotPool())
+        super().__init__(reactor, SpotPool(), clock.seconds)
         self._clock = clock
         #: Or when the test says `hear`, for what is started from now on.
         self.starts_at_once = True
@@ -241,9 +241,9 @@ def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHe
     A process that runs, and stores mail when the test says so.
     """
 
-    def started(letters: socket.socket, answers: socket.socket) -> tuple[mmap.mmap, Program]:
+    def started(letters: socket.socket, answers: socket.socket) -> tuple[mmap.mmap, int, Program]:
         program = Program(letters, answers)
-        return program.shared, program
+        return program.shared, os.open(os.devnull, os.O_RDONLY), program
 
     monkeypatch.setattr(write_process, "_started", started)
     process = ProcessHere(clock)

@@ -518,6 +518,21 @@ def test_unreadable_when_it_has_ended(
     success_of(bob)
 
 
+def test_without_a_place_for_what_is_read(
+    deliver: Deliver, process: Any, work: Work, root: Path, texts: Texts, success_of: Any
+) -> None:
+    """
+    Where there is no cur, nobody has put anything there; and it is made.
+    """
+    result = deliver("1", ANN)
+    (place(root, ANN) / "cur").rmdir()
+    process.end_before("_store_alone")
+    work()
+
+    success_of(result)
+    assert ["1"] == texts(ANN)
+
+
 def test_a_defect(
     backend: MaildirBackend,
     deliver: Deliver,
@@ -757,6 +772,25 @@ def test_stop(
     for result in results:
         success_of(result)
     assert process.fileno() < 0
+
+
+def test_started_again(
+    backend: MaildirBackend, deliver: Deliver, process: Any, work: Work, success_of: Any
+) -> None:
+    """
+    A backend that is started after a stop can have a process again.
+    """
+    success_of(backend.stopService())
+    process.start()
+    assert not process.is_there
+
+    backend.startService()
+    process.start()
+    assert process.is_there
+    result = deliver("1", ANN)
+    assert 1 == process.letters
+    work()
+    success_of(result)
 
 
 def test_stop_while_threads_find_out(

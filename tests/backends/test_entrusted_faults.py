@@ -84,6 +84,9 @@ class HeldProcess:
         sent, self.sent = self.sent, []
         self.told([(posting, what, []) for posting in sent], Receipt([], None, None, 0))
 
+    def allow(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 

@@ -430,15 +430,26 @@ def test_is_shown(
     assert is_shown == posting.is_shown(target)
 
 
-@pytest.mark.parametrize("missing", ["cur", "."])
+def test_without_cur(maildir: Make, message: MemoryMessage, root: Path) -> None:
+    """
+    Then nobody has moved it there.
+    """
+    posting, target = begun(maildir(), message)
+    (root / "example.org/ann/cur").rmdir()
+
+    assert not posting.is_shown(target)
+
+
+@pytest.mark.parametrize("missing", [["."], ["cur", "new"]])
 def test_nobody_knows_whether_it_is_shown(
-    maildir: Make, message: MemoryMessage, root: Path, missing: str
+    maildir: Make, message: MemoryMessage, root: Path, missing: list[str]
 ) -> None:
     """
     Where the mailbox cannot be read, nobody can tell.
     """
     posting, target = begun(maildir(), message)
-    shutil.rmtree(root / "example.org/ann" / missing)
+    for each in missing:
+        shutil.rmtree(root / "example.org/ann" / each)
 
     with pytest.raises(FileNotFoundError):
         posting.is_shown(target)

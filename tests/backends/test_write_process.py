@@ -139,7 +139,7 @@ def process(reactor: Reactor, spot_pool: Any, told: Told) -> Iterator[WriteProce
     """
     Not started yet; ends with the test.
     """
-    process: WriteProcess[str] = WriteProcess(reactor, spot_pool)
+    process: WriteProcess[str] = WriteProcess(reactor, spot_pool, reactor.seconds)
     process.told = told
     yield process
     process.stop()
@@ -778,6 +778,54 @@ def test_cannot_be_started(
     assert "no process that stores mail can be started" in str(formatEvent(events[0]))
 
 
+def test_another_time_of_day(
+    reactor: Reactor, spot_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    How long a minute takes is nothing to the clock on the wall.
+    """
+    now = [0.0]
+    process: WriteProcess[str] = WriteProcess(reactor, spot_pool, lambda: now[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", None)
+        process.start()
+    reactor.rightNow += 2 * PAUSE
+    process.start()
+    assert [] == reactor.readers
+
+    reactor.rightNow -= 9 * PAUSE
+    now[0] += PAUSE
+    begun(process, reactor)
+    process.stop()
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("raise OSError('first\\n\\nthe last')", ": the last"),
+        ("sys.stderr.write('x' * 9000 + 'no end')", f": {'x' * 4090}no end"),
+        ("pass", ""),
+    ],
+)
+def test_last_words(
+    process: WriteProcess[str],
+    reactor: Reactor,
+    program: Callable[[str], None],
+    ending: str,
+    words: str,
+) -> None:
+    """
+    The operator is told what the process has said at its end, in one line.
+    """
+    program(f"import sys; {ending}")
+    process.start()
+    with capturedLogs() as events:
+        reactor.read()
+
+    expected = f"the process that stores mail has ended{words}; threads do it"
+    assert [expected] == [formatEvent(event) for event in events]
+
+
 def test_no_memory(
     process: WriteProcess[str], reactor: Reactor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -827,7 +875,7 @@ def test_no_descriptors(process: WriteProcess[str], reactor: Reactor) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
         for descriptor in taken:
             os.close(descriptor)
-    # Two pairs of sockets, and the memory.
+    # Two pairs of sockets, and two files in memory.
     assert failures > 5
     reactor.read()
     assert process.is_there
@@ -839,7 +887,7 @@ def test_stop_while_it_starts(reactor: Reactor, held_pool: Any, works_first: boo
     It ends, and the pool has done all of it.
     """
     before = opened()
-    process: WriteProcess[str] = WriteProcess(reactor, held_pool)
+    process: WriteProcess[str] = WriteProcess(reactor, held_pool, reactor.seconds)
     process.start()
     if works_first:
         held_pool.jobs.pop(0)()
