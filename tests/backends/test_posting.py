@@ -16,7 +16,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError
 
-from lmtpsvc.backends.batch import AT_ONCE
+from lmtpsvc.backends import batch
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.posting import Posting
 from lmtpsvc.backends.target import Target
@@ -25,9 +25,18 @@ from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.testing import MemoryMessage
 
 ANN, BOB, CY = (Mailbox(user, "example.org") for user in ("ann", "bob", "cy"))
-MANY = [Mailbox(f"user{number}", "example.org") for number in range(2 * AT_ONCE + 50)]
+
+#: So many are shown, and answered, at once here: as many directories are soon made.
+AT_ONCE = 16
+MANY = [Mailbox(f"user{number}", "example.org") for number in range(2 * AT_ONCE + 10)]
 
 Make = Callable[..., MaildirBackend]
+
+
+@pytest.fixture(autouse=True)
+def _few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "AT_ONCE", AT_ONCE)
+
 
 #: Holds for both ways of syncing.
 WAY = pytest.mark.usefixtures("way")
@@ -181,7 +190,7 @@ def test_many_are_answered_before_all_are_shown(
     monkeypatch.setattr(os, "link", watch)
     held_pool.work()
 
-    assert [0] * AT_ONCE + [AT_ONCE] * AT_ONCE + [2 * AT_ONCE] * 49 == seen
+    assert [0] * AT_ONCE + [AT_ONCE] * AT_ONCE + [2 * AT_ONCE] * 9 == seen
     for result in results:
         success_of(result)
 

@@ -446,7 +446,7 @@ class TestReports:
                 said = message_from_bytes(each.text, policy=default)
                 told.append((stage.clock.seconds() - began, said["Subject"]))
                 each.answer(OK)
-            stage.clock.advance(15 * MINUTE)
+            stage.clock.advance(HOUR)
 
         (warned, first), (ended, last) = told
         assert first == "Your message has not been delivered yet"

@@ -20,8 +20,16 @@ CONVERSATIONS = read_folder(Path(__file__).parent)
 CUTS = {"whole": whole, "octets": by_octet}
 
 
+@pytest.fixture(scope="module")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    Where texts are put that are large; nobody has anything there when a conversation is over.
+    """
+    return tmp_path_factory.mktemp("spool")
+
+
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=lambda each: each.name)
-def test_as_written(conversation: Conversation, tmp_path: Path) -> None:
+def test_as_written(conversation: Conversation, spool: Path) -> None:
     """
     The server answers as it is written, however the octets come.
     """
@@ -30,7 +38,7 @@ def test_as_written(conversation: Conversation, tmp_path: Path) -> None:
         *((f"random {n}", at_random(f"{conversation.name} {n}")) for n in range(3)),
     ]
     for name, cut in cuts[:1] if conversation.in_one_piece else cuts:
-        client = MemoryClient(conversation, cut, tmp_path)
+        client = MemoryClient(conversation, cut, spool)
 
         differences = hold(conversation, client)
 
@@ -44,14 +52,14 @@ _transaction_id = re.compile(rb"\b[0-9a-f]{16}\b")
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=lambda each: each.name)
 def test_short_way(
-    conversation: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    conversation: Conversation, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     What comes together may be taken together: octet by octet, the answers are those of the long way.
     """
     ways = []
     for _ in ("short", "long"):
-        client = MemoryClient(conversation, whole, tmp_path)
+        client = MemoryClient(conversation, whole, spool)
         hold(conversation, client)
         ways.append((_transaction_id.sub(b"ID", client.heard), client.world.stored))
         monkeypatch.setattr(ServerSession, "take_envelopes", lambda _: None)
