@@ -17,6 +17,9 @@ UNIT := not interop and not faults and not packaging
 ASIDE := -n auto --dist worksteal
 PIP := -m pip --disable-pip-version-check -q
 
+# What is compiled stays so: each process of the tests need not do it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test unit check format coverage test-oldest bench clean
 
 run: $(VENV)/run.stamp
