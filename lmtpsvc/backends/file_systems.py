@@ -3,7 +3,8 @@ A file system that is written to, and what makes all that is on it durable: sync
 
 Linux counts the writes that a file system has lost, and remembers with each open file how far the
 count was when it was opened: syncfs tells of every one since then, whoever else has asked meanwhile
-(errseq_t, Linux 5.8 and newer).  So the descriptor is opened before the first write.
+(errseq_t, Linux 5.8 and newer); and since Linux 5.17 also of a journal that cannot be written.  So the
+descriptor is opened before the first write.
 
 What was lost before that, and somebody else was told of, it does not tell.  That can be a directory in
 which something is written now, if there is no journal; see `FileSystem.tells_since`.
@@ -166,11 +167,13 @@ def _name(device: int) -> str | None:
 @cache
 def can_sync_file_systems() -> bool:
     """
-    Whether syncfs is there, and tells of errors: Linux before 5.8 says yes whatever happened.
+    Whether syncfs is there, and tells of errors: Linux before 5.8 says yes whatever happened, and
+    before 5.17 when it was the file system itself that could not be written, as where ext4 or XFS have
+    given up their journal: names that have just been given are lost then.
     """
     release = os.uname().release.split(".")
     try:
-        told = (int(release[0]), int(release[1].split("-")[0])) >= (5, 8)
+        told = (int(release[0]), int(release[1].split("-")[0])) >= (5, 17)
     except (IndexError, ValueError):
         return False
     there = all(hasattr(_library(), name) for name in ("syncfs", "sync_file_range", "fstatfs"))
