@@ -113,6 +113,8 @@ class TestContract(BackendContract):
     """
 
     delivery: Delivery
+    # Nothing here comes later than the next turn of the reactor.
+    settling = 0.05
 
     def make(self, reactor: Any, directory: Path) -> IBackend:
         self.delivery = Delivery()

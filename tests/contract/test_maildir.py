@@ -46,3 +46,5 @@ class TestMaildirWithCRLF(TestMaildir):
     """
 
     options = ":newline=crlf"
+    # What is late there is late in the one above, too, which waits for it as long as anybody's.
+    settling = 0.05
