@@ -6,9 +6,12 @@ in memory that is shared.  The first answer, with nothing in it, says that the p
 of the letters is the end of the program, not a signal, which may be meant for all processes of the
 service.
 
-All letters that are there are taken together: their messages are written to ``tmp``, the disk is
+All letters that are there are taken together: their messages are written, the disk is
 waited for, and they are shown in ``new``.  The next wait is for these names, and for the texts of what
 has come meanwhile: each wait is for all that was done before it began.
+
+What is waited for with others has no name before it is in ``new`` (O_TMPFILE): ``tmp`` need not be written
+twice for each message, and whatever ends the program leaves nothing there.
 
 It imports next to nothing, so that it takes as little memory and time as Python can do with.
 """
@@ -30,7 +33,14 @@ from functools import partial
 from typing import Final
 
 from .file_systems import FileSystem
-from .files import create_at_once, remove, sync_directory
+from .files import (
+    can_give_names,
+    create_at_once,
+    create_nameless,
+    give_name,
+    remove,
+    sync_directory,
+)
 from .identity import as_user
 from .letters import (
     NOTHING,
@@ -47,6 +57,12 @@ from .letters import (
 
 #: Letters that are taken at a time, at most.
 MOST: Final = 64
+
+# The file is the one in tmp, and not open.
+_IN_TMP: Final = -1
+
+# What open(2) says where all files have names from the beginning.
+_NO_NAMELESS: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 
 #: A file system on which nothing is on its way is kept open for so many seconds: to open it takes as
 #: long as all that is done for one message, but as long as it is open it cannot be unmounted.
@@ -69,6 +85,7 @@ class DiskWriter:
         check: Callable[[], object] = lambda: None,
     ) -> None:
         self._receive, self._answer, self._room, self._check = receive, answer, room, check
+        self._can_give_names = can_give_names()
         # In new, by device; no wait has begun for their names.
         self._shown: list[tuple[int, Outcome]] = []
         # By device, opened before anything was written there that is waited for: so it tells of all that
@@ -131,38 +148,80 @@ class DiskWriter:
     # ── many, with a wait for all ────────────────────────────────────────────────────────────────
 
     def _store(self, letters: list[Letter]) -> None:
-        written = [letter for letter in letters if self._write(letter)]
+        written = [
+            (letter, file) for letter in letters if (file := self._write(letter)) is not None
+        ]
         shown, self._shown = self._shown, []
         if not written and not shown:
             return
         if len(self._file_systems) > 1:
             # Nobody is to wait for one on which nothing is on its way.
-            in_use = {letter.device for letter in written}
+            in_use = {letter.device for letter, _ in written}
             self._let_go(in_use.union(device for device, _ in shown))
         failed = self._wait(finally_=bool(shown))
         for device, outcome in shown:
             self._outcomes.append(outcome._replace(what=SHOWN) if device in failed else outcome)
         self._check()
-        for letter in written:
+        for letter, file in written:
             if letter.device in failed:
-                self._outcomes.append(Outcome(letter.number, WRITTEN, []))
+                what = WRITTEN if self._leave(letter, file) else NOTHING
+                self._outcomes.append(Outcome(letter.number, what, []))
             else:
-                refused = self._show(letter)
+                refused = self._show(letter, file)
                 self._shown.append((letter.device, Outcome(letter.number, SAFE, refused)))
 
-    def _write(self, letter: Letter) -> bool:
+    def _write(self, letter: Letter) -> int | None:
         """
-        Write the message into ``tmp``; if that does not work, nothing is there.
+        Write the message into a file without a name, and return its descriptor, or into ``tmp``: that is
+        `_IN_TMP`.  If neither works, nothing is there, and it is None.
         """
         try:
             with as_user(letter.uid, letter.gid):
-                if self._is_watched(letter) and self._create(letter):
-                    return True
+                if self._is_watched(letter):
+                    file = self._create_nameless(letter)
+                    if file != _IN_TMP or self._create(letter):
+                        return file
         except (OSError, ValueError):
             # The service finds out what it is, and tells.  Or a path that it can have we cannot.
             pass
         self._outcomes.append(Outcome(letter.number, NOTHING, []))
-        return False
+        return None
+
+    def _create_nameless(self, letter: Letter) -> int:
+        """
+        Raises:
+            OSError: It did not work, nor would it in ``tmp``.
+        """
+        if not self._can_give_names:
+            return _IN_TMP
+        octets = self._room[letter.begin : letter.begin + letter.size]
+        try:
+            file = create_nameless(os.path.dirname(letter.tmp), octets, letter.mode)
+        except OSError as error:
+            if error.errno in _NO_NAMELESS:
+                return _IN_TMP
+            raise
+        if os.fstat(file).st_dev != letter.device:
+            # As in _create.
+            os.close(file)
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), letter.tmp)
+        return file
+
+    def _leave(self, letter: Letter, file: int) -> bool:
+        """
+        Leave the message in ``tmp``, for somebody else to go on with.
+        """
+        if file == _IN_TMP:
+            return True
+        try:
+            with as_user(letter.uid, letter.gid):
+                give_name(file, letter.tmp)
+        except (OSError, ValueError):
+            # As in _write.
+            return False
+        finally:
+            _close(file)
+        return True
 
     def _is_watched(self, letter: Letter) -> bool:
         """
@@ -203,16 +262,19 @@ class DiskWriter:
         self._whole = max(self._whole or 0.0, time.monotonic() - before)
         return failed
 
-    def _show(self, letter: Letter) -> list[int]:
+    def _show(self, letter: Letter, file: int) -> list[int]:
         """
         Show the message; returns who has not got it.
         """
         try:
             with as_user(letter.uid, letter.gid):
-                return _put_into_new(letter)
+                return _put_into_new(letter) if file == _IN_TMP else _give_names(letter, file)
         except PermissionError:
             # It cannot be its owner any more; what is left in tmp will be removed some day.
             return list(range(len(letter.new)))
+        finally:
+            if file != _IN_TMP:
+                _close(file)
 
     # ── one alone ────────────────────────────────────────────────────────────────────────────────
 
@@ -238,6 +300,26 @@ class DiskWriter:
             # As in _write.
             outcome = Outcome(letter.number, NOTHING, [])
         self._outcomes.append(outcome)
+
+
+def _close(file: int) -> None:
+    # Only a server would have to say something now, and the wait is over.
+    with suppress(OSError):
+        os.close(file)
+
+
+def _give_names(letter: Letter, file: int) -> list[int]:
+    """
+    Put the file without a name into ``new`` of all, of the source last; returns who has not got it.
+    """
+    refused: list[int] = []
+    for index in reversed(range(len(letter.new))):
+        try:
+            give_name(file, letter.new[index])
+        except (OSError, ValueError):
+            # As in _write.
+            refused.append(index)
+    return refused
 
 
 def _put_into_new(letter: Letter) -> list[int]:

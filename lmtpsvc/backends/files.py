@@ -17,6 +17,11 @@ CHUNK = 1 << 18
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
+_NAMELESS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+
+#: Where a file without a name can be linked from.
+_OPENED: Final = "/proc/self/fd"
+
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -115,13 +120,55 @@ def create_at_once(path: str, octets: memoryview, mode: int, *, durably: bool) -
     """
 
     def fill(descriptor: int) -> int:
-        if os.write(descriptor, octets) != len(octets):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        _fill(descriptor, octets, path)
         if durably:
             os.fsync(descriptor)
         return os.fstat(descriptor).st_dev
 
     return _new_file(path, mode, PATIENT, fill)
+
+
+def can_give_names() -> bool:
+    """
+    Whether `give_name` works at all: not where nobody has mounted /proc.
+    """
+    return os.path.isdir(_OPENED)
+
+
+def create_nameless(directory: str, octets: memoryview, mode: int) -> int:
+    """
+    Write *octets* into a new file on the file system of *directory*, that is in no directory yet, and
+    is gone when nobody has it open.  Returns its descriptor.
+
+    Raises:
+        OSError: It did not work; EOPNOTSUPP or EISDIR: it cannot on this file system.
+    """
+    descriptor = os.open(directory, _NAMELESS, mode)
+    try:
+        _fill(descriptor, octets, directory)
+        if mode & 0o077:
+            # As in make_directory.
+            os.fchmod(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def give_name(descriptor: int, path: str) -> None:
+    """
+    Let what `create_nameless` has made be the new file *path*, too.
+
+    Raises:
+        OSError: It cannot be, or there is one.
+    """
+    # Python follows symbolic links only where a directory is given, which counts for relative paths only.
+    os.link(f"{_OPENED}/{descriptor}", path, src_dir_fd=0, follow_symlinks=True)
+
+
+def _fill(descriptor: int, octets: memoryview, path: str) -> None:
+    if os.write(descriptor, octets) != len(octets):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def _new_file(path: str, mode: int, calls: Calls, fill: Callable[[int], int]) -> int:

@@ -46,6 +46,18 @@ ELSEWHERE = 4711
 NFS = 0x6969
 
 
+def descriptors(root: Path) -> list[str]:
+    """
+    Which are open for what is below *root*.
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the list itself
+            if os.readlink(f"/proc/self/fd/{name}").startswith(f"{root}"):
+                found.append(name)
+    return found
+
+
 class Service:
     """
     The other side: letters for Maildirs below *root*, and what is heard of them.  It adds each answer
@@ -124,11 +136,7 @@ class Service:
         """
         What is open below the root, so that it could not be unmounted.
         """
-        paths = []
-        for name in os.listdir("/proc/self/fd"):
-            with suppress(FileNotFoundError):  # that of the list itself
-                paths.append(os.readlink(f"/proc/self/fd/{name}"))
-        return [path for path in paths if path.startswith(f"{self._root}")]
+        return [os.readlink(f"/proc/self/fd/{name}") for name in descriptors(self._root)]
 
     def texts(self, *places: str) -> list[str]:
         """
@@ -157,16 +165,27 @@ def patch(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
+@pytest.fixture(params=[True, False], ids=["nameless", "in-tmp"])
+def is_nameless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """
+    Whether a message that is not alone has no name before it is in new; or it is in tmp, as all are
+    where that cannot be.
+    """
+    if not request.param:
+        monkeypatch.setattr(disk_writer, "can_give_names", lambda: False)
+    return bool(request.param)
+
+
 @pytest.fixture
-def service(root: Path, calls: Calls) -> Service:
+def service(root: Path, calls: Calls, is_nameless: bool) -> Service:
     return Service(root, calls)
 
 
 def steps(calls: Calls) -> list[str]:
     """
-    What was done, in order.
+    What was done, in order; a "name" is given by a rename or a link.
     """
-    return [call for call, _ in calls]
+    return ["name" if call in {"rename", "link"} else call for call, _ in calls]
 
 
 # ── the steps ────────────────────────────────────────────────────────────────────────────────────
@@ -200,7 +219,7 @@ def test_together(service: Service, calls: Calls) -> None:
     letters = [service.letter("1", "ann"), service.letter("22", "bob"), service.letter("", "ann")]
     outcomes = service.run(letters)
 
-    wait = ["syncfs", *["rename"] * 3, "syncfs", "fsync"]
+    wait = ["syncfs", *["name"] * 3, "syncfs", "fsync"]
     assert [*["write"] * 3, *wait, "answer"] == steps(calls)
     assert ("answer", "1 2 3") == calls[-1]
     assert {number: Outcome(number, SAFE, []) for number in (1, 2, 3)} == outcomes
@@ -220,13 +239,12 @@ def test_links(service: Service, calls: Calls) -> None:
     assert [
         "write",
         "syncfs",
-        *["link"] * 3,
-        "rename",
+        *["name"] * 4,
         "syncfs",
         "fsync",
         "answer",
     ] == steps(calls)
-    assert "ann/new/1.mx" == dict(calls)["rename"]
+    assert "ann/new/1.mx" == calls[-4][1]
     assert {1: Outcome(1, SAFE, [])} == outcomes
     assert 1 == len({os.stat(path).st_ino for path in letter.new})
     assert ["1"] * 4 == service.texts(*USERS)
@@ -239,7 +257,7 @@ def test_directories_that_are_not_safe(service: Service, calls: Calls) -> None:
     """
     service.run([service.letter("1", "ann", together=True)])
 
-    assert ["write", "syncfs", "rename", "syncfs", "fsync", "answer"] == steps(calls)
+    assert ["write", "syncfs", "name", "syncfs", "fsync", "answer"] == steps(calls)
 
 
 def test_each_wait_is_for_all(service: Service, calls: Calls) -> None:
@@ -254,9 +272,9 @@ def test_each_wait_is_for_all(service: Service, calls: Calls) -> None:
     )
 
     last = ["syncfs", "fsync"]
-    assert ["write", "syncfs", "link", "rename"] == steps(calls[:4])
-    assert ["write", *last, "rename", "answer"] == steps(calls[4:9])
-    assert ["write", "write", *last, "rename", "rename", "answer"] == steps(calls[9:16])
+    assert ["write", "syncfs", "name", "name"] == steps(calls[:4])
+    assert ["write", *last, "name", "answer"] == steps(calls[4:9])
+    assert ["write", "write", *last, "name", "name", "answer"] == steps(calls[9:16])
     assert [*last, "answer"] == steps(calls[16:])
     assert ["1", "2", "3 4"] == [what for call, what in calls if call == "answer"]
     assert [True, False, False, False, True] == service.waits
@@ -269,7 +287,7 @@ def test_alone_again(service: Service, calls: Calls) -> None:
     both = [service.letter("1", "ann"), service.letter("2", "bob")]
     service.run(both, [], [service.letter("3", "cy")], [service.letter("4", "dee")])
 
-    alone = ["write", "fsync", "rename", "fsync", "answer"]
+    alone = ["write", "fsync", "name", "fsync", "answer"]
     assert alone * 2 == steps(calls)[-10:]
     assert [True, False, True, True, True] == service.waits
 
@@ -323,7 +341,7 @@ def test_end(service: Service, calls: Calls) -> None:
     both = [service.letter("1", "ann"), service.letter("2", "bob")]
     assert {} == service.run(both, None)
 
-    assert ["write", "write", "syncfs", "rename", "rename"] == steps(calls)
+    assert ["write", "write", "syncfs", "name", "name"] == steps(calls)
 
 
 @pytest.mark.parametrize(
@@ -487,8 +505,16 @@ def test_directory_that_cannot_be_opened(
     outcomes = service.run([service.letter("1", "ann")])
 
     assert {1: Outcome(1, NOTHING, [])} == outcomes
-    assert ["write", "fsync", "rename", "unlink", "answer"] == steps(calls)
+    assert ["write", "fsync", "name", "unlink", "answer"] == steps(calls)
     assert ["", "", ""] == [*service.texts("ann", "bob"), service.written]
+
+
+def break_naming(break_call: Break, where: str, number: int) -> None:
+    """
+    Whichever call gives the name to what is alone, or in the source's new.
+    """
+    for call in ("rename", "link"):
+        break_call(call, where, number)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -496,7 +522,7 @@ def test_directory_that_cannot_be_opened(
 @pytest.mark.parametrize(
     ("call", "where"),
     [
-        ("open", "ann/tmp/"),
+        ("open", "ann/tmp"),
         ("fchmod", "ann/tmp/"),
         ("write", "ann/tmp/"),
         ("close", "ann/tmp/"),
@@ -505,6 +531,7 @@ def test_directory_that_cannot_be_opened(
 )
 def test_one_fails(
     service: Service,
+    is_nameless: bool,
     break_call: Break,
     break_close: Callable[[str], None],
     call: str,
@@ -518,9 +545,13 @@ def test_one_fails(
     """
     users = ["bob", "cy"]
     users.insert(place, "ann")
+    # What has no name is closed when it is safe.
+    is_safe = call == "close" and is_nameless
     letters = [service.letter(user, user, mode=0o640) for user in users]
     if call == "close":
         break_close(where)
+    elif call == "rename":
+        break_naming(break_call, where, errno.EDQUOT)
     else:
         break_call(call, where, errno.EDQUOT)
     before = [service.letter("0", "bob", "dee")] if begun else []
@@ -528,7 +559,7 @@ def test_one_fails(
 
     for user, letter in zip(users, letters, strict=True):
         _, what, refused = outcomes[letter.number]
-        if user != "ann":
+        if user != "ann" or is_safe:
             assert (SAFE, []) == (what, refused)
         elif call == "rename":
             assert (SAFE, [0]) == (what, refused)
@@ -537,32 +568,32 @@ def test_one_fails(
     for letter in before:
         assert (SAFE, []) == outcomes[letter.number][1:]
     first = "0" * len(before)
-    assert ["", f"{first}bob", "cy", first] == service.texts(*USERS)
+    assert ["ann" if is_safe else "", f"{first}bob", "cy", first] == service.texts(*USERS)
     assert not service.written
 
 
 @pytest.mark.parametrize(
     ("broken", "refused", "texts"),
     [
-        ([("link", "bob/new/")], [1], ["1", "", "1"]),
-        ([("link", "cy/new/")], [2], ["1", "1", ""]),
-        ([("rename", "ann/new/")], [0], ["", "1", "1"]),
-        ([("link", "bob/new/"), ("rename", "ann/new/")], [0, 1], ["", "", "1"]),
-        ([("link", "/new/"), ("rename", "/new/")], [0, 1, 2], ["", "", ""]),
+        (["bob/new/"], [1], ["1", "", "1"]),
+        (["cy/new/"], [2], ["1", "1", ""]),
+        (["ann/new/"], [0], ["", "1", "1"]),
+        (["bob/new/", "ann/new/"], [0, 1], ["", "", "1"]),
+        (["/new/"], [0, 1, 2], ["", "", ""]),
     ],
 )
 def test_one_of_several_fails(
     service: Service,
     break_call: Break,
-    broken: list[tuple[str, str]],
+    broken: list[str],
     refused: list[int],
     texts: list[str],
 ) -> None:
     """
     Of the mailboxes of one message, those that cannot be shown it are named; the others have it.
     """
-    for call, where in broken:
-        break_call(call, where, errno.EMLINK)
+    for where in broken:
+        break_naming(break_call, where, errno.EMLINK)
     outcomes = service.run([service.letter("1", "ann", "bob", "cy")])
 
     assert SAFE == outcomes[1].what
@@ -587,13 +618,16 @@ def test_name_that_cannot_be(service: Service, index: int) -> None:
     assert not service.written
 
 
-@pytest.mark.parametrize(("place", "refused"), [("new", [0]), ("tmp", [0, 1])])
+@pytest.mark.parametrize("place", ["new", "tmp"])
 def test_removed_meanwhile(
-    service: Service, root: Path, monkeypatch: pytest.MonkeyPatch, place: str, refused: list[int]
+    service: Service, is_nameless: bool, root: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """
     Of a Maildir that somebody removes during the wait nothing is told as if it were there.
     """
+    # Where nothing is in tmp, nothing of it is missed.
+    from_tmp: list[int] = [] if is_nameless else [0, 1]
+    refused = [0] if place == "new" else from_tmp
 
     def remove(_: int) -> None:
         monkeypatch.setattr(file_systems, "_syncfs", lambda _: None)
@@ -604,7 +638,46 @@ def test_removed_meanwhile(
 
     assert (SAFE, refused) == (outcomes[1].what, sorted(outcomes[1].refused))
     assert (SAFE, []) == outcomes[2][1:]
-    assert ["1" if place == "new" else "", "2"] == service.texts("bob", "cy")
+    assert ["" if 1 in refused else "1", "2"] == service.texts("bob", "cy")
+
+
+def test_name_that_is_taken(service: Service, is_nameless: bool) -> None:
+    """
+    What is there stays: it is somebody's mail.
+    """
+    letter = service.letter("1", "ann", "bob")
+    for path in letter.new[not is_nameless :]:
+        Path(path).write_text("0")
+    outcomes = service.run([letter])
+
+    refused = [0, 1] if is_nameless else [1]
+    assert (SAFE, refused) == (outcomes[1].what, sorted(outcomes[1].refused))
+    assert ["0" if is_nameless else "1", "0"] == service.texts("ann", "bob")
+    assert not service.written
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_all_files_have_names(
+    service: Service, calls: Calls, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """
+    Where a file system knows none without, it is in tmp until it is shown.
+    """
+    real = os.open
+
+    def nothing_nameless(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", nothing_nameless)
+    letter = service.letter("1", "ann", "bob")
+    outcomes = service.run([letter])
+
+    assert ("write", f"ann/tmp/{letter.number}.mx") == calls[0]
+    assert "rename" in [call for call, _ in calls]
+    assert {1: Outcome(1, SAFE, [])} == outcomes
+    assert ["1", "1", ""] == [*service.texts("ann", "bob"), service.written]
 
 
 @pytest.mark.parametrize("users", [["ann"], ["ann", "bob"]])
@@ -668,6 +741,21 @@ def test_wait_for_texts_fails(
     assert [errno.ENOSPC, 0] == [receipt.lost for receipt in service.receipts]
     assert None not in {receipt.whole for receipt in service.receipts}
     assert [True] * 2 == service.waits[:2]
+
+
+def test_texts_that_cannot_be_left(service: Service, is_nameless: bool, break_call: Break) -> None:
+    """
+    If the disk may have lost them, and there is no name in tmp for them either, nothing of them is there.
+    """
+    break_call("syncfs", "", errno.EIO)
+    break_call("link", "ann/tmp/", errno.EIO)
+    outcomes = service.run([service.letter("1", "ann", "bob"), service.letter("2", "cy")])
+
+    assert [NOTHING if is_nameless else WRITTEN, WRITTEN] == [
+        outcome.what for outcome in outcomes.values()
+    ]
+    assert service.written == ("2" if is_nameless else "12")
+    assert ["", "", ""] == service.texts("ann", "bob", "cy")
 
 
 @pytest.mark.parametrize("call", ["syncfs", "fsync"])
@@ -745,23 +833,30 @@ class Losing(FileSystem):
     [
         ("write", [WRITTEN, WRITTEN, SAFE, SAFE]),
         ("link", [SHOWN, WRITTEN, SAFE, SAFE]),
-        ("rename", [SHOWN, WRITTEN, SAFE, SAFE]),
+        ("the last name", [SHOWN, WRITTEN, SAFE, SAFE]),
     ],
 )
 def test_each_loss_is_heard_of(
-    service: Service, monkeypatch: pytest.MonkeyPatch, call: str, whats: list[int]
+    service: Service,
+    is_nameless: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    whats: list[int],
 ) -> None:
     """
     The file system is open before the first write, and stays so until nothing is on its way: a loss
     at any time is heard of in the next wait, and in no other.
     """
+    when = 1
+    if call == "the last name":
+        call, when = ("link", 2) if is_nameless else ("rename", 1)
     original, times = getattr(os, call), [0]
 
-    def lose(*arguments: Any) -> Any:
+    def lose(*arguments: Any, **options: Any) -> Any:
         times[0] += 1
-        if times[0] == 1:
+        if times[0] == when:
             Losing.lost += 1
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(os, call, lose)
     monkeypatch.setattr(disk_writer, "FileSystem", Losing)
@@ -907,14 +1002,14 @@ def identities(root: Path, patch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     def record(name: str) -> None:
         original = getattr(os, name)
 
-        def call(*arguments: Any) -> Any:
-            subject = arguments[0]
+        def call(*arguments: Any, **options: Any) -> Any:
+            subject = arguments[1] if name == "link" else arguments[0]
             if isinstance(subject, int):
                 subject = os.readlink(f"/proc/self/fd/{subject}")
             path = os.fspath(subject)
             if path.startswith(f"{root}"):
                 seen.append((name, identity._calls()[0](identity._ASK)))
-            return original(*arguments)
+            return original(*arguments, **options)
 
         patch.setattr(os, name, call)
 
@@ -946,7 +1041,9 @@ def test_as_its_owner(
     letter = service.letter("1", *users, uid=4711, gid=4712)
     # The last fsync of one that is alone; the other has no part in it.
     where = "ann/new" if broken == "fsync" else "ann/"
-    if broken:
+    if broken == "rename":
+        break_naming(break_call, where, errno.EIO)
+    elif broken:
         break_call(broken, where, errno.EIO)
     service.run([letter])
 
@@ -1064,7 +1161,9 @@ class Disk:
             for place in os.scandir(mailbox.path)
             for found in os.scandir(place.path)
         }
-        return {inode for _, inode in names}, names
+        # What has no name yet is open.
+        opened = [os.stat(f"/proc/self/fd/{name}") for name in descriptors(self._root)]
+        return {inode for _, inode in names} | {each.st_ino for each in opened}, names
 
     def syncfs(self, _: int) -> None:
         self._on_their_way = self._there()
@@ -1097,10 +1196,10 @@ def test_whatever_comes(
         letters.update((letter.number, letter) for letter in found)
         return found
 
-    def shown(call: Callable[[str, str], None]) -> Callable[[str, str], None]:
-        def check(old: str, new: str) -> None:
+    def shown(call: Callable[..., None]) -> Callable[..., None]:
+        def check(old: str, new: str, **options: Any) -> None:
             assert os.stat(old).st_ino in disk.texts
-            call(old, new)
+            call(old, new, **options)
 
         return check
 

@@ -105,12 +105,12 @@ def fail_once(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def fail_once(owner: Any, name: str, number: int, where: str = "", later: int = 0) -> None:
         original, turns = getattr(owner, name), [0]
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             if where in str(arguments[-1]):
                 turns[0] += 1
                 if turns[0] == later + 1:
                     raise OSError(number, os.strerror(number))
-            return original(*arguments)
+            return original(*arguments, **options)
 
         monkeypatch.setattr(owner, name, call)
 
@@ -368,7 +368,7 @@ def test_refused(
     Who cannot be shown the file, be it the first or another, gets it another way.
     """
     results = dict(zip(USERS, deliver("1", *USERS), strict=True))
-    fail_once(os, "rename" if refused is ANN else "link", errno.EIO, f"/{refused.user}/new/")
+    fail_once(os, "link", errno.EIO, f"/{refused.user}/new/")
     process.work()
     no_result(results.pop(refused))
     for result in results.values():
@@ -397,7 +397,7 @@ def test_refused_by_all(
 
 @pytest.mark.parametrize("is_seen", [False, True])
 @pytest.mark.parametrize(
-    "step", ["at once", "_write", "_wait", "_show", "rename", "shown", "answered"]
+    "step", ["at once", "_write", "_wait", "_show", "last name", "shown", "answered"]
 )
 def test_ended(
     deliver: Deliver,
@@ -425,9 +425,9 @@ def test_ended(
     shown = len(list(root.glob("*/*/new/*")))
     if is_seen:
         see(root)
-    if step == "rename":
+    if step == "last name":
         with monkeypatch.context() as patch:
-            end_before_rename(process, patch)
+            end_before_last_name(process, patch)
         shown = len(list(root.glob("*/*/new/*")))
         if is_seen:
             see(root)
@@ -436,7 +436,7 @@ def test_ended(
         process.end_before(step)
     else:
         process.end()
-    assert {"at once": 0, "shown": 4, "answered": 4, "rename": 1}.get(step, 0) == shown
+    assert {"at once": 0, "shown": 4, "answered": 4, "last name": 1}.get(step, 0) == shown
     for result in results:
         no_result(result)
     calls.clear()
@@ -451,7 +451,7 @@ def test_ended(
     assert synced
 
 
-def end_before_rename(process: Any, patch: pytest.MonkeyPatch) -> None:
+def end_before_last_name(process: Any, patch: pytest.MonkeyPatch) -> None:
     """
     Its first message, which is for two, is shown to one of them only.
     """
@@ -459,10 +459,16 @@ def end_before_rename(process: Any, patch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
-    def rename(*_: object) -> None:
-        raise Killed
+    real = os.link
+    names: list[str] = []
 
-    patch.setattr(os, "rename", rename)
+    def link(*arguments: Any, **options: Any) -> None:
+        if names:
+            raise Killed
+        names.append(arguments[1])
+        real(*arguments, **options)
+
+    patch.setattr(os, "link", link)
     with pytest.raises(Killed):
         process.work()
 
@@ -695,7 +701,7 @@ def test_room_comes_back(
     if what in {"written", "shown"}:
         fail_once(file_systems, "_syncfs", errno.EIO, later=int(what == "shown"))
     elif what == "refused":
-        fail_once(os, "rename", errno.EIO)
+        fail_once(os, "link", errno.EIO)
     elif what == "nothing":
         shutil.rmtree(place(root, ANN))
     first, second = deliver("1", ANN), deliver("2", BOB)

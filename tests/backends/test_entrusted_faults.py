@@ -384,7 +384,9 @@ def test_a_path_that_cannot_be(letter: Letter, together: bool) -> None:
     """
     It harms nobody else.
     """
-    impossible = letter._replace(number=2, tmp=f"{letter.tmp}\0", together=together)
+    impossible = letter._replace(
+        number=2, tmp=letter.tmp.replace("/tmp/", "/tmp\0/"), together=together
+    )
     assert NOTHING == run([impossible])[2].what
 
     outcomes = run([impossible, letter])

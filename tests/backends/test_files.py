@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from lmtpsvc.backends import files
-from lmtpsvc.backends.files import create, make_directory_durably
+from lmtpsvc.backends.files import (
+    can_give_names,
+    create,
+    create_nameless,
+    give_name,
+    make_directory_durably,
+)
 
 Calls = list[tuple[str, str]]
 
@@ -83,3 +89,58 @@ def test_create_overwrites_nothing(tmp_path: Path) -> None:
         create(f"{tmp_path}/a", BytesIO(b"other"), 0o600, durably=True)
 
     assert b"mail" == (tmp_path / "a").read_bytes()
+
+
+def test_nameless(tmp_path: Path) -> None:
+    """
+    It is in no directory before it is given names, as many as are wanted; and it has the mode that was
+    asked for.
+    """
+    assert can_give_names()
+    umask = os.umask(0o077)
+    try:
+        descriptor = create_nameless(f"{tmp_path}", memoryview(b"text"), 0o640)
+    finally:
+        os.umask(umask)
+    try:
+        assert [] == os.listdir(tmp_path)
+        for name in ("a", "b"):
+            give_name(descriptor, f"{tmp_path}/{name}")
+    finally:
+        os.close(descriptor)
+
+    assert b"text" == (tmp_path / "a").read_bytes()
+    assert 0o640 == stat.S_IMODE((tmp_path / "a").stat().st_mode)
+    assert os.path.samefile(tmp_path / "a", tmp_path / "b")
+
+
+def test_name_of_another(tmp_path: Path) -> None:
+    """
+    No name is taken from another file.
+    """
+    (tmp_path / "a").write_text("mail")
+    descriptor = create_nameless(f"{tmp_path}", memoryview(b"text"), 0o600)
+    try:
+        with pytest.raises(FileExistsError):
+            give_name(descriptor, f"{tmp_path}/a")
+    finally:
+        os.close(descriptor)
+
+    assert "mail" == (tmp_path / "a").read_text()
+
+
+@pytest.mark.parametrize("call", ["fchmod", "write"])
+def test_nameless_fails(
+    tmp_path: Path, break_call: Callable[[str, str, int], None], call: str
+) -> None:
+    """
+    Nothing stays, and nothing stays open.
+    """
+    before = os.listdir("/proc/self/fd")
+    break_call(call, f"{tmp_path}/#", errno.EIO)
+
+    with pytest.raises(OSError, match="Input/output"):
+        create_nameless(f"{tmp_path}", memoryview(b"text"), 0o640)
+
+    assert [] == os.listdir(tmp_path)
+    assert before == os.listdir("/proc/self/fd")

@@ -112,7 +112,7 @@ def test_a_look_and_no_more(
     assert [] == held_pool.jobs
 
     process.work()
-    assert ["write", "write", "syncfs", "rename", "rename", "syncfs"] == steps(calls)
+    assert ["write", "write", "syncfs", "link", "link", "syncfs"] == steps(calls)
     assert [True, True] == [result.called for result in results]
     assert is_safe(backend, ANN)
     assert is_safe(backend, BOB)
