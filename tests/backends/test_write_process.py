@@ -233,6 +233,15 @@ def pid(process: WriteProcess[str]) -> int:
     return int(process._process.pid)
 
 
+def stop(pid: int) -> None:
+    """
+    Have a process of ours stop, and wait until it has: it may be in the midst of something.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    # It is told again to whoever asks next.
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
 def opened(pid: int | str = "self") -> list[str]:
     """
     What a process has open.
@@ -290,7 +299,7 @@ def test_several(
     """
     program(RELIES)
     begun(process, reactor)
-    os.kill(pid(process), signal.SIGSTOP)
+    stop(pid(process))
     names = [f"M{number}" for number in range(5)]
     for name in names:
         places = ("new", "nowhere", "cur")
@@ -333,7 +342,7 @@ def test_rooms(
     """
     monkeypatch.setattr(write_process, "ROOMS", ((16, 2), (64, 2)))
     begun(process, reactor)
-    os.kill(pid(process), signal.SIGSTOP)
+    stop(pid(process))
     assert [2, 2] == free(process)
     assert not send("too large", bytes(65))
     texts = {"a": b"a" * 16, "b": b"b" * 64, "c": b"c", "d": b"d" * 15}
@@ -365,7 +374,7 @@ def test_socket_is_full(
     """
     Then there is no room just now, and none is lost.
     """
-    os.kill(pid(running), signal.SIGSTOP)
+    stop(pid(running))
     all_free = free(running)
     sent = 0
     # A name that nothing can have, and long.
@@ -493,7 +502,7 @@ def test_ends_with_the_service(
     process = running._process
     assert process is not None
     if is_stopped:
-        os.kill(process.pid, signal.SIGSTOP)
+        stop(process.pid)
     running.stop()
     # The pool has seen its end.
     assert process.returncode is not None
@@ -628,7 +637,7 @@ def test_gets_on_slowly(
     assert send("M1")
     told.wait(1)
     reactor.advance(0.9 * PATIENCE)
-    os.kill(pid(running), signal.SIGSTOP)
+    stop(pid(running))
     assert send("M2")
     # This was about the first.
     reactor.advance(0.1 * PATIENCE)
@@ -662,7 +671,7 @@ def test_hangs_for_good(hanging: WriteProcess[str], reactor: Reactor, told: Told
     """
     It is waited for as long as a disk may take, and no longer.
     """
-    os.kill(pid(hanging), signal.SIGSTOP)
+    stop(pid(hanging))
     reactor.advance(PATIENCE)
     reactor.advance(PATIENCE)
     assert 2 == len(told.story)
@@ -682,7 +691,7 @@ def test_stopped_while_nothing_is_to_do(
     """
     All is taken back; it is used again as soon as it gets on, and looked after as before.
     """
-    os.kill(pid(running), signal.SIGSTOP)
+    stop(pid(running))
     for count in (1, 2):
         assert send(f"M{count}")
         for _ in range(count):
@@ -695,7 +704,7 @@ def test_stopped_while_nothing_is_to_do(
         os.kill(pid(running), signal.SIGCONT)
         reactor.read()
         assert running.is_there
-        os.kill(pid(running), signal.SIGSTOP)
+        stop(pid(running))
     reactor.advance(PATIENCE)
     os.kill(pid(running), signal.SIGCONT)
     assert send("M3")
@@ -708,7 +717,7 @@ def test_stopped_for_good(
     """
     One that has nothing to do any more is not kept, either.
     """
-    os.kill(pid(running), signal.SIGSTOP)
+    stop(pid(running))
     assert send("M1")
     reactor.advance(PATIENCE)
     reactor.advance(LAST_PATIENCE)
