@@ -127,6 +127,7 @@ class Batch:
 
     def _carry_on(self, written: list[Posting], shown: list[Shown]) -> None:
         self._shown = list(shown)
+        self._sync_shown()
         for posting in written:
             if self._is_safe(posting, Posting.sync):
                 self._show(posting)
@@ -148,9 +149,25 @@ class Batch:
             posting.withdraw()
             if missing:
                 left.append(evolve(posting, targets=missing))
+        self._sync_shown()
         self._settle()
         if left:
             self._pool.post(again, left)
+
+    def _sync_shown(self) -> None:
+        """
+        Wait for the files that had no name when they were last waited for, once for each.
+        """
+        shown, self._shown = self._shown, []
+        for posting, target in shown:
+            try:
+                if posting.may_be_deleted:
+                    with self._syncing.timed():
+                        posting.sync_shown(target)
+            except Exception as error:
+                self._fail_shown(posting, target, error)
+            else:
+                self._shown.append((posting, target))
 
     def _store_rounds(self, postings: list[Posting]) -> None:
         while postings:

@@ -243,6 +243,8 @@ class Entrusted:
         if what == letters.NOTHING:
             found.again.append(posting)
             return
+        # No wait for all has followed since it was given a name, or none that is certain.
+        posting.may_be_deleted = what in {letters.UNKNOWN, letters.SHOWN}
         if what == letters.UNKNOWN:
             found.lost.append(posting)
             return

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from attrs import define, field
@@ -53,6 +54,8 @@ class Posting:
     device: int = field(default=-1, init=False)
     #: It was written before this began, in the spool.
     is_taken: bool = field(default=False, init=False)
+    #: It may have had no name when it was last written: the disk takes it for a deleted file then.
+    may_be_deleted: bool = field(default=False, init=False)
 
     @property
     def octets(self) -> int:
@@ -250,20 +253,52 @@ class Posting:
         Raises:
             OSError: That cannot be found out.
         """
-        place = target.place
-        with as_user(place.uid, place.gid):
-            if os.path.lexists(self.new(target)):
-                return True
+        with as_user(target.place.uid, target.place.gid):
+            return self._found(target) is not None
+
+    def sync_shown(self, target: Target) -> None:
+        """
+        Wait until the disk has the file in the Maildir of *target*, and that it has a name: where there is
+        no journal, to sync the directory does not see to that.
+
+        Raises:
+            OSError: It has not.
+        """
+        with as_user(target.place.uid, target.place.gid):
+            descriptor = self._open_shown(target)
+            if descriptor is None:
+                # A mail reader has removed it; others may still have it.
+                return
             try:
-                entries = os.scandir(place.directory + "/cur")
-            except FileNotFoundError:
-                # No mail reader has put anything there, unless all is gone: on a disk that has been
-                # unmounted, say.
-                os.stat(place.directory + "/new")
-                return False
-            with entries:
-                # Its name goes on with what the reader thinks of it: ``:2,S``.
-                return any(entry.name.startswith(self.name) for entry in entries)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        self.may_be_deleted = False
+
+    def _open_shown(self, target: Target) -> int | None:
+        while (path := self._found(target)) is not None:
+            # If it is not there, a mail reader has moved it just now.
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return None
+
+    def _found(self, target: Target) -> str | None:
+        """
+        Where in the Maildir of *target* the file is.
+        """
+        path, directory = self.new(target), target.place.directory
+        if os.path.lexists(path):
+            return path
+        try:
+            entries = os.scandir(directory + "/cur")
+        except FileNotFoundError:
+            # No mail reader has put anything there, unless all is gone: on a disk that has been
+            # unmounted, say.
+            os.stat(directory + "/new")
+            return None
+        with entries:
+            # Its name goes on with what the reader thinks of it: ``:2,S``.
+            return next((entry.path for entry in entries if entry.name.startswith(self.name)), None)
 
     def withdraw(self, target: Target | None = None) -> None:
         """

@@ -5,6 +5,7 @@ off, and all are answered.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -200,6 +201,93 @@ def test_nobody_knows(
     assert is_stored == (_failure(result) is None)
     assert ("1" if is_stored else "") == texts(ANN)
     assert not source.exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("folder", ["new", "cur"])
+@pytest.mark.parametrize("what", [UNKNOWN, SHOWN])
+def test_file_that_had_no_name(
+    what: int,
+    folder: str,
+    fails: bool,
+    backend: MaildirBackend,
+    process: HeldProcess,
+    held_pool: Any,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Nobody has waited for it since it has one: without a journal, the disk has a deleted file, whatever
+    its directory says.  So it is synced, once for all who have it, and before anybody is told.
+    """
+    real = os.fsync
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if fails and os.path.basename(synced[-1]).startswith(posting.name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    results = backend.deliver(ONE, [ANN, BOB])
+    (posting,) = process.sent
+    first, second = posting.targets
+    os.close(os.open(posting.new(first), os.O_CREAT, 0o600))
+    os.link(posting.new(first), posting.new(second))
+    files = {posting.new(first), posting.new(second)}
+    if folder == "cur":
+        cur = f"{root}/{ANN.domain}/{ANN.user}/cur/{posting.name}:2,S"
+        os.rename(posting.new(first), cur)
+        files.add(cur)
+    process.tell(what)
+    held_pool.work()
+
+    if fails:
+        assert all(_failure(result) is not None for result in results)
+        assert 2 == len(files & set(synced))
+    else:
+        assert all(_failure(result) is None for result in results)
+        directories = {f"{target.place.directory}/new" for target in (first, second)}
+        assert synced[0] in files
+        assert directories == set(synced[1:])
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_removed_before_it_is_synced(
+    is_left: bool,
+    backend: MaildirBackend,
+    process: HeldProcess,
+    held_pool: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A mail reader has moved, or removed, what has been found: it has been delivered.
+    """
+    real = os.path.lexists
+    looks: list[str] = []
+
+    def lexists(path: str) -> bool:
+        found = real(path)
+        if path == shown:
+            looks.append(path)
+            if found and len(looks) == 2:
+                os.rename(path, read) if is_left else os.unlink(path)
+        return found
+
+    (result,) = backend.deliver(ONE, [ANN])
+    (posting,) = process.sent
+    (target,) = posting.targets
+    shown, read = posting.new(target), f"{target.place.directory}/cur/{posting.name}:2,S"
+    Path(shown).write_bytes(b"1\r\n")
+    monkeypatch.setattr(os.path, "lexists", lexists)
+    process.tell(UNKNOWN)
+    held_pool.work()
+
+    assert 3 == len(looks)
+    assert _failure(result) is None
+    assert is_left is os.path.exists(read)
+    assert not os.path.exists(shown)
 
 
 def test_nobody_knows_what_the_disk_has_lost(
