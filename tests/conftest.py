@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,6 +61,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked_for = " ".join(getattr(item, "fixturenames", ()))
         if _database_server(f"{item.nodeid} {asked_for}") is not None:
             item.add_marker("interop")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """
+    ``-n auto`` is half as many again as there are processors: while one test waits for a disk, a
+    clock or another process, the next one computes.
+    """
+    processors = yield
+    return processors + (processors + 1) // 2
 
 
 # Until all tests have been found there is no garbage to speak of, and more and more to look through.
