@@ -48,16 +48,23 @@ importlib.metadata.version = functools.cache(importlib.metadata.version)
 _database_server = re.compile(r"postgresql|mariadb", re.IGNORECASE).search
 
 
+def _room(path: Path) -> str | None:
+    """
+    The folder right below tests that *path* is in; None if it is not below tests at all.
+    """
+    return path.relative_to(TESTS).parts[0] if TESTS in path.parents else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Mark what stands in ``interop/`` and ``faults/`` as such, and what talks to a database server.
 
     The rest needs no peer, and is quick enough to be run after each change.
     """
+    room = functools.cache(_room)  # thousands of tests are in a few hundred files
     for item in items:
-        for name in ("interop", "faults"):
-            if (TESTS / name) in item.path.parents:
-                item.add_marker(name)
+        if (name := room(item.path)) in ("interop", "faults"):
+            item.add_marker(name)
         asked_for = " ".join(getattr(item, "fixturenames", ()))
         if _database_server(f"{item.nodeid} {asked_for}") is not None:
             item.add_marker("interop")
