@@ -268,13 +268,31 @@ class DiskWriter:
         """
         try:
             with as_user(letter.uid, letter.gid):
-                return _put_into_new(letter) if file == _IN_TMP else _give_names(letter, file)
+                return _put_into_new(letter) if file == _IN_TMP else self._give_names(letter, file)
         except PermissionError:
             # It cannot be its owner any more; what is left in tmp will be removed some day.
             return list(range(len(letter.new)))
         finally:
             if file != _IN_TMP:
                 _close(file)
+
+    def _give_names(self, letter: Letter, file: int) -> list[int]:
+        """
+        Put the file without a name into ``new`` of all, of the source last; returns who has not got it.
+        """
+        refused: list[int] = []
+        forbidden = 0
+        for index in reversed(range(len(letter.new))):
+            try:
+                give_name(file, letter.new[index])
+            except (OSError, ValueError) as error:
+                # As in _write.
+                refused.append(index)
+                forbidden += isinstance(error, PermissionError)
+        if forbidden == len(letter.new):
+            # Some policy of the system may always forbid it.
+            self._can_give_names = False
+        return refused
 
     # ── one alone ────────────────────────────────────────────────────────────────────────────────
 
@@ -306,20 +324,6 @@ def _close(file: int) -> None:
     # Only a server would have to say something now, and the wait is over.
     with suppress(OSError):
         os.close(file)
-
-
-def _give_names(letter: Letter, file: int) -> list[int]:
-    """
-    Put the file without a name into ``new`` of all, of the source last; returns who has not got it.
-    """
-    refused: list[int] = []
-    for index in reversed(range(len(letter.new))):
-        try:
-            give_name(file, letter.new[index])
-        except (OSError, ValueError):
-            # As in _write.
-            refused.append(index)
-    return refused
 
 
 def _put_into_new(letter: Letter) -> list[int]:

@@ -680,6 +680,37 @@ def test_all_files_have_names(
     assert ["1", "1", ""] == [*service.texts("ann", "bob"), service.written]
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_names_that_are_forbidden(
+    service: Service, is_nameless: bool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """
+    Where the system allows nobody to give a file its first name, that is tried once; not if it forbids it
+    for one mailbox.
+    """
+    real = os.link
+    tried: list[str] = []
+
+    def forbidden(old: str, new: str, **options: Any) -> None:
+        if old.startswith("/proc/") and (both or "/bob/" in new):
+            tried.append(new)
+            raise OSError(number, os.strerror(number))
+        real(old, new, **options)
+
+    monkeypatch.setattr(os, "link", forbidden)
+    both = False
+    outcomes = service.run([service.letter("1", "ann", "bob")])
+    both = True
+    outcomes |= service.run(
+        [service.letter("2", "ann", "bob")], [], [service.letter("3", "ann", "bob")]
+    )
+
+    assert len(tried) == (3 if is_nameless else 0)
+    refused = [[1], [0, 1], []] if is_nameless else [[]] * 3
+    assert refused == [sorted(outcomes[number].refused) for number in (1, 2, 3)]
+    assert not service.written
+
+
 @pytest.mark.parametrize("users", [["ann"], ["ann", "bob"]])
 def test_short_write(service: Service, users: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """
