@@ -72,9 +72,9 @@ KEPT: Final = 5.0
 class DiskWriter:
     """
     *receive* has the letters that are there, and waits for one for so many seconds, at most, or, if
-    that is None, as long as it takes; it has None at the end of all.  *answer* takes what has become of them.  *room* has the octets of their messages.  *check*
-    raises ConnectionError if nobody wants to hear any more: nothing is shown then, as whoever has sent
-    the messages gets no answer, and sends them again.
+    that is None, as long as it takes; it has None at the end of all.  *answer* takes what has become of
+    them.  *room* has the octets of their messages.  *check* raises ConnectionError if nobody wants to hear
+    any more: nothing is shown then, as whoever has sent the messages gets no answer, and sends them again.
     """
 
     def __init__(
@@ -179,8 +179,9 @@ class DiskWriter:
             with as_user(letter.uid, letter.gid):
                 if self._is_watched(letter):
                     file = self._create_nameless(letter)
-                    if file != _IN_TMP or self._create(letter):
-                        return file
+                    if file == _IN_TMP:
+                        self._create(letter)
+                    return file
         except (OSError, ValueError):
             # The service finds out what it is, and tells.  Or a path that it can have we cannot.
             pass
@@ -194,17 +195,16 @@ class DiskWriter:
         """
         if not self._can_give_names:
             return _IN_TMP
-        octets = self._room[letter.begin : letter.begin + letter.size]
+        directory = os.path.dirname(letter.tmp)
         try:
-            file = create_nameless(os.path.dirname(letter.tmp), octets, letter.mode)
+            file = create_nameless(directory, self._octets(letter), letter.mode)
         except OSError as error:
             if error.errno in _NO_NAMELESS:
                 return _IN_TMP
             raise
         if os.fstat(file).st_dev != letter.device:
-            # As in _create.
-            os.close(file)
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), letter.tmp)
+            _close(file)
+            raise _moved(letter)
         return file
 
     def _leave(self, letter: Letter, file: int) -> bool:
@@ -236,13 +236,18 @@ class DiskWriter:
         self._file_systems[letter.device] = file_system
         return True
 
-    def _create(self, letter: Letter, *, durably: bool = False) -> bool:
-        octets = self._room[letter.begin : letter.begin + letter.size]
-        device = create_at_once(letter.tmp, octets, letter.mode, durably=durably)
+    def _create(self, letter: Letter, *, durably: bool = False) -> None:
+        """
+        Raises:
+            OSError: It did not work, and nothing is in ``tmp``.
+        """
+        device = create_at_once(letter.tmp, self._octets(letter), letter.mode, durably=durably)
         if device != letter.device:
-            # Somebody has put the mailbox elsewhere since it was last looked at.
             remove(letter.tmp)
-        return device == letter.device
+            raise _moved(letter)
+
+    def _octets(self, letter: Letter) -> memoryview:
+        return self._room[letter.begin : letter.begin + letter.size]
 
     def _wait(self, *, finally_: bool) -> set[int]:
         """
@@ -268,7 +273,7 @@ class DiskWriter:
         """
         try:
             with as_user(letter.uid, letter.gid):
-                return _put_into_new(letter) if file == _IN_TMP else self._give_names(letter, file)
+                return self._put_into_new(letter, file)
         except PermissionError:
             # It cannot be its owner any more; what is left in tmp will be removed some day.
             return list(range(len(letter.new)))
@@ -276,20 +281,30 @@ class DiskWriter:
             if file != _IN_TMP:
                 _close(file)
 
-    def _give_names(self, letter: Letter, file: int) -> list[int]:
+    def _put_into_new(self, letter: Letter, file: int) -> list[int]:
         """
-        Put the file without a name into ``new`` of all, of the source last; returns who has not got it.
+        Give the file its name in ``new`` of all, of the source last: that is where the one in ``tmp`` is
+        moved; returns who has not got it.
         """
         refused: list[int] = []
         forbidden = 0
         for index in reversed(range(len(letter.new))):
+            path = letter.new[index]
             try:
-                give_name(file, letter.new[index])
+                if file != _IN_TMP:
+                    give_name(file, path)
+                elif index:
+                    os.link(letter.tmp, path)
+                else:
+                    os.rename(letter.tmp, path)
             except (OSError, ValueError) as error:
                 # As in _write.
                 refused.append(index)
                 forbidden += isinstance(error, PermissionError)
-        if forbidden == len(letter.new):
+        if file == _IN_TMP:
+            if 0 in refused:
+                remove(letter.tmp)
+        elif forbidden == len(letter.new):
             # Some policy of the system may always forbid it.
             self._can_give_names = False
         return refused
@@ -304,14 +319,14 @@ class DiskWriter:
         before = time.monotonic()
         try:
             with as_user(letter.uid, letter.gid):
-                if self._create(letter, durably=True):
-                    self._check()
-                    outcome = Outcome(letter.number, SAFE, _put_into_new(letter))
-                    if not outcome.refused:
-                        if not _make_durable(letter):
-                            outcome = outcome._replace(what=SHOWN)
-                        # There were two waits.
-                        self._each = (time.monotonic() - before) / 2
+                self._create(letter, durably=True)
+                self._check()
+                outcome = Outcome(letter.number, SAFE, self._put_into_new(letter, _IN_TMP))
+                if not outcome.refused:
+                    if not _make_durable(letter):
+                        outcome = outcome._replace(what=SHOWN)
+                    # There were two waits.
+                    self._each = (time.monotonic() - before) / 2
         except ConnectionError:
             raise
         except (OSError, ValueError):
@@ -320,29 +335,15 @@ class DiskWriter:
         self._outcomes.append(outcome)
 
 
+def _moved(letter: Letter) -> OSError:
+    # Somebody has put the mailbox elsewhere since it was last looked at.
+    return OSError(errno.EXDEV, os.strerror(errno.EXDEV), letter.tmp)
+
+
 def _close(file: int) -> None:
     # Only a server would have to say something now, and the wait is over.
     with suppress(OSError):
         os.close(file)
-
-
-def _put_into_new(letter: Letter) -> list[int]:
-    """
-    Link the file into ``new`` of all, then move it into that of the source; returns who has not got it.
-    """
-    refused: list[int] = []
-    for index in range(1, len(letter.new)):
-        try:
-            os.link(letter.tmp, letter.new[index])
-        except (OSError, ValueError):
-            # As in _write.
-            refused.append(index)
-    try:
-        os.rename(letter.tmp, letter.new[0])
-    except (OSError, ValueError):
-        remove(letter.tmp)
-        refused.append(0)
-    return refused
 
 
 def _make_durable(letter: Letter) -> bool:

@@ -99,7 +99,7 @@ class ReplyQueue:
         """
         It is not full, and less than *count* places are waiting for a reply.
         """
-        return self.octets < MUCH and (len(self._slots) < count or self.outstanding < count)
+        return not (self.is_full or self.has_outstanding(count))
 
     def put(self, reply: Answer) -> None:
         """
@@ -108,9 +108,7 @@ class ReplyQueue:
         if self._slots:
             self.reserve().answer(reply)
         else:
-            octets = reply.wire
-            self._ready.append(octets)
-            self.octets += len(octets)
+            self.put_wire(reply.wire)
 
     @property
     def is_settled(self) -> bool:

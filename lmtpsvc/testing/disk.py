@@ -51,7 +51,7 @@ class Disk:
         with self._image.open("wb") as image:
             image.truncate(octets)
         try:
-            self._device = _run("losetup", "--find", "--show", self._image).strip()
+            self._device = run("losetup", "--find", "--show", self._image).strip()
         except RuntimeError as error:
             raise Unavailable(str(error)) from error
         try:
@@ -65,10 +65,10 @@ class Disk:
         Begin with an empty file system.
         """
         if os.path.ismount(self.point):
-            self._unmount()
+            run_when_left("umount", self.point)
         # No lazy initialisation: a kernel thread would write to the device behind our back.
         lazy = "lazy_itable_init=0,lazy_journal_init=0"
-        _run("mkfs.ext4", "-qF", "-E", lazy, "-b", "4096", self._device)
+        run("mkfs.ext4", "-qF", "-E", lazy, "-b", "4096", self._device)
         self._mount()
 
     def cut_power(self) -> None:
@@ -86,7 +86,7 @@ class Disk:
         """
         Mount what the power cut has left; whoever had files open must be gone.
         """
-        self._unmount()
+        run_when_left("umount", self.point)
         self._mount()
 
     def close(self) -> None:
@@ -94,30 +94,41 @@ class Disk:
         Be gone, however it stands.
         """
         if os.path.ismount(self.point):
-            _run("umount", "-l", self.point)
-        _run("losetup", "--detach", self._device)
+            run("umount", "-l", self.point)
+        run("losetup", "--detach", self._device)
         self._image.unlink()
 
-    def _unmount(self) -> None:
-        """
-        As soon as the processes have gone that a server has left which was killed.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                _run("umount", self.point)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-            else:
-                return
-
     def _mount(self) -> None:
-        _run("mount", "-t", "ext4", self._device, self.point)
+        run("mount", "-t", "ext4", self._device, self.point)
 
 
-def _run(*command: str | Path) -> str:
+def run_when_left(*command: str | Path, seconds: float = _PATIENCE) -> None:
+    """
+    Run a command on a file system as soon as nobody is busy there any more, which the kernel tells
+    nobody; try for so many *seconds*.
+
+    Raises:
+        RuntimeError: It still failed then.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            run(*command)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def run(*command: str | Path) -> str:
+    """
+    Run a command to its end and return what it printed.
+
+    Raises:
+        RuntimeError: It failed; its words are in the text.
+    """
     done = subprocess.run(  # noqa: S603 - our own words
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -126,6 +137,8 @@ def _run(*command: str | Path) -> str:
         text=True,
         timeout=60,
         check=False,
+        # Control-C is not for it.
+        start_new_session=True,
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout}")

@@ -8,11 +8,11 @@ import fcntl
 import os
 import signal
 import struct
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from lmtpsvc.testing.disk import run, run_when_left
 
 MIB = 1024 * 1024
 
@@ -33,28 +33,6 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def run(*command: str | Path) -> str:
-    """
-    Run a command to its end and return what it printed.
-
-    Raises:
-        RuntimeError: It failed; its words are in the text.
-    """
-    done = subprocess.run(
-        [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-        start_new_session=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout}")
-    return done.stdout
 
 
 class Mount:
@@ -85,25 +63,13 @@ class Mount:
         """
         Change the mount options, once nobody has a file open for writing.
         """
-        self._run_when_left(seconds, "mount", "-o", f"remount,{options}", self.point)
+        run_when_left("mount", "-o", f"remount,{options}", self.point, seconds=seconds)
 
     def unmount(self, seconds: float = 10.0) -> None:
         """
         Unmount, once everybody has left: who stores for a service that was killed ends behind it.
         """
-        self._run_when_left(seconds, "umount", self.point)
-
-    def _run_when_left(self, seconds: float, *command: str | Path) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                run(*command)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-            else:
-                return
+        run_when_left("umount", self.point, seconds=seconds)
 
     def close(self) -> None:
         """

@@ -12,7 +12,9 @@ from random import Random
 
 import pytest
 
-from .disks import MIB, Disk, run
+from lmtpsvc.testing.disk import run
+
+from .disks import MIB, Disk
 from .messages import KIB, Ledger, compose
 from .service import Service
 from .store import inspect
