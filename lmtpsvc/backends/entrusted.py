@@ -153,22 +153,27 @@ class Entrusted:
         """
         The same, where nothing is done about what goes wrong.
         """
-        targets, source = posting.targets, posting.targets[0]
-        with posting.message.open(posting.settings.line_ending) as file:
-            octets = file.read()
-        posting.begin_in(source)
+        source = posting.targets[0]
+        place, known = source.place, source.known
+        assert posting.whole is not None, "it is small"
+        tmp = posting.begin_in(source)
         posting.device = device
+        new: list[str] = []
+        together = False
+        for target in posting.targets:
+            new.append(posting.new(target))
+            together = together or target.known is None or not target.known.is_safe
         return process.send(
             posting,
-            octets,
+            posting.whole[0],
             device,
-            together=not all(_is_safe(target) for target in targets),
+            together=together,
             mode=posting.settings.file_mode,
-            uid=source.place.uid,
-            gid=source.place.gid,
-            tmp=posting.tmp,
-            new=[posting.new(target) for target in targets],
-            inode=0 if source.known is None else source.known.inode,
+            uid=place.uid,
+            gid=place.gid,
+            tmp=tmp,
+            new=new,
+            inode=0 if known is None else known.inode,
         )
 
     def _send_on(self) -> None:
@@ -310,7 +315,3 @@ def _priority(posting: Posting) -> int:
 def _put_off(posting: Posting) -> None:
     for target in posting.targets:
         target.put_off()
-
-
-def _is_safe(target: Target) -> bool:
-    return target.known is not None and target.known.is_safe

@@ -54,6 +54,10 @@ class Letter(NamedTuple):
 QUESTION: Final = Letter(0, -1, True, 0, 0, 0, None, None, "", [])
 
 
+#: What a `Letter` has, in its order: as good as one where nobody asks for its parts.
+Parts = tuple[int, int, bool, int, int, int, int | None, int | None, str, list[str], int]
+
+
 class Outcome(NamedTuple):
     """
     What has become of a letter's message.
@@ -82,7 +86,7 @@ class Receipt(NamedTuple):
     tells_since: float = -math.inf
 
 
-def pack_letter(letter: Letter) -> bytes:
+def pack_letter(letter: Parts) -> bytes:
     """
     To be sent in one piece.
     """
@@ -109,7 +113,8 @@ def unpack_receipt(octets: bytes | memoryview) -> Receipt:
     What `pack_receipt` packed.
     """
     outcomes, *waits = marshal.loads(octets)  # noqa: S302 - from our own process
-    return Receipt([Outcome(*outcome) for outcome in outcomes], *waits)
+    # What Outcome(*outcome) does, in a third of the time.
+    return Receipt([tuple.__new__(Outcome, outcome) for outcome in outcomes], *waits)
 
 
 def room_for_one() -> memoryview:

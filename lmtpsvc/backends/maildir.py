@@ -47,8 +47,8 @@ _log = Logger()
 #: Mailboxes of which it is remembered where their mail goes; then it begins anew.
 REMEMBERED_MAILBOXES: Final = 10_000
 
-# What says where its mail goes.  Not the attributes: with a size that a client has declared in them,
-# each mailbox is another one, and all of them have the same hash.
+# What says where its mail goes, of a mailbox with attributes: with a size that a client has declared in
+# them, each is another one, and all of them have the same hash.
 _where = attrgetter("user", "domain", "detail", "home", "uid", "gid")
 
 
@@ -77,7 +77,7 @@ class MaildirBackend(Service):
         self._syncing = Syncing(time.monotonic)
         self._haste = Haste(time.monotonic, self._syncing)
         self._quotas = Quotas(settings.mailbox_full, settings.file_mode, seconds)
-        self._known: dict[tuple[object, ...], Place] = {}
+        self._known: dict[Hashable, Place] = {}
         self._group = GroupCommit(
             pool, clock, settings.threads, partial(self._syncing.whole_pays, 2), self._store
         )
@@ -206,7 +206,7 @@ class MaildirBackend(Service):
         Raises:
             DeliveryError: There can be no such place.
         """
-        where = _where(mailbox)
+        where: Hashable = _where(mailbox) if mailbox.attributes else mailbox
         place = self._known.get(where)
         if place is None:
             place = self._place(mailbox)

@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import define, field
 
-from ..interfaces import IMessage
+from ..interfaces import IMessage, Sizes
 from ..response_codes import Codes
 from .calls import PATIENT, Calls
 from .file_systems import check_written
@@ -45,6 +45,8 @@ class Posting:
     settings: Settings
     places: Places
     names: Names
+    #: The octets of the file, and the sizes, if they are at hand.
+    whole: tuple[bytes, Sizes] | None = field(default=None, init=False, repr=False)
     #: Of the file; with the sizes in it, which may take a look at the whole message.
     name: str = field(default="", init=False)
     source: Target | None = field(default=None, init=False)
@@ -135,7 +137,8 @@ class Posting:
         The name of the file, which is made when it is first asked for.
         """
         if not self.name:
-            self.name = self.names.make(self.message.sizes(self.settings.line_ending))
+            sizes = self.whole[1] if self.whole else self.message.sizes(self.settings.line_ending)
+            self.name = self.names.make(sizes)
         return self.name
 
     def _take(self, spooled: str, place: Place, path: str, durably: bool) -> bool:

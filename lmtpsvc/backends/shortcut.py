@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from .entrusted import Entrusted
 from .first_look import FirstLook
 from .haste import Haste
-from .places import Places
+from .places import Known, Places
 from .pool import Pool
 from .posting import Posting
 from .settings import Settings
@@ -121,19 +121,23 @@ class Shortcut:
         """
         Whether *posting* can be sent to the process where its Maildirs are at hand.
         """
-        targets, message = posting.targets, posting.message
+        targets, message, settings = posting.targets, posting.message, self._settings
+        if len(targets) > MOST_TARGETS or (settings.sharing is not None and message.is_for_all):
+            return False
+        for target in targets:
+            if target.quota is not None:
+                return False
         # What is in a file may have to be read as a whole, only to know how large it is.
-        if len(targets) > MOST_TARGETS or not getattr(message, "is_in_memory", False):
-            return False
-        if self._settings.sharing is not None and message.is_for_all:
-            return False
-        octets = message.sizes(self._settings.line_ending).physical
-        return octets <= MODEST and all(target.quota is None for target in targets)
+        in_memory = getattr(message, "in_memory", None)
+        posting.whole = None if in_memory is None else in_memory(settings.line_ending)
+        return posting.whole is not None and len(posting.whole[0]) <= MODEST
 
     def _device(self, targets: list[Target]) -> int | None:
         """
         The one device that all *targets* are on; None if they are not all at hand.
         """
+        maildirs: list[Known | None] = []
         for target in targets:
-            target.known = self._places.known(target.place)
-        return self._haste.device_at_hand([target.known for target in targets])
+            target.known = known = self._places.known(target.place)
+            maildirs.append(known)
+        return self._haste.device_at_hand(maildirs)

@@ -34,7 +34,6 @@ from .letters import (
     NOTHING,
     QUESTION,
     UNKNOWN,
-    Letter,
     Outcome,
     Receipt,
     pack_letter,
@@ -187,7 +186,8 @@ class WriteProcess(Generic[K]):
         begin = room.begin
         self._shared[begin : begin + size] = octets
         self._number = number = self._number + 1
-        letter = Letter(number, device, together, begin, size, mode, uid, gid, tmp, new, inode)
+        # A `Letter`, without the class.
+        letter = (number, device, together, begin, size, mode, uid, gid, tmp, new, inode)
         try:
             self._letters.send(pack_letter(letter))
         except BlockingIOError:

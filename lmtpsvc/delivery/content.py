@@ -20,16 +20,14 @@ _AT_ONCE: Final = 1 << 16
 _FEW: Final = 2
 
 
+#: The octets that `IMessage.open` yields, and its sizes.
+InMemory = tuple[bytes, Sizes]
+
+
 class Content(Protocol):
     """
     A whole message; see `lmtpsvc.interfaces.IMessage` for what each member means.
     """
-
-    @property
-    def is_in_memory(self) -> bool:
-        """
-        No file is read for any of it.
-        """
 
     @property
     def digest(self) -> str: ...
@@ -40,6 +38,11 @@ class Content(Protocol):
     def open(self, line_ending: LineEnding) -> BinaryIO: ...
 
     def sizes(self, line_ending: LineEnding) -> Sizes: ...
+
+    def in_memory(self, line_ending: LineEnding) -> InMemory | None:
+        """
+        All of it; None if a file would have to be read.
+        """
 
 
 class MemoryContent:
@@ -52,12 +55,11 @@ class MemoryContent:
 
     __slots__ = ("_chunks", "_forms", "_head")
 
-    is_in_memory = True
     path = None
 
     def __init__(self, head: bytes, chunks: Sequence[bytes]) -> None:
         self._head, self._chunks = head, chunks
-        self._forms: dict[LineEnding, tuple[bytes, Sizes]] = {}
+        self._forms: dict[LineEnding, InMemory] = {}
 
     @property
     def digest(self) -> str:
@@ -67,12 +69,12 @@ class MemoryContent:
         return digest.hexdigest()
 
     def open(self, line_ending: LineEnding) -> BinaryIO:
-        return io.BytesIO(self._form(line_ending)[0])
+        return io.BytesIO(self.in_memory(line_ending)[0])
 
     def sizes(self, line_ending: LineEnding) -> Sizes:
-        return self._form(line_ending)[1]
+        return self.in_memory(line_ending)[1]
 
-    def _form(self, line_ending: LineEnding) -> tuple[bytes, Sizes]:
+    def in_memory(self, line_ending: LineEnding) -> InMemory:
         form = self._forms.get(line_ending)
         if form is None:
             pieces = [self._head, *self._chunks]
@@ -103,8 +105,6 @@ class FileContent:
     delivery that was cancelled may still be reading in a thread, and ``/proc/self/fd/7`` must not
     have become another file by then.
     """
-
-    is_in_memory = False
 
     def __init__(
         self,
@@ -145,6 +145,9 @@ class FileContent:
             sizes = self._sizes[line_ending] = tally.sizes
         return sizes
 
+    def in_memory(self, line_ending: LineEnding) -> None:
+        return None
+
 
 class PrefixedContent:
     """
@@ -157,23 +160,29 @@ class PrefixedContent:
         self._prefix, self._content = prefix, content
 
     @property
-    def is_in_memory(self) -> bool:
-        return self._content.is_in_memory
-
-    @property
     def digest(self) -> str:
         return self._content.digest
 
     def open(self, line_ending: LineEnding) -> BinaryIO:
-        prefix = self._prefix
-        if line_ending == "\n":
-            prefix = prefix.replace(b"\r\n", b"\n")
-        return io.BufferedReader(_Joined(io.BytesIO(prefix), self._content.open(line_ending)))
+        prefix = io.BytesIO(self._prefix_with(line_ending))
+        return io.BufferedReader(_Joined(prefix, self._content.open(line_ending)))
 
     def sizes(self, line_ending: LineEnding) -> Sizes:
-        physical, virtual = self._content.sizes(line_ending)
-        lines = self._prefix.count(b"\n")
-        own = len(self._prefix) - (lines if line_ending == "\n" else 0)
+        return self._larger(self._content.sizes(line_ending), line_ending)
+
+    def in_memory(self, line_ending: LineEnding) -> InMemory | None:
+        whole = self._content.in_memory(line_ending)
+        if whole is None:
+            return None
+        octets, sizes = whole
+        return self._prefix_with(line_ending) + octets, self._larger(sizes, line_ending)
+
+    def _prefix_with(self, line_ending: LineEnding) -> bytes:
+        return self._prefix.replace(b"\r\n", b"\n") if line_ending == "\n" else self._prefix
+
+    def _larger(self, sizes: Sizes, line_ending: LineEnding) -> Sizes:
+        physical, virtual = sizes
+        own = len(self._prefix_with(line_ending))
         return Sizes(physical + own, virtual + len(self._prefix))
 
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import replies
+from ..commitment import Commitment
 from ..envelope import Mailbox
 from ..errors import DeliveryError
 from ..interfaces import IBackend, IMessage
@@ -60,7 +61,10 @@ def dispatch(
         count = f"{len(awaitables)} results for {len(mailboxes)} mailboxes"
         wrong = RuntimeError(f"{count} from {backend!r}")
         return [fail(wrong) for _ in mailboxes]
-    return [each if isinstance(each, Deferred) else _deferred(each) for each in awaitables]
+    # Python knows an instance of a class itself without asking Deferred, which is abstract.
+    return [
+        each if isinstance(each, (Commitment, Deferred)) else _deferred(each) for each in awaitables
+    ]
 
 
 def _deferred(awaitable: Any) -> Deferred[Any]:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from ..envelope import Envelope, Mailbox, Recipient
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
-from .content import Content, PrefixedContent
+from .content import Content, InMemory, PrefixedContent
 
 
 @implementer(IMessage)
@@ -47,18 +47,18 @@ class Message:
     def path(self) -> str | None:
         return self.content.path
 
-    @property
-    def is_in_memory(self) -> bool:
-        """
-        No file is read for any of it: whoever must not wait may look at it.
-        """
-        return self.content.is_in_memory
-
     def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
         return self.content.open(line_ending)
 
     def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
         return self.content.sizes(line_ending)
+
+    def in_memory(self, line_ending: LineEnding = "\r\n") -> InMemory | None:
+        """
+        The octets that `open` yields, and the sizes, for whoever must not wait; None if a file would have
+        to be read.
+        """
+        return self.content.in_memory(line_ending)
 
     def recipients_of(self, mailbox: Mailbox) -> list[Recipient]:
         recipients = self.envelope.recipients

@@ -51,13 +51,6 @@ class MemoryMessage:
     begun: float = 0.0
 
     @property
-    def is_in_memory(self) -> bool:
-        """
-        Whether nothing of it is in a file.
-        """
-        return self.path is None
-
-    @property
     def digest(self) -> str:
         return hashlib.sha256(self.text).hexdigest()
 
@@ -68,6 +61,12 @@ class MemoryMessage:
         stored = self._as(line_ending)
         bare = stored.count(b"\n") - stored.count(b"\r\n")
         return Sizes(len(stored), len(stored) + bare)
+
+    def in_memory(self, line_ending: LineEnding = "\r\n") -> tuple[bytes, Sizes] | None:
+        """
+        What `open` yields, and the sizes; None if it is in a file.
+        """
+        return None if self.path else (self._as(line_ending), self.sizes(line_ending))
 
     def recipients_of(self, mailbox: Mailbox) -> list[Recipient]:
         """

@@ -23,6 +23,7 @@ from lmtpsvc.delivery.message import Message
 from lmtpsvc.delivery.routes import _WithoutFile
 from lmtpsvc.delivery.spool_file import SpoolFile, SpoolText
 from lmtpsvc.envelope import Mailbox
+from lmtpsvc.interfaces import Sizes
 from lmtpsvc.testing import MemoryMessage, envelope
 
 ANN = Mailbox("ann", "example.org")
@@ -110,8 +111,11 @@ def test_in_a_file(
         held_pool.work()
         success_of(result)
     # In memory, a header on top makes no difference.
-    assert MemoryContent(b"", [b"1\r\n"]).is_in_memory
-    assert PrefixedContent(b"Z: z\r\n", MemoryContent(b"", [b"1\r\n"])).is_in_memory
+    in_memory = MemoryContent(b"", [b"1\r\n"])
+    assert (b"1\n", Sizes(2, 3)) == in_memory.in_memory("\n")
+    headed = PrefixedContent(b"Z: z\r\n", in_memory)
+    assert (b"Z: z\n1\n", Sizes(7, 9)) == headed.in_memory("\n")
+    assert (b"Z: z\r\n1\r\n", Sizes(9, 9)) == headed.in_memory("\r\n")
 
 
 def test_new_mailbox(backend: MaildirBackend, is_short: Any) -> None:
