@@ -38,22 +38,22 @@ class Address:
 
     local: str
     domain: str
-    # What __str__ has found: one address is written into headers, replies and the log.
-    _text: str = field(default="", init=False, eq=False, repr=False)
+    #: The address as it may stand between ``<`` and ``>``, quoted where it must be: made once, as it is
+    #: written into headers, replies and the log.
+    text: str = field(init=False, eq=False, repr=False)
+
+    @text.default
+    def _its_text(self) -> str:
+        text = self.local
+        if _dot_string(text) is None:
+            text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{text}@{self.domain}" if self.domain else text
 
     def __str__(self) -> str:
         """
-        The address as it may stand between ``<`` and ``>``, quoted where it must be.
+        The `text`.
         """
-        text = self._text
-        if not text:
-            text = self.local
-            if _dot_string(text) is None:
-                text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-            if self.domain:
-                text = f"{text}@{self.domain}"
-            object.__setattr__(self, "_text", text)
-        return text
+        return self.text
 
 
 @frozen
@@ -121,7 +121,7 @@ class Sender:
     parameters: Mapping[str, Any] = field(default=NO_PARAMETERS, hash=False)
 
     def __str__(self) -> str:
-        return "" if self.address is None else str(self.address)
+        return "" if self.address is None else self.address.text
 
     @property
     def size(self) -> int | None:

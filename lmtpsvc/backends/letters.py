@@ -21,6 +21,9 @@ SHOWN: Final = 2
 NOTHING: Final = 3
 UNKNOWN: Final = 4
 
+# Of the form: later ones remember each part, in case it comes again, which takes longer.
+_VERSION: Final = 2
+
 #: The octets of a letter or an answer, at most.
 LONGEST: Final = 1 << 20
 
@@ -90,7 +93,7 @@ def pack_letter(letter: Parts) -> bytes:
     """
     To be sent in one piece.
     """
-    return marshal.dumps(tuple(letter))
+    return marshal.dumps(tuple(letter), _VERSION)
 
 
 def unpack_letter(octets: bytes | memoryview) -> Letter:
@@ -105,7 +108,7 @@ def pack_receipt(answer: Receipt) -> bytes:
     To be sent in one piece.
     """
     outcomes, *waits = answer
-    return marshal.dumps(([tuple(outcome) for outcome in outcomes], *waits))
+    return marshal.dumps(([tuple(outcome) for outcome in outcomes], *waits), _VERSION)
 
 
 def unpack_receipt(octets: bytes | memoryview) -> Receipt:

@@ -57,7 +57,7 @@ def log_delivery(
     lines of the same message, this one need not be written before those, but before any reply leaves.
     """
     client, sender, said = envelope.client, str(envelope.sender), reply.wire[:-2].decode("ascii")
-    to = str(recipient.address)
+    to = recipient.address.text
     # Most know nothing more, and for them the fields are not put together anew.
     more, shown = _NOTHING, ""
     if client.login or client.session or client.origin is not None:

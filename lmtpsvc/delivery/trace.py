@@ -46,7 +46,7 @@ def trace_headers(
     if client.cipher:
         end = f"\r\n\t({client.cipher})"
     if only is not None:
-        said = str(only.address)
+        said = only.address.text
         if delivered_to == "single":
             top += f"Delivered-To: {said}\r\n"
         if original != "no" and delivered_to != "always":

@@ -205,7 +205,7 @@ class Transaction:
                 positions_of.setdefault(result, []).extend(positions)
             waiting = positions_of.items()
         for result, positions in waiting:
-            if has_succeeded(result):
+            if result.called and has_succeeded(result):
                 self._stored(result.result, positions)
                 continue
             result.addCallbacks(
@@ -282,7 +282,7 @@ class Transaction:
         recipient, mailboxes, lookup_seconds = self._accepted[position]
         if reply is replies.DELIVERED:
             reply = self._success(
-                self._id, str(recipient.address), self._told.get(position, _NOTHING_TOLD)[0]
+                self._id, recipient.address.text, self._told.get(position, _NOTHING_TOLD)[0]
             )
         now = self._clock.seconds()
         log_delivery(
