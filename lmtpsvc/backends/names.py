@@ -33,10 +33,11 @@ class Names:
         """
         A new name for a message of *sizes*.
         """
-        now = self._seconds()
+        now, (physical, virtual) = self._seconds(), sizes
+        second = int(now)
         return (
-            f"{int(now)}.M{int(now % 1 * 1e6):06d}P{os.getpid()}Q{next(self._count)}"
-            f"{self._rest},S={sizes.physical},W={sizes.virtual}"
+            f"{second}.M{int((now - second) * 1e6):06d}P{os.getpid()}Q{next(self._count)}"
+            f"{self._rest},S={physical},W={virtual}"
         )
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..interfaces import LineEnding
 from ..quota import Quota
@@ -55,12 +55,11 @@ class Settings:
     quota: Quota | None = None
     #: One copy with other nodes.
     sharing: Sharing | None = None
+    #: Of the files.
+    file_mode: int = field(init=False, eq=False, repr=False)
 
-    @property
-    def file_mode(self) -> int:
-        """
-        The mode of the files.
-        """
+    @file_mode.default
+    def _of_files(self) -> int:
         return self.mode & 0o666
 
 

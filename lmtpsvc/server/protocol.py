@@ -269,7 +269,7 @@ class LMTPProtocol(Protocol):
             self._begin_transaction()
         agent, session = self._agent, self._session
         look_up, seconds = agent.routing.look_up, agent.clock.seconds
-        size = offered.sender.size
+        size = offered.sender.size if offered.sender.parameters else None
         began = seconds()
         accepted: list[Accepted] = []
         found: tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]] | Failure | None = None
@@ -378,11 +378,12 @@ class LMTPProtocol(Protocol):
         session, slots = self._session, event.slots
 
         def answer(position: int, reply: Reply) -> None:
-            if session.answer_message(slots[position], reply):
+            is_last = session.answer_message(slots[position], reply)
+            if is_last:
                 self._transaction = None
                 self._end_transaction()
-            # If not, all is said by who runs.
-            if not self._running and session.has_something_to_say:
+            # Else all is said by who runs.
+            if not self._running and (is_last or session.has_something_to_say):
                 self._run()
 
         transaction.deliver(answer)

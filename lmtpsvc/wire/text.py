@@ -45,6 +45,9 @@ class TextDecoder:
 
         At most four octets are held back.  After the end there is nothing more to feed.
         """
+        if not self._started and self._held == _CRLF and data and not data.startswith(b"."):
+            # The end does not begin with that CRLF: the usual text is not copied for its sake.
+            self._started, self._held = True, b""
         buffer = self._held + data if self._held else data
         dots: list[int] = []
         dot = _find_stuffed(buffer, 0)
