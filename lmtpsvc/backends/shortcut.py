@@ -129,8 +129,11 @@ class Shortcut:
                 return False
         # What is in a file may have to be read as a whole, only to know how large it is.
         in_memory = getattr(message, "in_memory", None)
-        posting.whole = None if in_memory is None else in_memory(settings.line_ending)
-        return posting.whole is not None and len(posting.whole[0]) <= MODEST
+        whole = None if in_memory is None else in_memory(settings.line_ending)
+        if whole is None or len(whole[0]) > MODEST:
+            return False
+        posting.whole = whole
+        return True
 
     def _device(self, targets: list[Target]) -> int | None:
         """

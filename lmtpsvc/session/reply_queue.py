@@ -148,9 +148,9 @@ class ReplyQueue:
         """
         Take the answered replies at the head of the line.
         """
-        if self._slots:
+        slots, ready = self._slots, self._ready
+        if slots and slots[0].reply is not None:
             self._advance()
-        ready = self._ready
         if not ready:
             return b""
         octets = ready[0] if len(ready) == 1 else b"".join(ready)
