@@ -4,6 +4,7 @@ From CRLF to LF, in chunks; and how large a text is, counted in one pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from ..interfaces import Sizes
@@ -32,6 +33,12 @@ class LineFeeds:
         """
         Convert some more; a CR at the end is held until it is known what follows.
         """
+        return b"".join(map(self.convert, self.cut(octets)))
+
+    def cut(self, octets: bytes) -> Iterator[bytes]:
+        """
+        Cut some more into blocks that can be converted one by one, with what was held before them.
+        """
         if self.held:
             octets = self.held + octets
             self.held = b""
@@ -39,15 +46,27 @@ class LineFeeds:
             self.held = b"\r"
             octets = octets[:-1]
         if len(octets) <= _BLOCK:
-            return self._converted(octets)
-        converted: list[bytes] = []
+            yield octets
+            return
         start, size = 0, len(octets)
         while start < size:
             # Never between a CR and its LF.
             end = octets.find(b"\n", start + _BLOCK - 1) + 1 or size
-            converted.append(self._converted(octets[start:end]))
+            yield octets[start:end]
             start = end
-        return b"".join(converted)
+
+    def convert(self, block: bytes) -> bytes:
+        """
+        Convert the next *block* that `cut` has given.
+        """
+        lines = _without_cr(block)
+        if lines is not None:
+            self._tally.count(lines, len(block) - len(lines))
+            return lines
+        self._bare = True
+        lines = block.replace(_CRLF, b"\n")
+        self._tally.feed(lines)
+        return lines
 
     def end(self) -> bytes:
         """
@@ -73,16 +92,6 @@ class LineFeeds:
         has been returned.
         """
         return self._bare
-
-    def _converted(self, octets: bytes) -> bytes:
-        lines = _without_cr(octets)
-        if lines is not None:
-            self._tally.count(lines, len(octets) - len(lines))
-            return lines
-        self._bare = True
-        lines = octets.replace(_CRLF, b"\n")
-        self._tally.feed(lines)
-        return lines
 
 
 def _without_cr(octets: bytes) -> bytes | None:

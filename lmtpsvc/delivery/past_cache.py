@@ -15,8 +15,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Final
 
@@ -31,13 +30,85 @@ ROOM: Final = 640 << 10
 LEEWAY: Final = 0.02
 LEAST_RATE: Final = 50_000_000
 
-#: Pieces of memory that are kept for the next who writes, at most.
-_KEPT: Final = 4
-
-# Pieces that are put together first, as they are so many: what came in small packets.
-_MANY: Final = 64
+#: So many rooms are enough to keep the disk busy; the memory of as many is kept for the next ones.
+PLENTY: Final = 8
 
 _stock: list[memoryview] = []
+
+# An entry for each room that somebody has: a list is what several threads can add to and take from.
+_taken: list[None] = []
+
+
+class Room:
+    """
+    Memory for `ROOM` octets of a file, where a disk can take it from.  One thread at a time has it.
+    """
+
+    __slots__ = ("_memory", "filled")
+
+    def __init__(self) -> None:
+        #: Octets that are there.
+        self.filled = 0
+        self._memory: memoryview | None
+        try:
+            self._memory = _stock.pop()
+        except IndexError:
+            self._memory = None
+            self._memory = memoryview(mmap(-1, ROOM, MAP_PRIVATE | MAP_ANONYMOUS))
+        _taken.append(None)
+
+    def __del__(self) -> None:
+        self.let_go()
+
+    @property
+    def octets(self) -> memoryview:
+        """
+        All that is there.
+        """
+        assert self._memory is not None, "it has not been let go"
+        return self._memory[: self.filled]
+
+    def fill(self, octets: bytes) -> bytes:
+        """
+        Take *octets*, or as many as there is room for; returns the others.
+        """
+        assert self._memory is not None, "it has not been let go"
+        start = self.filled
+        end = start + len(octets)
+        if end <= ROOM:
+            self._memory[start:end] = octets
+            self.filled = end
+            return b""
+        taken = ROOM - start
+        self._memory[start:] = octets[:taken]
+        self.filled = ROOM
+        return octets[taken:]
+
+    def cut(self) -> bytes:
+        """
+        Take out, and return, what is behind the last whole block.
+        """
+        end = self.filled - self.filled % BLOCK
+        rest = bytes(self.octets[end:])
+        self.filled = end
+        return rest
+
+    def let_go(self) -> None:
+        """
+        What is there is needed no more.
+        """
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            _taken.pop()
+            if len(_stock) < PLENTY:
+                _stock.append(memory)
+
+
+def are_plenty() -> bool:
+    """
+    There are as many rooms as are of use.
+    """
+    return len(_taken) >= PLENTY
 
 
 class PastCache:
@@ -45,12 +116,10 @@ class PastCache:
     Writes to *descriptor*, an empty file.  *seconds* is a clock that never goes back.
     """
 
-    __slots__ = ("_descriptor", "_is_direct", "_octets", "_rest", "_seconds", "_spent")
+    __slots__ = ("_descriptor", "_is_direct", "_octets", "_seconds", "_spent")
 
     def __init__(self, descriptor: int, seconds: Callable[[], float] = time.monotonic) -> None:
         self._descriptor, self._seconds = descriptor, seconds
-        # Less than a block, that waits for more.
-        self._rest = b""
         self._octets = 0
         self._spent = 0.0
         self._is_direct = True
@@ -60,50 +129,30 @@ class PastCache:
             # There is no such thing on this file system.
             self._is_direct = False
 
-    def write(self, pieces: list[bytes]) -> None:
+    def write(self, room: Room) -> None:
         """
-        Write some more; less than a block may be kept for the next time.  *pieces* is empty then, so
-        that their memory is free while the disk is waited for.
+        Write what is in *room*, which is let go.  After one that does not end with a whole block, all
+        goes through the cache.
 
         Raises:
             OSError: There is no room, or the disk is broken.
         """
-        if not self._is_direct:
-            octets = b"".join([self._rest, *pieces])
-            self._rest = b""
-            pieces.clear()
-            write_all(self._descriptor, octets)
-            return
-        if len(pieces) > _MANY:
-            pieces[:] = [b"".join(pieces)]
-        with _room() as room:
-            filled = len(self._rest)
-            room[:filled] = self._rest
-            left = memoryview(b"")
-            pieces.reverse()
-            while left or pieces:
-                left = left or memoryview(pieces.pop())
-                end = min(filled + len(left), ROOM)
-                room[filled:end] = left[: end - filled]
-                left, filled = left[end - filled :], end
-                if filled == ROOM:
-                    self._write_out(room)
-                    filled = 0
-            del left
-            whole = filled - filled % BLOCK
-            self._write_out(room[:whole])
-            self._rest = bytes(room[whole:filled])
+        octets = room.octets
+        end = len(octets) - len(octets) % BLOCK
+        self._write_out(octets[:end])
+        if end < len(octets):
+            self.go_through_cache()
+            write_all(self._descriptor, octets[end:])
+        octets.release()
+        room.let_go()
 
-    def flush(self) -> None:
+    def go_through_cache(self) -> None:
         """
-        Write what has been kept.  All that comes now goes through the cache.
-
-        Raises:
-            OSError: There is no room, or the disk is broken.
+        All that is written from now on goes through the cache.
         """
-        self._go_through_cache()
-        rest, self._rest = self._rest, b""
-        write_all(self._descriptor, rest)
+        if self._is_direct:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, 0)
+            self._is_direct = False
 
     def _write_out(self, octets: memoryview) -> None:
         while octets and self._is_direct:
@@ -114,19 +163,14 @@ class PastCache:
                 # Blocks are larger here, or a write has ended within one.
                 if error.errno != errno.EINVAL:
                     raise
-                self._go_through_cache()
+                self.go_through_cache()
                 break
             octets = octets[written:]
             self._octets += written
             self._spent += self._seconds() - before
             if self._spent > LEEWAY + self._octets / LEAST_RATE:
-                self._go_through_cache()
+                self.go_through_cache()
         write_all(self._descriptor, octets)
-
-    def _go_through_cache(self) -> None:
-        if self._is_direct:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, 0)
-            self._is_direct = False
 
 
 def write_all(descriptor: int, octets: bytes | memoryview) -> None:
@@ -139,19 +183,3 @@ def write_all(descriptor: int, octets: bytes | memoryview) -> None:
     rest = memoryview(octets)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-@contextmanager
-def _room() -> Iterator[memoryview]:
-    """
-    Memory that begins with a block.
-    """
-    try:
-        room = _stock.pop()
-    except IndexError:
-        room = memoryview(mmap(-1, ROOM, MAP_PRIVATE | MAP_ANONYMOUS))
-    try:
-        yield room
-    finally:
-        if len(_stock) < _KEPT:
-            _stock.append(room)

@@ -51,6 +51,7 @@ class Spool:
     _paused = False
     _file: SpoolFile | None = None
     _text: SpoolText | None = None
+    _has_file = False
     _writing = False
     _failure: Failure | None = None
     _finished: Deferred[Content] | None = None
@@ -77,18 +78,20 @@ class Spool:
         """
         if self._failure is not None:
             return
-        if self._text is None:
+        text = self._text
+        if text is None:
             self._chunks.append(octets)
+            self._held += len(octets)
+            if self._held <= self._settings.memory:
+                return
+            text = self._begin()
         else:
-            self._text.feed(octets)
-        self._held += len(octets)
-        if self._held <= self._settings.memory:
-            return
+            text.feed(octets)
         if self._writing:
-            if not self._paused:
+            if not self._paused and text.is_much:
                 self._paused = True
                 self._pause()
-        else:
+        elif text.is_enough:
             self._write_out()
 
     def finish(self) -> MemoryContent | Deferred[Content]:
@@ -121,11 +124,10 @@ class Spool:
         """
         Have a thread write what is there.
         """
-        self._held, head_size = 0, len(self.head)
-        file, text = self._file, self._text
-        begin = file is None or text is None
-        if file is None or text is None:
-            file, text = self._file, self._text = self._begun()
+        file, text, head_size = self._file, self._text, len(self.head)
+        assert file is not None, "it has begun"
+        assert text is not None, "nor has it failed"
+        begin, self._has_file = not self._has_file, True
         if self._finished is not None:
             text.end()
         portion, sizes = text.take(), text.sizes
@@ -140,18 +142,20 @@ class Spool:
         self._writing = True
         self._settings.in_thread(job).addCallbacks(self._written, self._failed)
 
-    def _begun(self) -> tuple[SpoolFile, SpoolText]:
+    def _begin(self) -> SpoolText:
         """
         What is in memory is the first that goes into a file.
         """
         settings = self._settings
-        text = SpoolText(settings.line_ending)
+        past_cache = settings.is_kept and self._is_for_service()
+        line_ending = settings.line_ending
+        self._file = SpoolFile(settings.directory, line_ending, past_cache=past_cache)
+        self._text = text = SpoolText(line_ending, settings.memory, in_rooms=past_cache)
         text.feed(self.head)
         for octets in self._chunks:
             text.feed(octets)
         self._chunks = []
-        past_cache = settings.is_kept and self._is_for_service()
-        return SpoolFile(settings.directory, settings.line_ending, past_cache=past_cache), text
+        return text
 
     def _forget(self) -> None:
         self._chunks, self._text = [], None
@@ -165,7 +169,7 @@ class Spool:
         elif content is not None:
             assert self._finished is not None
             self._finished.callback(content)
-        elif self._finished is not None or self._held > self._settings.memory:
+        elif self._finished is not None or (self._text is not None and self._text.is_enough):
             self._write_out()
         self._go_on()
 

@@ -8,21 +8,25 @@ import errno
 import hashlib
 import os
 import tempfile
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..interfaces import LineEnding, Sizes
 from .content import FileContent, digest_of
 from .line_endings import LineFeeds, Tally
-from .past_cache import PastCache, write_all
+from .past_cache import ROOM, PastCache, Room, are_plenty, write_all
+
+#: Octets that come at a time, at most, as a rule.
+READ: Final = 320 << 10
 
 
 class Portion(NamedTuple):
     """
-    Some more of a text: the *pieces* that are to be written.
+    Some more of a text: the *rooms* that are to be written, and then the *pieces*.
 
     From the piece at *marred* on, they can not be turned back into what came, which is *originals*.
     """
 
+    rooms: list[Room]
     pieces: list[bytes]
     marred: int
     originals: list[bytes]
@@ -32,46 +36,77 @@ class SpoolText:
     """
     Turns what comes into what is to be written, with *line_ending*; in the thread that gets it, where
     it is still in the processor's caches.
+
+    *memory* is how many octets are worth being written.  With *in_rooms*, for a file that is written
+    past the kernel's cache, a full `Room` is.
     """
 
-    def __init__(self, line_ending: LineEnding) -> None:
+    def __init__(self, line_ending: LineEnding, memory: int, *, in_rooms: bool = False) -> None:
         self._feeds = LineFeeds() if line_ending == "\n" else None
+        self._memory = memory
         # How large it is, if nothing is converted.
         self._tally = Tally()
+        self._in_rooms = in_rooms
+        # That which is being filled, and those that are full; and less than a block, for the next one.
+        self._room: Room | None = None
+        self._rooms: list[Room] = []
+        self._rest = b""
+        # Octets that have come since the last time that any were taken.
+        self._held = 0
         self._pieces: list[bytes] = []
         self._marred = 0
         self._originals: list[bytes] = []
         self._is_marred = False
+
+    @property
+    def is_enough(self) -> bool:
+        """
+        It is worth being written.
+        """
+        return bool(self._rooms) if self._in_rooms else self._held > self._memory
+
+    @property
+    def is_much(self) -> bool:
+        """
+        No more should come before what has been taken is written.
+        """
+        return self.is_enough or (self._in_rooms and are_plenty())
 
     def feed(self, octets: bytes) -> None:
         """
         Add some more; the trace headers are the first.
         """
         feeds = self._feeds
+        self._held += len(octets)
         if feeds is None:
             self._tally.feed(octets)
-        else:
-            held, original = feeds.held, octets
-            octets = feeds.feed(octets)
+            self._add(octets)
+            self._see_to_room()
+            return
+        for block in feeds.cut(octets):
+            lines = feeds.convert(block)
             if feeds.had_bare:
-                self._keep(original, held)
-        self._pieces.append(octets)
+                self._keep(block)
+            self._add(lines)
+        self._see_to_room()
 
     def end(self) -> None:
         """
         Nothing more is to come.
         """
+        self._leave_rooms()
         feeds = self._feeds
         if feeds is not None and feeds.held:
-            self._keep(b"", feeds.held)
+            self._keep(feeds.held)
             self._pieces.append(feeds.end())
 
     def take(self) -> Portion:
         """
-        What has been added since the last time.
+        What has been added since the last time, but for a room that is not full.
         """
-        portion = Portion(self._pieces, self._marred, self._originals)
-        self._pieces, self._marred, self._originals = [], 0, []
+        portion = Portion(self._rooms, self._pieces, self._marred, self._originals)
+        self._rooms, self._pieces, self._marred, self._originals = [], [], 0, []
+        self._held = 0
         return portion
 
     @property
@@ -81,12 +116,50 @@ class SpoolText:
         """
         return self._tally.sizes if self._feeds is None else self._feeds.sizes
 
-    def _keep(self, octets: bytes, held: bytes) -> None:
+    def _add(self, octets: bytes) -> None:
+        if not self._in_rooms:
+            self._pieces.append(octets)
+            return
+        while octets:
+            room = self._room
+            if room is None:
+                room = self._room = Room()
+                room.fill(self._rest)
+                self._rest = b""
+            octets = room.fill(octets)
+            if octets:
+                self._rooms.append(room)
+                self._room = None
+
+    def _see_to_room(self) -> None:
+        """
+        A room in which there may not be enough for what comes next is full.
+        """
+        room = self._room
+        if room is not None and room.filled > ROOM - READ:
+            self._rest = room.cut()
+            self._rooms.append(room)
+            self._room = None
+
+    def _keep(self, octets: bytes) -> None:
         if not self._is_marred:
             self._is_marred = True
+            # What comes now is put together with what it was made from.
+            self._leave_rooms()
             self._marred = len(self._pieces)
-            octets = held + octets
         self._originals.append(octets)
+
+    def _leave_rooms(self) -> None:
+        """
+        What comes now is pieces.
+        """
+        self._in_rooms = False
+        if self._room is not None:
+            self._rooms.append(self._room)
+            self._room = None
+        elif self._rest:
+            self._pieces.append(self._rest)
+            self._rest = b""
 
 
 class SpoolFile:
@@ -132,11 +205,14 @@ class SpoolFile:
         Raises:
             OSError: There is no room.
         """
-        pieces, marred, originals = portion
+        rooms, pieces, marred, originals = portion
+        if self._past_cache is not None:
+            # Each is let go as soon as it is written.
+            for room in rooms:
+                self._past_cache.write(room)
         if originals:
             if self._digest is None:
                 self._write(pieces[:marred])
-                self._flush()
                 pieces = pieces[marred:]
                 self._digest = digest_of(self._path, "\n", self._head_size)
             for octets in originals:
@@ -150,7 +226,6 @@ class SpoolFile:
         Raises:
             OSError: There is no room.
         """
-        self._flush()
         digest = None if self._digest is None else self._digest.hexdigest()
         fd, self._fd = self._fd, -1
         return FileContent(fd, self._path, self._line_ending, sizes, self._head_size, digest)
@@ -177,11 +252,7 @@ class SpoolFile:
         return fd
 
     def _write(self, pieces: list[bytes]) -> None:
-        if self._past_cache is None:
+        if pieces:
+            if self._past_cache is not None:
+                self._past_cache.go_through_cache()
             write_all(self._fd, b"".join(pieces))
-        else:
-            self._past_cache.write(pieces)
-
-    def _flush(self) -> None:
-        if self._past_cache is not None:
-            self._past_cache.flush()

@@ -32,7 +32,7 @@ CONTENT: Final = 16
 
 #: Octets that are read at a time; and of a connection on which more are waiting.
 USUAL: Final = 1 << 16
-MUCH: Final = 1 << 18
+MUCH: Final = 320 << 10
 
 _log = Logger(namespace="lmtpsvc.server")
 

@@ -13,6 +13,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from lmtpsvc.delivery.agent import DeliveryAgent
+from lmtpsvc.delivery.past_cache import ROOM
 from lmtpsvc.delivery.routing import AddressRules, Routing
 from lmtpsvc.delivery.spool import SpoolSettings
 from lmtpsvc.delivery.transaction import Accepted
@@ -58,7 +59,7 @@ def test_past_the_cache(
     )
     transaction = agent.begin(envelope, accepted, lambda: None, lambda: None)
 
-    transaction.write(b"x" * 11)
+    transaction.write(b"x" * ROOM)
     transaction.abandon()
 
     assert expected == bool(past_cache)

@@ -15,7 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import integers, lists
 
-from lmtpsvc.delivery.past_cache import BLOCK, LEAST_RATE, LEEWAY, ROOM, PastCache
+from lmtpsvc.delivery import past_cache
+from lmtpsvc.delivery.past_cache import (
+    BLOCK,
+    LEAST_RATE,
+    LEEWAY,
+    PLENTY,
+    ROOM,
+    PastCache,
+    Room,
+    are_plenty,
+)
 
 Write = Callable[[int, Any], int]
 
@@ -58,71 +68,141 @@ def stored(descriptor: int) -> bytes:
         return file.read()
 
 
+def room(octets: bytes) -> Room:
+    made = Room()
+    assert b"" == made.fill(octets)
+    return made
+
+
 def test_whole_blocks(descriptor: int, direct: list[int]) -> None:
     """
-    What is no whole block waits for more, and goes through the cache at the end.
+    What is no whole block goes through the cache.
     """
     file = PastCache(descriptor)
-    pieces = [b"1" * 5000, b"2" * 5000, b"", b"3" * 100]
-    text = b"".join(pieces)
+    file.write(room(b"1" * 2 * BLOCK))
+    file.write(room(b"2" * BLOCK + b"3" * 100))
 
-    file.write(pieces[:2])
-    assert [2 * BLOCK] == direct
-    file.write(pieces[2:])
-    assert [2 * BLOCK] == direct
-    file.flush()
-
-    assert text == stored(descriptor)
+    assert [2 * BLOCK, BLOCK] == direct
+    assert b"1" * 2 * BLOCK + b"2" * BLOCK + b"3" * 100 == stored(descriptor)
 
 
-def test_nothing_is_kept(descriptor: int) -> None:
+def test_less_than_a_block(descriptor: int, direct: list[int]) -> None:
     """
-    The memory of what is written is free when that is so.
-    """
-    pieces = [b"1" * 5000]
-    PastCache(descriptor).write(pieces)
-    assert [] == pieces
-
-
-def test_larger_than_the_room(descriptor: int, direct: list[int]) -> None:
-    """
-    A piece of any size is written.
-    """
-    text = os.urandom(2 * ROOM + 10)
-    file = PastCache(descriptor)
-
-    file.write([text])
-    file.flush()
-
-    assert [ROOM, ROOM] == direct
-    assert text == stored(descriptor)
-
-
-def test_many_pieces(descriptor: int, direct: list[int]) -> None:
-    """
-    What came in small packets is written at once.
+    So does a room that has none, or nothing at all.
     """
     file = PastCache(descriptor)
-    file.write([b"%07d\n" % number for number in range(1024)])
-    file.flush()
+    file.write(room(b""))
+    file.write(room(b"1" * 100))
 
-    assert [2 * BLOCK] == direct
-    assert b"".join(b"%07d\n" % number for number in range(1024)) == stored(descriptor)
+    assert [] == direct
+    assert b"1" * 100 == stored(descriptor)
+
+
+def test_fill() -> None:
+    """
+    A room takes what there is room for.
+    """
+    made = Room()
+    assert b"" == made.fill(b"1" * (ROOM - 1))
+    assert ROOM - 1 == made.filled
+    assert b"3" == made.fill(b"23")
+    assert b"4" == made.fill(b"4")
+    assert b"1" * (ROOM - 1) + b"2" == made.octets
+
+
+@pytest.mark.parametrize("rest", [b"", b"2", b"2" * (BLOCK - 1)])
+def test_cut(rest: bytes) -> None:
+    """
+    What is less than a block is taken out again, for the next room.
+    """
+    made = room(b"1" * 2 * BLOCK + rest)
+    assert rest == made.cut()
+    assert b"1" * 2 * BLOCK == made.octets
+    assert b"" == made.cut()
+
+
+class TestMemory:
+    """
+    Memory for rooms, which is used again.
+    """
+
+    @pytest.fixture(autouse=True)
+    def stock(self, monkeypatch: pytest.MonkeyPatch) -> list[memoryview]:
+        """
+        What is kept for later.
+        """
+        kept: list[memoryview] = []
+        monkeypatch.setattr(past_cache, "_stock", kept)
+        monkeypatch.setattr(past_cache, "_taken", [])
+        return kept
+
+    def test_written(self, descriptor: int, stock: list[memoryview]) -> None:
+        """
+        That of what is written is there for the next one, with nothing in it.
+        """
+        written = room(b"1" * 10)
+        memory = written.octets.obj
+        PastCache(descriptor).write(written)
+        again = Room()
+
+        assert memory is again.octets.obj
+        assert 0 == again.filled
+        assert [] == stock
+
+    def test_forgotten(self, stock: list[memoryview]) -> None:
+        """
+        So is that of a room which nobody has any more, once.
+        """
+        made = Room()
+        made.let_go()
+        made.let_go()
+        assert 1 == len(stock)
+        del made
+        assert 1 == len(stock)
+        made = Room()
+        del made
+        assert 1 == len(stock)
+        assert not are_plenty()
+
+    def test_plenty(self, stock: list[memoryview]) -> None:
+        """
+        Of many, some are kept; it is known when there are many.
+        """
+        rooms = [Room() for _ in range(PLENTY - 1)]
+        assert not are_plenty()
+        rooms += [Room(), Room()]
+        assert are_plenty()
+        rooms.clear()
+        assert not are_plenty()
+        assert PLENTY == len(stock)
+
+    def test_none_is_left(self, stock: list[memoryview], monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Where there is no memory, there is no room, and nothing is counted.
+        """
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+        monkeypatch.setattr(past_cache, "mmap", refuse)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+            Room()
+        assert [] == stock == past_cache._taken
 
 
 def test_goes_on_through_the_cache(descriptor: int, direct: list[int]) -> None:
     """
-    Behind a flush, as before somebody reads, nothing has to be whole.
+    Behind what is no whole block, or when it is asked for, as before somebody reads, nothing has to be
+    whole.
     """
     file = PastCache(descriptor)
-    file.write([b"1" * 5000])
-    file.flush()
-    assert b"1" * 5000 == stored(descriptor)
-    file.write([b"2" * 5000])
-    file.write([b"3"])
+    file.write(room(b"1" * BLOCK))
+    file.go_through_cache()
+    file.write(room(b"2" * 5000))
+    file.write(room(b"3"))
 
     assert [BLOCK] == direct
-    assert b"1" * 5000 + b"2" * 5000 + b"3" == stored(descriptor)
+    assert b"1" * BLOCK + b"2" * 5000 + b"3" == stored(descriptor)
 
 
 def test_no_such_thing(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +215,7 @@ def test_no_such_thing(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     file = PastCache(descriptor)
-    file.write([b"1" * 5000])
+    file.write(room(b"1" * 5000))
     assert b"1" * 5000 == stored(descriptor)
 
 
@@ -160,9 +240,8 @@ def test_not_taken(descriptor: int, odd: int, monkeypatch: pytest.MonkeyPatch) -
 
     file = PastCache(descriptor)
     monkeypatch.setattr(os, "write", refuse)
-    file.write([b"1" * 5000])
-    file.write([b"2" * 5000])
-    file.flush()
+    file.write(room(b"1" * 5000))
+    file.write(room(b"2" * 5000))
 
     assert b"1" * 5000 + b"2" * 5000 == stored(descriptor)
 
@@ -179,7 +258,7 @@ def test_errors(descriptor: int, number: int, monkeypatch: pytest.MonkeyPatch) -
     file = PastCache(descriptor)
     monkeypatch.setattr(os, "write", fail)
     with pytest.raises(OSError, match=os.strerror(number)):
-        file.write([b"1" * 5000])
+        file.write(room(b"1" * 5000))
 
 
 def test_slow(descriptor: int, direct: list[int]) -> None:
@@ -196,10 +275,9 @@ def test_slow(descriptor: int, direct: list[int]) -> None:
 
     file, written = PastCache(descriptor, seconds), 0
     while written == len(direct):
-        file.write([b"x" * BLOCK])
+        file.write(room(b"x" * BLOCK))
         written += 1
-    file.write([b"y" * 10])
-    file.flush()
+    file.write(room(b"y" * 10))
 
     assert len(direct) == written - 1 == int(LEEWAY / (0.5 * BLOCK / LEAST_RATE)) + 1
     assert written * BLOCK + 10 == len(stored(descriptor))
@@ -212,7 +290,7 @@ def test_quick(descriptor: int, direct: list[int]) -> None:
     times = iter([0.0, *[0.0] * 2000, LEEWAY, *[LEEWAY] * 10])
     file = PastCache(descriptor, lambda: next(times))
     for _ in range(1003):
-        file.write([b"x" * BLOCK])
+        file.write(room(b"x" * BLOCK))
     assert 1003 == len(direct)
 
 
@@ -223,16 +301,14 @@ def test_quick(descriptor: int, direct: list[int]) -> None:
 @given(sizes=lists(integers(0, 3 * BLOCK), max_size=12))
 def test_any_cut(sizes: list[int], tmp_path: Path) -> None:
     """
-    However the text is cut, it is in the file.
+    However much is in each room, it is in the file.
     """
     pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
-    text = b"".join(pieces)
     descriptor = os.open(tmp_path, os.O_RDWR | os.O_TMPFILE, 0o600)
     try:
         file = PastCache(descriptor)
-        for start in range(0, len(pieces), 3):
-            file.write(pieces[start : start + 3])
-        file.flush()
-        assert text == stored(descriptor)
+        for piece in pieces:
+            file.write(room(piece))
+        assert b"".join(pieces) == stored(descriptor)
     finally:
         os.close(descriptor)

@@ -21,10 +21,14 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.delivery.content import Content
 from lmtpsvc.delivery.line_endings import sizes_of
+from lmtpsvc.delivery.past_cache import BLOCK, PLENTY, ROOM, Room
 from lmtpsvc.delivery.spool import Spool, SpoolSettings
+from lmtpsvc.delivery.spool_file import READ
 from lmtpsvc.interfaces import LineEnding
 
 HEAD = b"Return-Path: <ann@example.org>\r\n"
+#: In a file.
+HEAD_SIZE = len(HEAD) - 1
 
 
 class Disk:
@@ -86,6 +90,8 @@ class Spooling:
         is_for_service: bool = True,
     ) -> None:
         self.disk, self.transport, self.directory = Disk(), Transport(), directory
+        #: So many octets are worth being written.
+        self.much = ROOM if is_kept and is_for_service else memory + 1
         self.spool = Spool(
             SpoolSettings(memory, str(directory), line_ending, self.disk, is_kept),
             HEAD,
@@ -112,6 +118,22 @@ def no_leftovers(tmp_path: Path) -> Iterator[None]:
     gc.collect()
     assert before == len(os.listdir("/proc/self/fd"))
     assert [] == [path for path in tmp_path.rglob("*") if not path.is_dir()]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """
+    How many octets have been written at a time.
+    """
+    sizes: list[int] = []
+    real = os.write
+
+    def noted(descriptor: int, octets: Any) -> int:
+        sizes.append(len(octets))
+        return real(descriptor, octets)
+
+    monkeypatch.setattr(os, "write", noted)
+    return sizes
 
 
 def finished(spool: Spool) -> list[Any]:
@@ -344,6 +366,10 @@ class TestBackpressure:
     A client that is faster than the disk.
     """
 
+    @pytest.fixture
+    def spooling(self, tmp_path: Path) -> Spooling:
+        return Spooling(tmp_path / "spool")
+
     def test_paused(self, spooling: Spooling) -> None:
         """
         It is paused when as much as memory may hold waits behind what is being written.
@@ -382,6 +408,128 @@ class TestBackpressure:
         assert HEAD + b"1" * 11 + b"2" * 6 + b"3" * 6 + b"4" == read(content)
 
 
+class TestRooms:
+    """
+    The same, where what is written past the cache waits in rooms.
+    """
+
+    @pytest.fixture
+    def spooling(self, tmp_path: Path) -> Spooling:
+        return Spooling(tmp_path / "spool", is_kept=True)
+
+    def test_full(self, spooling: Spooling, written: list[int]) -> None:
+        """
+        Nothing is written as long as there is room for a further read; then whole blocks are, and
+        what is left goes with the next.
+        """
+        spooling.spool.write(b"1" * (ROOM - READ - HEAD_SIZE))
+        assert [] == written
+        spooling.spool.write(b"2" * 100)
+        assert [ROOM - READ] == written
+        spooling.spool.write(b"3" * (ROOM - READ - 100))
+        assert [ROOM - READ] == written
+        spooling.spool.write(b"4")
+        assert [ROOM - READ] * 2 == written
+        (content,) = finished(spooling.spool)
+
+        expected = HEAD + b"1" * (ROOM - READ - HEAD_SIZE) + b"2" * 100
+        expected += b"3" * (ROOM - READ - 100) + b"4"
+        assert expected == read(content)
+
+    def test_ends_with_a_room(self, spooling: Spooling, written: list[int]) -> None:
+        """
+        What is left when nothing more comes is written behind it.
+        """
+        spooling.spool.write(b"1" * (ROOM - HEAD_SIZE - 1))
+        assert [ROOM - BLOCK] == written
+        (content,) = finished(spooling.spool)
+
+        assert [ROOM - BLOCK, BLOCK - 1] == written
+        assert HEAD + b"1" * (ROOM - HEAD_SIZE - 1) == read(content)
+
+    def test_several(self, spooling: Spooling, written: list[int]) -> None:
+        """
+        What comes at once may fill several.
+        """
+        spooling.spool.write(b"x" * 3 * ROOM)
+        assert [ROOM] * 3 == written
+        (content,) = finished(spooling.spool)
+
+        assert HEAD + b"x" * 3 * ROOM == read(content)
+
+    def test_paused(self, spooling: Spooling) -> None:
+        """
+        Who sends is paused when there is another one behind that which is being written: no message
+        has more than two.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * (ROOM - HEAD_SIZE))
+        spooling.spool.write(b"y" * (ROOM - READ))
+        assert [] == spooling.transport.said
+
+        spooling.spool.write(b"z")
+        assert ["pause"] == spooling.transport.said
+
+        spooling.disk.go_on()
+        assert ["pause", "resume"] == spooling.transport.said
+        assert 1 == len(spooling.disk.jobs), "what waited is being written"
+        spooling.disk.go_on()
+        spooling.spool.discard()
+
+    def test_paused_among_many(self, spooling: Spooling, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Where there are many, a message has to do with one.
+        """
+        others = [Room() for _ in range(PLENTY - 1)]
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * (ROOM - READ))
+        assert [] == spooling.transport.said
+        spooling.spool.write(b"y")
+        assert ["pause"] == spooling.transport.said
+
+        others.clear()
+        spooling.disk.go_on()
+        assert ["pause", "resume"] == spooling.transport.said
+        spooling.spool.discard()
+
+    def test_full_meanwhile(self, spooling: Spooling) -> None:
+        """
+        A room that has become full while another one was written is next.
+        """
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * ROOM)
+        spooling.spool.write(b"y" * ROOM)
+        spooling.disk.go_on()
+        assert 1 == len(spooling.disk.jobs)
+        outcome = finished(spooling.spool)
+        spooling.disk.go_on()
+        spooling.disk.go_on()
+
+        (content,) = outcome
+        assert HEAD + b"x" * ROOM + b"y" * ROOM == read(content)
+
+    @pytest.mark.parametrize("line_ending", ["\n", "\r\n"])
+    @pytest.mark.parametrize("at", [0, 300_000, ROOM - 1, ROOM + 300_000])
+    def test_bare(self, at: int, line_ending: LineEnding, tmp_path: Path) -> None:
+        """
+        A text that can not be made from the file any more is whole, as is its digest, wherever that
+        begins, and whatever was in the same piece.
+        """
+        lines = b"one\r\n" * (2 * ROOM // 5)
+        text = lines[:at] + b"\n\r" + lines[at:] + b"\r"
+        spooling = Spooling(tmp_path, line_ending, is_kept=True)
+        for start in range(0, len(text), READ):
+            spooling.spool.write(text[start : start + READ])
+        (content,) = finished(spooling.spool)
+
+        expected = HEAD + text
+        if line_ending == "\n":
+            expected = expected.replace(b"\r\n", b"\n")
+        assert expected == read(content, line_ending)
+        assert sizes_of(expected) == content.sizes(line_ending)
+        assert hashlib.sha256(text).hexdigest() == content.digest
+
+
 class TestFailure:
     """
     A disk that does not take it.
@@ -405,11 +553,11 @@ class TestFailure:
         """
         What comes after an error is read and forgotten; the end fails as the disk did.
         """
-        spooling.spool.write(b"x" * 11)
+        spooling.spool.write(b"x" * spooling.much)
         spooling.disk.error = self.NO_ROOM
-        spooling.spool.write(b"y" * 11)
+        spooling.spool.write(b"y" * spooling.much)
         spooling.disk.error = None
-        spooling.spool.write(b"z" * 11)
+        spooling.spool.write(b"z" * spooling.much)
         outcome = finished(spooling.spool)
 
         assert [self.NO_ROOM] == [getattr(each, "value", each) for each in outcome]
@@ -420,8 +568,8 @@ class TestFailure:
         A client that was paused for a disk that then broke is not left waiting.
         """
         spooling.disk.slow = True
-        spooling.spool.write(b"x" * 11)
-        spooling.spool.write(b"y" * 11)
+        spooling.spool.write(b"x" * spooling.much)
+        spooling.spool.write(b"y" * spooling.much)
         spooling.disk.error = self.NO_ROOM
         spooling.disk.go_on()
 
@@ -478,8 +626,8 @@ class TestDiscard:
         What is being written is removed when that has ended, well or not; a paused client goes on.
         """
         spooling.disk.slow = True
-        spooling.spool.write(b"x" * 11)
-        spooling.spool.write(b"y" * 11)
+        spooling.spool.write(b"x" * spooling.much)
+        spooling.spool.write(b"y" * spooling.much)
         spooling.spool.discard()
         if broken:
             spooling.disk.error = TestFailure.NO_ROOM
