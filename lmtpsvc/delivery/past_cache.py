@@ -5,6 +5,9 @@ What goes through the cache is copied there, into pages that the kernel has to f
 its way to the disk only when somebody waits for it: at the end, when there is nothing left to be
 done meanwhile.  Past the cache, one piece goes to the disk while the next one comes in.
 
+Whoever has the text puts it into a `Room`, which the disk takes it from: the thread that writes has
+nothing to copy, and hardly needs Python's lock.
+
 That is for what nobody is going to read at once, and where the disk takes it quickly: if not, as
 where each piece waits for a platter to come round or for a server, the rest goes through the cache.
 """
@@ -31,7 +34,7 @@ LEEWAY: Final = 0.02
 LEAST_RATE: Final = 50_000_000
 
 #: So many rooms are enough to keep the disk busy; the memory of as many is kept for the next ones.
-PLENTY: Final = 8
+PLENTY: Final = 6
 
 _stock: list[memoryview] = []
 

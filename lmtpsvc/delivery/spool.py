@@ -4,7 +4,8 @@ The spool: a message on its way in, in memory while it is small, then in a file.
 The file is written in a thread, in large pieces, one piece at a time; when the client is faster
 than the disk, the spool says so and the transport is paused.  So the memory of a connection is
 bounded whatever the size of its message: what is in memory, what is waiting and what is being
-written are each at most about the limit for messages in memory.
+written are each at most about the limit for messages in memory, or, past the kernel's cache, a room
+(see `past_cache`).
 
 The spooled file is the message exactly as the backend wants to store it, trace headers first: on
 the same file system, it becomes the mail with one hard link.  It has no name, so that nothing is
@@ -87,12 +88,11 @@ class Spool:
             text = self._begin()
         else:
             text.feed(octets)
-        if self._writing:
-            if not self._paused and text.is_much:
-                self._paused = True
-                self._pause()
-        elif text.is_enough:
+        if text.is_enough and not self._writing:
             self._write_out()
+        if text.is_much and self._writing and not self._paused:
+            self._paused = True
+            self._pause()
 
     def finish(self) -> MemoryContent | Deferred[Content]:
         """

@@ -15,7 +15,7 @@ from .content import FileContent, digest_of
 from .line_endings import LineFeeds, Tally
 from .past_cache import ROOM, PastCache, Room, are_plenty, write_all
 
-#: Octets that come at a time, at most, as a rule.
+#: Octets that come at a time, at most, as a rule (`server.direct.MUCH`): two of them fill a room.
 READ: Final = 320 << 10
 
 
