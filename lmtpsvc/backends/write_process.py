@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -205,8 +205,10 @@ class WriteProcess(Generic[K]):
         """
         Have it started, soon, if it is not and can be.
         """
-        if self._letters is None:
-            self._start()
+        is_due = self._is_wanted and self._seconds() >= self._not_before
+        if is_due and self._letters is None and not self._is_starting:
+            self._is_starting = True
+            self._pool.run(self._start)
 
     def allow(self) -> None:
         """
@@ -224,11 +226,6 @@ class WriteProcess(Generic[K]):
     # ── its beginning and its end ────────────────────────────────────────────────────────────────
 
     def _start(self) -> None:
-        if self._is_wanted and not self._is_starting and self._seconds() >= self._not_before:
-            self._is_starting = True
-            self._pool.run(self._start_one)
-
-    def _start_one(self) -> None:
         """
         In a worker thread.
         """
@@ -469,23 +466,13 @@ def _started(
     """
     The memory that is shared with the process, a file in memory for what it says, and the process.
     """
-    words = os.memfd_create("lmtpsvc-words", os.MFD_CLOEXEC)
-    try:
-        shared, process = _started_with(letters, answers, words)
-    except BaseException:
-        os.close(words)
-        raise
-    return shared, words, process
-
-
-def _started_with(
-    letters: socket.socket, answers: socket.socket, words: int
-) -> tuple[mmap.mmap, subprocess.Popen[bytes]]:
-    memory = os.memfd_create("lmtpsvc", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(memory, _SIZE)
-        shared = mmap.mmap(memory, _SIZE)
+    with ExitStack() as undo:
+        words = os.memfd_create("lmtpsvc-words", os.MFD_CLOEXEC)
+        undo.callback(os.close, words)
+        memory = os.memfd_create("lmtpsvc", os.MFD_CLOEXEC)
         try:
+            os.ftruncate(memory, _SIZE)
+            shared = undo.enter_context(mmap.mmap(memory, _SIZE))
             process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, *PROGRAM, str(memory), str(_SIZE)],
                 stdin=letters.fileno(),
@@ -495,9 +482,7 @@ def _started_with(
                 # It keeps no disk from being unmounted.
                 cwd="/",
             )
-        except BaseException:
-            shared.close()
-            raise
-    finally:
-        os.close(memory)
-    return shared, process
+        finally:
+            os.close(memory)
+        undo.pop_all()
+    return shared, words, process
