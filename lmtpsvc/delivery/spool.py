@@ -134,10 +134,14 @@ class Spool:
         is_last = self._finished is not None
 
         def job() -> Content | None:
-            if begin:
-                file.begin(head_size)
-            file.append(portion)
-            return file.end(sizes) if is_last else None
+            try:
+                if begin:
+                    file.begin(head_size)
+                file.append(portion)
+                return file.end(sizes) if is_last else None
+            finally:
+                # What has gone wrong remembers where, and with what, until the garbage collector comes.
+                portion.let_go()
 
         self._writing = True
         self._settings.in_thread(job).addCallbacks(self._written, self._failed)

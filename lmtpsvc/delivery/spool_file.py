@@ -31,6 +31,13 @@ class Portion(NamedTuple):
     marred: int
     originals: list[bytes]
 
+    def let_go(self) -> None:
+        """
+        It is needed no more, whether it has been written or not.
+        """
+        for room in self.rooms:
+            room.let_go()
+
 
 class SpoolText:
     """

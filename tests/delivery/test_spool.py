@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.delivery.content import Content
 from lmtpsvc.delivery.line_endings import sizes_of
-from lmtpsvc.delivery.past_cache import BLOCK, PLENTY, ROOM, Room
+from lmtpsvc.delivery.past_cache import BLOCK, PLENTY, ROOM, Room, are_plenty
 from lmtpsvc.delivery.spool import Spool, SpoolSettings
 from lmtpsvc.delivery.spool_file import READ
 from lmtpsvc.interfaces import LineEnding
@@ -501,6 +501,30 @@ class TestRooms:
         spooling.disk.go_on()
         assert ["pause", "resume"] == spooling.transport.said
         spooling.spool.discard()
+
+    @pytest.mark.parametrize("call", ["open", "write"])
+    def test_let_go_by_failure(
+        self, call: str, spooling: Spooling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A disk that is full has no rooms, though the failure is remembered as long as the text comes.
+        """
+        others = [Room() for _ in range(PLENTY - 1)]
+
+        def full(*_: Any, **__: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        spooling.disk.slow = True
+        spooling.spool.write(b"x" * ROOM)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, full)
+            spooling.disk.go_on()
+        spooling.spool.write(b"y" * ROOM)
+        assert not are_plenty()
+
+        [failure] = finished(spooling.spool)
+        assert isinstance(failure.value, OSError)
+        others.clear()
 
     def test_full_meanwhile(self, spooling: Spooling) -> None:
         """
