@@ -128,8 +128,9 @@ class Shortcut:
             if target.quota is not None:
                 return False
         # What is in a file may have to be read as a whole, only to know how large it is.
-        in_memory = getattr(message, "in_memory", None)
-        whole = None if in_memory is None else in_memory(settings.line_ending)
+        # Others may have made one that passes on what is asked of it: it speaks for itself only.
+        in_memory = getattr(type(message), "in_memory", None)
+        whole = None if in_memory is None else in_memory(message, settings.line_ending)
         if whole is None or len(whole[0]) > MODEST:
             return False
         posting.whole = whole

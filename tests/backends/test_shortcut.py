@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from twisted.internet.task import Clock
@@ -23,7 +23,7 @@ from lmtpsvc.delivery.message import Message
 from lmtpsvc.delivery.routes import _WithoutFile
 from lmtpsvc.delivery.spool_file import SpoolFile, SpoolText
 from lmtpsvc.envelope import Mailbox
-from lmtpsvc.interfaces import Sizes
+from lmtpsvc.interfaces import LineEnding, Sizes
 from lmtpsvc.testing import MemoryMessage, envelope
 
 ANN = Mailbox("ann", "example.org")
@@ -116,6 +116,37 @@ def test_in_a_file(
     headed = PrefixedContent(b"Z: z\r\n", in_memory)
     assert (b"Z: z\n1\n", Sizes(7, 9)) == headed.in_memory("\n")
     assert (b"Z: z\r\n1\r\n", Sizes(9, 9)) == headed.in_memory("\r\n")
+
+
+class _Marked:
+    """
+    A message of somebody else's: another one, with a line of its own on top.
+    """
+
+    def __init__(self, message: MemoryMessage) -> None:
+        self._message = message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+    def open(self, line_ending: LineEnding = "\r\n") -> BinaryIO:
+        return self._marked().open(line_ending)
+
+    def sizes(self, line_ending: LineEnding = "\r\n") -> Sizes:
+        return self._marked().sizes(line_ending)
+
+    def _marked(self) -> MemoryMessage:
+        return MemoryMessage(b"X-Mark: 1\r\n" + self._message.text)
+
+
+def test_of_others(backend: MaildirBackend, is_short: Any, tmp_path: Path) -> None:
+    """
+    What a message yields is stored, whatever that knows which it passes on what is asked of it to.
+    """
+    before = set(tmp_path.rglob("new/*"))
+    is_short(backend, _Marked(ONE))
+    [new] = set(tmp_path.rglob("new/*")) - before
+    assert b"X-Mark: 1\n1\n" == new.read_bytes()
 
 
 def test_new_mailbox(backend: MaildirBackend, is_short: Any) -> None:
