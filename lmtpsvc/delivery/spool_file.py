@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ..interfaces import LineEnding, Sizes
 from .content import FileContent, digest_of
 from .line_endings import LineFeeds, Tally
-from .past_cache import ROOM, PastCache, Room, are_plenty, write_all
+from .past_cache import BLOCK, ROOM, PastCache, Room, are_plenty, write_all
 
 #: Octets that come at a time, at most, as a rule (`server.direct.MUCH`): two of them fill a room.
 READ: Final = 320 << 10
@@ -140,10 +140,16 @@ class SpoolText:
 
     def _see_to_room(self) -> None:
         """
-        A room in which there may not be enough for what comes next is full.
+        A room in which there may not be enough for what comes next is full; where many have rooms, so
+        is one with more than may be in memory, as who stalls now would keep it.
         """
         room = self._room
-        if room is not None and room.filled > ROOM - READ:
+        if room is None:
+            return
+        most = ROOM - READ
+        if are_plenty():
+            most = max(BLOCK, min(self._memory, most))
+        if room.filled > most:
             self._rest = room.cut()
             self._rooms.append(room)
             self._room = None

@@ -486,13 +486,30 @@ class TestRooms:
         spooling.disk.go_on()
         spooling.spool.discard()
 
+    def test_full_among_many(self, spooling: Spooling, written: list[int]) -> None:
+        """
+        Where there are many, no more is kept than may be in memory: who stalls then may do so for long.
+        """
+        others = [Room() for _ in range(PLENTY - 1)]
+        spooling.spool.write(b"1" * (BLOCK - HEAD_SIZE))
+        assert [] == written
+        spooling.spool.write(b"2" * 10)
+        assert [BLOCK] == written
+
+        others.clear()
+        spooling.spool.write(b"3" * BLOCK)
+        assert [BLOCK] == written
+        (content,) = finished(spooling.spool)
+
+        assert HEAD + b"1" * (BLOCK - HEAD_SIZE) + b"2" * 10 + b"3" * BLOCK == read(content)
+
     def test_paused_among_many(self, spooling: Spooling, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         Where there are many, a message has to do with one.
         """
         others = [Room() for _ in range(PLENTY - 1)]
         spooling.disk.slow = True
-        spooling.spool.write(b"x" * (ROOM - READ - HEAD_SIZE))
+        spooling.spool.write(b"x" * (BLOCK - HEAD_SIZE))
         assert [] == spooling.transport.said
         spooling.spool.write(b"y")
         assert ["pause"] == spooling.transport.said
