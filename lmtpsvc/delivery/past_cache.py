@@ -33,13 +33,16 @@ ROOM: Final = 640 << 10
 LEEWAY: Final = 0.02
 LEAST_RATE: Final = 50_000_000
 
-#: So many rooms are enough to keep the disk busy; the memory of as many is kept for the next ones.
-PLENTY: Final = 6
+#: So many rooms are many: where they wait for the disk, they are enough to keep it busy; and the memory
+#: of as many is kept for the next ones.
+MANY: Final = 6
 
 _stock: list[memoryview] = []
 
-# An entry for each room that somebody has: a list is what several threads can add to and take from.
+# An entry for each room that somebody has, and for each that is full: a list is what several threads can
+# add to and take from.
 _taken: list[None] = []
+_full: list[None] = []
 
 
 class Room:
@@ -47,11 +50,12 @@ class Room:
     Memory for `ROOM` octets of a file, where a disk can take it from.  One thread at a time has it.
     """
 
-    __slots__ = ("_memory", "filled")
+    __slots__ = ("_is_full", "_memory", "filled")
 
     def __init__(self) -> None:
         #: Octets that are there.
         self.filled = 0
+        self._is_full = False
         self._memory: memoryview | None
         try:
             self._memory = _stock.pop()
@@ -96,6 +100,13 @@ class Room:
         self.filled = end
         return rest
 
+    def close(self) -> None:
+        """
+        No more is to come: it waits for the disk.
+        """
+        self._is_full = True
+        _full.append(None)
+
     def let_go(self) -> None:
         """
         What is there is needed no more.
@@ -103,15 +114,25 @@ class Room:
         memory, self._memory = self._memory, None
         if memory is not None:
             _taken.pop()
-            if len(_stock) < PLENTY:
+            if self._is_full:
+                _full.pop()
+            if len(_stock) < MANY:
                 _stock.append(memory)
 
 
-def are_plenty() -> bool:
+def many_are_taken() -> bool:
     """
-    There are as many rooms as are of use.
+    Whether many have rooms; a client that has stopped in the middle may keep one for long.
     """
-    return len(_taken) >= PLENTY
+    return len(_taken) >= MANY
+
+
+def many_wait() -> bool:
+    """
+    Whether as many rooms as are of use wait for the disk.  Those that are being filled do not count: a
+    client that has stopped in the middle is not to slow the others down.
+    """
+    return len(_full) >= MANY
 
 
 class PastCache:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ..interfaces import LineEnding, Sizes
 from .content import FileContent, digest_of
 from .line_endings import LineFeeds, Tally
-from .past_cache import BLOCK, ROOM, PastCache, Room, are_plenty, write_all
+from .past_cache import BLOCK, ROOM, PastCache, Room, many_are_taken, many_wait, write_all
 
 #: Octets that come at a time, at most, as a rule (`server.direct.MUCH`): two of them fill a room.
 READ: Final = 320 << 10
@@ -77,7 +77,7 @@ class SpoolText:
         """
         No more should come before what has been taken is written.
         """
-        return self.is_enough or (self._in_rooms and are_plenty())
+        return self.is_enough or (self._in_rooms and many_wait())
 
     def feed(self, octets: bytes) -> None:
         """
@@ -135,8 +135,7 @@ class SpoolText:
                 self._rest = b""
             octets = room.fill(octets)
             if octets:
-                self._rooms.append(room)
-                self._room = None
+                self._close(room)
 
     def _see_to_room(self) -> None:
         """
@@ -147,12 +146,16 @@ class SpoolText:
         if room is None:
             return
         most = ROOM - READ
-        if are_plenty():
+        if many_are_taken():
             most = max(BLOCK, min(self._memory, most))
         if room.filled > most:
             self._rest = room.cut()
-            self._rooms.append(room)
-            self._room = None
+            self._close(room)
+
+    def _close(self, room: Room) -> None:
+        room.close()
+        self._rooms.append(room)
+        self._room = None
 
     def _keep(self, octets: bytes) -> None:
         if not self._is_marred:
@@ -168,8 +171,7 @@ class SpoolText:
         """
         self._in_rooms = False
         if self._room is not None:
-            self._rooms.append(self._room)
-            self._room = None
+            self._close(self._room)
         elif self._rest:
             self._pieces.append(self._rest)
             self._rest = b""

@@ -20,11 +20,12 @@ from lmtpsvc.delivery.past_cache import (
     BLOCK,
     LEAST_RATE,
     LEEWAY,
-    PLENTY,
+    MANY,
     ROOM,
     PastCache,
     Room,
-    are_plenty,
+    many_are_taken,
+    many_wait,
 )
 
 Write = Callable[[int, Any], int]
@@ -134,6 +135,7 @@ class TestMemory:
         kept: list[memoryview] = []
         monkeypatch.setattr(past_cache, "_stock", kept)
         monkeypatch.setattr(past_cache, "_taken", [])
+        monkeypatch.setattr(past_cache, "_full", [])
         return kept
 
     def test_written(self, descriptor: int, stock: list[memoryview]) -> None:
@@ -162,19 +164,26 @@ class TestMemory:
         made = Room()
         del made
         assert 1 == len(stock)
-        assert not are_plenty()
+        assert not many_are_taken()
+        assert [] == past_cache._taken
 
-    def test_plenty(self, stock: list[memoryview]) -> None:
+    def test_many(self, stock: list[memoryview]) -> None:
         """
-        Of many, some are kept; it is known when there are many.
+        Of many, some are kept; it is known when many are taken, and when many wait for the disk.
         """
-        rooms = [Room() for _ in range(PLENTY - 1)]
-        assert not are_plenty()
+        rooms = [Room() for _ in range(MANY - 1)]
+        assert not many_are_taken()
         rooms += [Room(), Room()]
-        assert are_plenty()
+        assert many_are_taken()
+        for room in rooms[1:]:
+            assert not many_wait()
+            room.close()
+        assert many_wait()
+        del room
         rooms.clear()
-        assert not are_plenty()
-        assert PLENTY == len(stock)
+        assert not many_wait()
+        assert not many_are_taken()
+        assert MANY == len(stock)
 
     def test_none_is_left(self, stock: list[memoryview], monkeypatch: pytest.MonkeyPatch) -> None:
         """
@@ -187,7 +196,7 @@ class TestMemory:
         monkeypatch.setattr(past_cache, "mmap", refuse)
         with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
             Room()
-        assert [] == stock == past_cache._taken
+        assert [] == stock == past_cache._taken == past_cache._full
 
 
 def test_goes_on_through_the_cache(descriptor: int, direct: list[int]) -> None:

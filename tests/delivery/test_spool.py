@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.delivery.content import Content
 from lmtpsvc.delivery.line_endings import sizes_of
-from lmtpsvc.delivery.past_cache import BLOCK, PLENTY, ROOM, Room, are_plenty
+from lmtpsvc.delivery.past_cache import BLOCK, MANY, ROOM, Room, many_are_taken
 from lmtpsvc.delivery.spool import Spool, SpoolSettings
 from lmtpsvc.delivery.spool_file import READ
 from lmtpsvc.interfaces import LineEnding
@@ -157,6 +157,16 @@ def finished(spool: Spool) -> list[Any]:
     else:
         outcome.append(result)
     return outcome
+
+
+def waiting(count: int) -> list[Room]:
+    """
+    So many rooms of others, that wait for the disk.
+    """
+    rooms = [Room() for _ in range(count)]
+    for room in rooms:
+        room.close()
+    return rooms
 
 
 def read(content: Content, line_ending: LineEnding = "\r\n") -> bytes:
@@ -490,7 +500,7 @@ class TestRooms:
         """
         Where there are many, no more is kept than may be in memory: who stalls then may do so for long.
         """
-        others = [Room() for _ in range(PLENTY - 1)]
+        others = [Room() for _ in range(MANY - 1)]
         spooling.spool.write(b"1" * (BLOCK - HEAD_SIZE))
         assert [] == written
         spooling.spool.write(b"2" * 10)
@@ -507,7 +517,7 @@ class TestRooms:
         """
         Where there are many, a message has to do with one.
         """
-        others = [Room() for _ in range(PLENTY - 1)]
+        others = waiting(MANY - 1)
         spooling.disk.slow = True
         spooling.spool.write(b"x" * (BLOCK - HEAD_SIZE))
         assert [] == spooling.transport.said
@@ -519,6 +529,22 @@ class TestRooms:
         assert ["pause", "resume"] == spooling.transport.said
         spooling.spool.discard()
 
+    def test_stalled_others(self, spooling: Spooling) -> None:
+        """
+        Those that stop in the middle of a message, as many as they are, do not slow the others down.
+        """
+        others = [Spooling(spooling.directory, memory=10, is_kept=True) for _ in range(MANY)]
+        for other in others:
+            other.spool.write(b"x" * (ROOM - READ - HEAD_SIZE))
+        spooling.disk.slow = True
+        spooling.spool.write(b"y" * (ROOM - HEAD_SIZE))
+        assert 1 == len(spooling.disk.jobs)
+        assert [] == spooling.transport.said
+
+        for other in (spooling, *others):
+            other.spool.discard()
+        spooling.disk.go_on()
+
     @pytest.mark.parametrize("call", ["open", "write"])
     def test_let_go_by_failure(
         self, call: str, spooling: Spooling, monkeypatch: pytest.MonkeyPatch
@@ -526,7 +552,7 @@ class TestRooms:
         """
         A disk that is full has no rooms, though the failure is remembered as long as the text comes.
         """
-        others = [Room() for _ in range(PLENTY - 1)]
+        others = waiting(MANY - 1)
 
         def full(*_: Any, **__: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -537,7 +563,7 @@ class TestRooms:
             patch.setattr(os, call, full)
             spooling.disk.go_on()
         spooling.spool.write(b"y" * ROOM)
-        assert not are_plenty()
+        assert not many_are_taken()
 
         [failure] = finished(spooling.spool)
         assert isinstance(failure.value, OSError)
