@@ -15,6 +15,7 @@ from ..interfaces import LineEnding
 from ..quota import Quota
 from ..quota import parse as parse_quota
 from ..replies import MAILBOX_FULL, MAILBOX_FULL_FOR_GOOD, Reply
+from .places import file_mode as mode_of_files
 from .sharing import Sharing, read_key
 from .template import Template, parse
 from .words import choice
@@ -60,7 +61,7 @@ class Settings:
 
     @file_mode.default
     def _of_files(self) -> int:
-        return self.mode & 0o666
+        return mode_of_files(self.mode)
 
 
 def from_words(template: str, options: dict[str, str]) -> Settings:

@@ -168,22 +168,22 @@ class PrefixedContent:
         return io.BufferedReader(_Joined(prefix, self._content.open(line_ending)))
 
     def sizes(self, line_ending: LineEnding) -> Sizes:
-        return self._larger(self._content.sizes(line_ending), line_ending)
+        return self._larger(self._content.sizes(line_ending), self._prefix_with(line_ending))
 
     def in_memory(self, line_ending: LineEnding) -> InMemory | None:
         whole = self._content.in_memory(line_ending)
         if whole is None:
             return None
         octets, sizes = whole
-        return self._prefix_with(line_ending) + octets, self._larger(sizes, line_ending)
+        prefix = self._prefix_with(line_ending)
+        return prefix + octets, self._larger(sizes, prefix)
 
     def _prefix_with(self, line_ending: LineEnding) -> bytes:
         return self._prefix.replace(b"\r\n", b"\n") if line_ending == "\n" else self._prefix
 
-    def _larger(self, sizes: Sizes, line_ending: LineEnding) -> Sizes:
+    def _larger(self, sizes: Sizes, prefix: bytes) -> Sizes:
         physical, virtual = sizes
-        own = len(self._prefix_with(line_ending))
-        return Sizes(physical + own, virtual + len(self._prefix))
+        return Sizes(physical + len(prefix), virtual + len(self._prefix))
 
 
 def digest_of(path: str, line_ending: LineEnding, head_size: int) -> hashlib._Hash:

@@ -25,8 +25,11 @@ from typing import Final
 #: What disks write at a time: places in memory and in the file have to be multiples of it.
 BLOCK: Final = 4096
 
-#: Octets that are written at a time, at most.
-ROOM: Final = 640 << 10
+#: Octets that come at a time, at most, where much does.
+READ: Final = 320 << 10
+
+#: Octets that are written at a time, at most: what comes twice.
+ROOM: Final = 2 * READ
 
 #: A disk that has taken longer than this, in seconds, and as many more as it would with so many
 #: octets in each, is slow.
@@ -56,11 +59,10 @@ class Room:
         #: Octets that are there.
         self.filled = 0
         self._is_full = False
-        self._memory: memoryview | None
+        self._memory: memoryview | None = None
         try:
             self._memory = _stock.pop()
         except IndexError:
-            self._memory = None
             self._memory = memoryview(mmap(-1, ROOM, MAP_PRIVATE | MAP_ANONYMOUS))
         _taken.append(None)
 

@@ -52,7 +52,6 @@ class Spool:
     _paused = False
     _file: SpoolFile | None = None
     _text: SpoolText | None = None
-    _has_file = False
     _writing = False
     _failure: Failure | None = None
     _finished: Deferred[Content] | None = None
@@ -124,10 +123,9 @@ class Spool:
         """
         Have a thread write what is there.
         """
-        file, text, head_size = self._file, self._text, len(self.head)
+        file, text = self._file, self._text
         assert file is not None, "it has begun"
         assert text is not None, "nor has it failed"
-        begin, self._has_file = not self._has_file, True
         if self._finished is not None:
             text.end()
         portion, sizes = text.take(), text.sizes
@@ -135,8 +133,6 @@ class Spool:
 
         def job() -> Content | None:
             try:
-                if begin:
-                    file.begin(head_size)
                 file.append(portion)
                 return file.end(sizes) if is_last else None
             finally:
@@ -153,7 +149,9 @@ class Spool:
         settings = self._settings
         past_cache = settings.is_kept and self._is_for_service()
         line_ending = settings.line_ending
-        self._file = SpoolFile(settings.directory, line_ending, past_cache=past_cache)
+        self._file = SpoolFile(
+            settings.directory, line_ending, len(self.head), past_cache=past_cache
+        )
         self._text = text = SpoolText(line_ending, settings.memory, in_rooms=past_cache)
         text.feed(self.head)
         for octets in self._chunks:

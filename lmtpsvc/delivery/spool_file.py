@@ -8,15 +8,12 @@ import errno
 import hashlib
 import os
 import tempfile
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..interfaces import LineEnding, Sizes
 from .content import FileContent, digest_of
 from .line_endings import LineFeeds, Tally
-from .past_cache import BLOCK, ROOM, PastCache, Room, many_are_taken, many_wait, write_all
-
-#: Octets that come at a time, at most, as a rule (`server.direct.MUCH`): two of them fill a room.
-READ: Final = 320 << 10
+from .past_cache import BLOCK, READ, ROOM, PastCache, Room, many_are_taken, many_wait, write_all
 
 
 class Portion(NamedTuple):
@@ -88,13 +85,12 @@ class SpoolText:
         if feeds is None:
             self._tally.feed(octets)
             self._add(octets)
-            self._see_to_room()
-            return
-        for block in feeds.cut(octets):
-            lines = feeds.convert(block)
-            if feeds.had_bare:
-                self._keep(block)
-            self._add(lines)
+        else:
+            for block in feeds.cut(octets):
+                lines = feeds.convert(block)
+                if feeds.had_bare:
+                    self._keep(block)
+                self._add(lines)
         self._see_to_room()
 
     def end(self) -> None:
@@ -179,47 +175,38 @@ class SpoolText:
 
 class SpoolFile:
     """
-    The file of one message.  Its methods block, and are called one after the other.
+    The file of one message, which is made when it is first written to.  Its methods block, and are
+    called one after the other.
 
-    *past_cache* says that nobody is going to read it before it is the mail.
+    The trace headers, which are not in the digest, are *head_size* octets with CRLF.  *past_cache* says
+    that nobody is going to read it before it is the mail.
     """
 
     def __init__(
-        self, directory: str, line_ending: LineEnding, *, past_cache: bool = False
+        self,
+        directory: str,
+        line_ending: LineEnding,
+        head_size: int,
+        *,
+        past_cache: bool = False,
     ) -> None:
-        self._directory, self._line_ending = directory, line_ending
+        self._directory, self._line_ending, self._head_size = directory, line_ending, head_size
         self._wants_past_cache = past_cache
         self._past_cache: PastCache | None = None
         self._fd = -1
         self._path = ""
-        self._head_size = 0
         # Of the text, from when on it can not be made from the file any more.
         self._digest: hashlib._Hash | None = None
-
-    def begin(self, head_size: int) -> None:
-        """
-        Make the file; the trace headers, which are not in the digest, are *head_size* octets with
-        CRLF.
-
-        Raises:
-            OSError: There is no room, or no right.
-        """
-        try:
-            self._fd = self._create()
-        except FileNotFoundError:
-            os.makedirs(self._directory, 0o700, exist_ok=True)
-            self._fd = self._create()
-        if self._wants_past_cache:
-            self._past_cache = PastCache(self._fd)
-        self._head_size = head_size
 
     def append(self, portion: Portion) -> None:
         """
         Write some more.
 
         Raises:
-            OSError: There is no room.
+            OSError: There is no room, or no right.
         """
+        if self._fd < 0:
+            self._begin()
         rooms, pieces, marred, originals = portion
         if self._past_cache is not None:
             # Each is let go as soon as it is written.
@@ -252,6 +239,15 @@ class SpoolFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _begin(self) -> None:
+        try:
+            self._fd = self._create()
+        except FileNotFoundError:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            self._fd = self._create()
+        if self._wants_past_cache:
+            self._past_cache = PastCache(self._fd)
 
     def _create(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC

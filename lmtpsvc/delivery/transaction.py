@@ -205,7 +205,7 @@ class Transaction:
                 positions_of.setdefault(result, []).extend(positions)
             waiting = positions_of.items()
         for result, positions in waiting:
-            if result.called and has_succeeded(result):
+            if has_succeeded(result):
                 self._stored(result.result, positions)
                 continue
             result.addCallbacks(

@@ -20,6 +20,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..delivery.past_cache import READ
 from .poller import Poller
 from .stand_in import StandInReactor
 
@@ -32,7 +33,7 @@ CONTENT: Final = 16
 
 #: Octets that are read at a time; and of a connection on which more are waiting.
 USUAL: Final = 1 << 16
-MUCH: Final = 320 << 10
+MUCH: Final = READ
 
 _log = Logger(namespace="lmtpsvc.server")
 

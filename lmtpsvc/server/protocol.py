@@ -269,7 +269,7 @@ class LMTPProtocol(Protocol):
             self._begin_transaction()
         agent, session = self._agent, self._session
         look_up, seconds = agent.routing.look_up, agent.clock.seconds
-        size = offered.sender.size if offered.sender.parameters else None
+        size = offered.sender.size
         began = seconds()
         accepted: list[Accepted] = []
         found: tuple[Mailbox, ...] | Deferred[tuple[Mailbox, ...]] | Failure | None = None

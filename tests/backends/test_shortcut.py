@@ -93,9 +93,8 @@ def test_in_a_file(
     What is in a file is not even asked for its size, which may take reading all of it: neither if
     the file cannot be linked, nor if there is a header on top.
     """
-    spool, text = SpoolFile(str(tmp_path), "\r\n"), SpoolText("\r\n", 0)
+    spool, text = SpoolFile(str(tmp_path), "\r\n", 6), SpoolText("\r\n", 0)
     text.feed(b"X: y\r\n1\r\n")
-    spool.begin(6)
     spool.append(text.take())
     content = spool.end(text.sizes)
     message = Message("1", envelope("ann@example.org"), 240.0, content)

@@ -24,11 +24,13 @@ PREFIX = b"Delivered-To: ann@example.org\r\n"
 
 
 def spooled(directory: Path, line_ending: LineEnding, text: bytes = TEXT) -> FileContent:
-    file, spooled_text = SpoolFile(str(directory), line_ending), SpoolText(line_ending, 0)
+    file, spooled_text = (
+        SpoolFile(str(directory), line_ending, len(HEAD)),
+        SpoolText(line_ending, 0),
+    )
     for octets in (HEAD, text):
         spooled_text.feed(octets)
     spooled_text.end()
-    file.begin(len(HEAD))
     file.append(spooled_text.take())
     return file.end(spooled_text.sizes)
 

@@ -22,9 +22,8 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.delivery.content import Content
 from lmtpsvc.delivery.line_endings import sizes_of
-from lmtpsvc.delivery.past_cache import BLOCK, MANY, ROOM, Room, many_are_taken
+from lmtpsvc.delivery.past_cache import BLOCK, MANY, READ, ROOM, Room, many_are_taken
 from lmtpsvc.delivery.spool import Spool, SpoolSettings
-from lmtpsvc.delivery.spool_file import READ
 from lmtpsvc.interfaces import LineEnding
 
 HEAD = b"Return-Path: <ann@example.org>\r\n"
@@ -167,6 +166,18 @@ def waiting(count: int) -> list[Room]:
     for room in rooms:
         room.close()
     return rooms
+
+
+def goes_on(spooling: Spooling) -> None:
+    """
+    Whoever has been paused is resumed as soon as there is less to be written; then all is over.
+    """
+    assert ["pause"] == spooling.transport.said
+    spooling.disk.go_on()
+    assert ["pause", "resume"] == spooling.transport.said
+    assert 1 == len(spooling.disk.jobs), "what waited is being written"
+    spooling.disk.go_on()
+    spooling.spool.discard()
 
 
 def read(content: Content, line_ending: LineEnding = "\r\n") -> bytes:
@@ -401,13 +412,7 @@ class TestBackpressure:
 
         spooling.spool.write(b"z")
         spooling.spool.write(b"z")
-        assert ["pause"] == spooling.transport.said
-
-        spooling.disk.go_on()
-        assert ["pause", "resume"] == spooling.transport.said
-        assert 1 == len(spooling.disk.jobs), "what waited is being written"
-        spooling.disk.go_on()
-        spooling.spool.discard()
+        goes_on(spooling)
 
     def test_one_write_at_a_time(self, spooling: Spooling) -> None:
         """
@@ -488,13 +493,7 @@ class TestRooms:
         assert [] == spooling.transport.said
 
         spooling.spool.write(b"z")
-        assert ["pause"] == spooling.transport.said
-
-        spooling.disk.go_on()
-        assert ["pause", "resume"] == spooling.transport.said
-        assert 1 == len(spooling.disk.jobs), "what waited is being written"
-        spooling.disk.go_on()
-        spooling.spool.discard()
+        goes_on(spooling)
 
     def test_full_among_many(self, spooling: Spooling, written: list[int]) -> None:
         """

@@ -27,17 +27,17 @@ def spooling(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     from lmtpsvc.delivery.spool_file import SpoolFile
 
     server.open = set()
-    begin, end = SpoolFile.begin, SpoolFile.discard
+    append, end = SpoolFile.append, SpoolFile.discard
 
-    def noted_begin(file: Any, head_size: int) -> None:
-        begin(file, head_size)
+    def noted_append(file: Any, portion: Any) -> None:
         server.open.add(file)
+        append(file, portion)
 
     def noted_end(file: Any) -> None:
         end(file)
         server.open.discard(file)
 
-    monkeypatch.setattr(SpoolFile, "begin", noted_begin)
+    monkeypatch.setattr(SpoolFile, "append", noted_append)
     monkeypatch.setattr(SpoolFile, "discard", noted_end)
     return server
 
