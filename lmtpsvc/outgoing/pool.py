@@ -9,13 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.error import (
-    ConnectError,
-    ConnectionRefusedError,
-    DNSLookupError,
-    TCPTimedOutError,
-)
+from twisted.internet import defer, error
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -32,6 +27,16 @@ from .protocol import ClientProtocol
 from .timeouts import Timeouts
 
 _log = Logger()
+
+# Who cancels is our own timeout, or somebody who does not wait for the answer any more.  Twisted's
+# endpoints say so with an error of their own, which is not a CancelledError.
+_OUT_OF_TIME: Final = (
+    defer.TimeoutError,
+    defer.CancelledError,
+    error.ConnectingCancelledError,
+    error.TimeoutError,
+    error.TCPTimedOutError,
+)
 
 _CLOSED: Final = Reply(451, "The client is shutting down, try again later", (3, 2))
 
@@ -262,12 +267,12 @@ def _why(failure: Failure) -> tuple[str, str]:
     Why there is no connection, for everybody and for our log.
     """
     detail = failure.getErrorMessage()
-    if failure.check(ConnectionRefusedError):
+    if failure.check(error.ConnectionRefusedError):
         return "Connection refused", detail
-    if failure.check(TimeoutError, CancelledError, TCPTimedOutError):
+    if failure.check(*_OUT_OF_TIME):
         return "Connection timed out", detail
-    if failure.check(DNSLookupError):
+    if failure.check(error.DNSLookupError):
         return "Host not found", detail
-    if not failure.check(ConnectError, OSError):
+    if not failure.check(error.ConnectError, OSError):
         _log.failure("connecting failed", failure)
     return "Cannot connect", detail

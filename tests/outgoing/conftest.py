@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -128,7 +129,7 @@ class Server:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         if self.holding:
-            self.held.append(Deferred())
+            self.held.append(Deferred(_cancelled))
             return self.held[-1]
         if self.error is not None:
             return fail(self.error)
@@ -136,6 +137,13 @@ class Server:
         assert protocol is not None
         self.connections.append(Connection(protocol, encrypted=self.encrypted))
         return succeed(protocol)
+
+
+def _cancelled(connecting: Deferred[IProtocol]) -> None:
+    """
+    Fail as Twisted's endpoints do.
+    """
+    connecting.errback(ConnectingCancelledError(UNIXAddress("/run/foo")))
 
 
 @pytest.fixture

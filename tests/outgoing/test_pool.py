@@ -14,10 +14,15 @@ from twisted.internet.error import (
     ConnectionRefusedError,
     DNSLookupError,
     TCPTimedOutError,
+    TimeoutError,
 )
+from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from lmtpsvc.outgoing.delivery import Delivery
+from lmtpsvc.outgoing.destination import destination
 from lmtpsvc.outgoing.encryption import Encryption
 from lmtpsvc.outgoing.pool import Pool, PoolLimits
 from lmtpsvc.outgoing.timeouts import Timeouts
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 OK = b"250 2.0.0 OK\r\n"
 Message = Callable[..., Delivery]
+Logged = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -142,10 +148,10 @@ class TestConnecting:
         assert pool.connections == 0
 
     def test_takes_too_long(
-        self, server: Server, pool: Pool, message: Message, clock: Clock
+        self, server: Server, pool: Pool, message: Message, clock: Clock, logged: Logged
     ) -> None:
         """
-        Nobody waits for ever.
+        Nobody waits for ever, and it is no defect of ours.
         """
         server.holding = True
         delivery = message()
@@ -154,6 +160,41 @@ class TestConnecting:
 
         assert codes(delivery) == [451]
         assert outcome_of(delivery).reply.text == "Connection timed out"
+        assert logged() == []
+
+    @pytest.mark.parametrize(
+        "words", ["tcp:192.0.2.1:24", "192.0.2.1:24", "unix:/run/foo", "tls:192.0.2.1:24"]
+    )
+    @pytest.mark.parametrize("give_up", ["called off", "ours", "the endpoint's"])
+    def test_nobody_answers(
+        self, message: Message, words: str, give_up: str, logged: Logged
+    ) -> None:
+        """
+        Each kind of endpoint is given up without a word of a defect: what is called off while
+        connecting, and what takes too long for us or for the endpoint.
+        """
+        reactor = MemoryReactorClock()
+        timeouts = Timeouts(connect=31.0 if give_up == "the endpoint's" else 29.0)
+        pool = Pool(
+            destination(reactor, words).endpoint, Terms("foo.edu"), reactor, timeouts=timeouts
+        )
+        delivery = message()
+        pool.send(delivery)
+        assert codes(delivery) == []
+        if give_up == "called off":
+            delivery.cancel()
+        elif give_up == "ours":
+            reactor.advance(30)
+        else:
+            [connecting] = reactor.tcpClients or reactor.unixClients
+            factory = next(each for each in connecting if isinstance(each, ClientFactory))
+            factory.clientConnectionFailed(reactor.connectors[0], Failure(TimeoutError()))
+            # A HostnameEndpoint looks whether there is another address.
+            reactor.advance(1)
+
+        assert codes(delivery) == [451]
+        assert pool.connections == 0
+        assert logged() == []
 
     def test_refused_by_the_greeting(self, server: Server, pool: Pool, message: Message) -> None:
         """
