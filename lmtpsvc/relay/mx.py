@@ -19,6 +19,7 @@ from ..client import TLS
 from ..delivery.patterns import fold
 from ..domains import ascii_domain
 from ..errors import PermanentFailure, TemporaryFailure
+from ..outgoing.destination import is_host
 from .routes import Hop, IRouter, Route
 
 #: So many servers of one domain are tried in a round.
@@ -61,10 +62,7 @@ class MXRoutes:
 
     async def _look_up(self, name: str) -> Route:
         records = await self._ask(self._resolver.lookupMailExchange, name, dns.MX)
-        servers = [
-            (record.payload.preference, str(record.payload.name).lower().rstrip("."))
-            for record in records
-        ]
+        servers = [(record.payload.preference, _host(record.payload.name)) for record in records]
         if not servers:
             if not await self._has_address(name):
                 raise PermanentFailure("The domain has no mail server", (1, 2))
@@ -72,7 +70,11 @@ class MXRoutes:
         if not any(host for _, host in servers):
             # RFC 7505: the null MX.
             raise PermanentFailure("The domain takes no mail", (1, 10), 556)
-        hosts = self._in_order([(preference, host) for preference, host in servers if host])
+        # What can be no host, such as a URL, is not in the way of the others.
+        known = [(preference, host) for preference, host in servers if is_host(host)]
+        if not known:
+            raise PermanentFailure("The mail servers of the domain have no good names", (4, 4))
+        hosts = self._in_order(known)
         if not hosts:
             raise PermanentFailure("Mail for the domain loops back to us", (4, 6))
         return self._to(hosts)
@@ -128,6 +130,13 @@ class MXRoutes:
                 for host in hosts[:MOST_HOPS]
             ),
         )
+
+
+def _host(name: dns.Name) -> str:
+    """
+    The host that a record names; the DNS has any octets.
+    """
+    return name.name.decode("ascii", "replace").lower().rstrip(".")
 
 
 def _literal(domain: str) -> str:

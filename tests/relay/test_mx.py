@@ -84,6 +84,18 @@ class TestMX:
         """
         assert len(success_of(route(Names([(n, f"h{n}.example") for n in range(50)]))).hops) == 5
 
+    def test_no_host(self, success_of: Callable[..., Any]) -> None:
+        """
+        The DNS has any octets; what can be no host is left out, and what only looks odd is not.
+        """
+        wrong: list[Any] = ["http://mail.example", "ann@example.org", "a b.example", "", b"x" * 64]
+        mx: list[tuple[int, Any]] = [(n, host) for n, host in enumerate(wrong)]
+        mx += [(7, b"ma\xefl.example"), (8, "a_b.example"), (9, "192.0.2.1"), (9, "2001:db8::1")]
+
+        assert hosts(success_of(route(Names(mx)))) == [
+            *("a_b.example:25", "[2001:db8::1]:25", "192.0.2.1:25")
+        ]
+
     @pytest.mark.parametrize("kind", ["addresses", "v6"])
     def test_no_mx(self, kind: str, success_of: Callable[..., Any]) -> None:
         """
@@ -111,6 +123,10 @@ class TestMX:
         ("names", "reply"),
         [
             (Names([(0, "")]), "556 5.1.10 The domain takes no mail"),
+            (
+                Names([(1, "http://mail.example"), (2, b"\xff.example")]),
+                "550 5.4.4 The mail servers of the domain have no good names",
+            ),
             (Names(), "550 5.1.2 The domain has no mail server"),
             (Names(DNSNameError()), "550 5.1.2 There is no such domain"),
             (Names(DNSServerError()), "451 4.4.3 The domain cannot be looked up"),
