@@ -43,6 +43,8 @@ from .forward_wishes import policy, wishes_for_all, wishes_for_recipient
 
 _log = Logger()
 
+_UNREADABLE: Final = "{id}: the message cannot be read: {error}"
+
 #: A recipient is referred on so many times at most; who goes on is in a loop.
 MOST_REFERRALS: Final = 3
 #: Destinations that are remembered at a time, and connections kept to.
@@ -135,13 +137,13 @@ class ForwardBackend(Service):
         """
         passengers: list[_Passenger] = []
         going: dict[str, list[_Passenger]] = {}
-        loops = is_in_a_loop(message)
+        wrong = _wrong_with(message)
         for mailbox in mailboxes:
             passenger = _Passenger(mailbox, Recipient(_UNKNOWN))
             passengers.append(passenger)
             try:
-                if loops:
-                    raise refusal(LOOP)
+                if wrong is not None:
+                    raise refusal(wrong)
                 passenger.recipient = _recipient(mailbox)
                 if wishes := wishes_for_recipient(message, mailbox):
                     passenger.recipient = evolve(passenger.recipient, parameters=wishes)
@@ -209,7 +211,7 @@ class ForwardBackend(Service):
         try:
             text, size = passed_on(message)
         except OSError as error:
-            _log.error("{id}: the message cannot be read: {error}", id=message.id, error=error)
+            _log.error(_UNREADABLE, id=message.id, error=error)
             for each in passengers:
                 each.errback(refusal(CANNOT_LOOK_UP))
             return None
@@ -425,6 +427,17 @@ class ForwardBackend(Service):
 
 #: Stands for a recipient that is refused before it has an address.
 _UNKNOWN: Final = Address("postmaster", "")
+
+
+def _wrong_with(message: IMessage) -> Reply | None:
+    """
+    Why *message* cannot be passed on to anybody.
+    """
+    try:
+        return LOOP if is_in_a_loop(message) else None
+    except OSError as error:
+        _log.error(_UNREADABLE, id=message.id, error=error)
+        return CANNOT_LOOK_UP
 
 
 def _recipient(mailbox: Mailbox) -> Recipient:

@@ -10,6 +10,7 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
+from twisted.internet.error import VerifyError
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
@@ -108,6 +109,8 @@ def _own(path: str) -> PrivateCertificate:
         raise ValueError(f"{path}: the key needs a passphrase, and nobody is there to type it")
     try:
         own: PrivateCertificate = PrivateCertificate.loadPEM(octets)
+    except VerifyError as error:
+        raise ValueError(f"{path}: the key is not that of the certificate") from error
     except (crypto.Error, ValueError) as error:
         raise ValueError(f"{path}: not a PEM certificate with its key") from error
     return own

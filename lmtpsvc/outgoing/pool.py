@@ -218,7 +218,7 @@ class Pool:
 
         connecting = self._endpoint.connect(_Connecting(build))
         self._connecting[errand] = connecting
-        connecting.addTimeout(self._timeouts.connect, self._clock)
+        connecting.addTimeout(self._timeouts.connect, self._clock, _too_late)
         connecting.addCallbacks(
             self._connected, self._not_connected, callbackArgs=(errand,), errbackArgs=(errand,)
         )
@@ -262,11 +262,22 @@ class _Connecting(Factory):
         return self._build()
 
 
+def _too_late(_failure: object, seconds: float) -> Failure:
+    """
+    What has become of a connection that was given up after so many *seconds*: whose name was being
+    looked for then, Twisted says that there is no such name.
+    """
+    return Failure(defer.TimeoutError(f"no connection within {seconds:g} seconds"))
+
+
 def _why(failure: Failure) -> tuple[str, str]:
     """
     Why there is no connection, for everybody and for our log.
     """
-    detail = failure.getErrorMessage()
+    detail = " ".join(failure.getErrorMessage().split())
+    if isinstance(failure.value, error.ConnectError) and "[Failure instance: " in detail:
+        # So Twisted tells of a UNIX socket whose server lets too many wait.
+        detail = "nobody takes the connection"
     if failure.check(error.ConnectionRefusedError):
         return "Connection refused", detail
     if failure.check(*_OUT_OF_TIME):

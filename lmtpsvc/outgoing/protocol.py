@@ -324,8 +324,12 @@ class ClientProtocol(Protocol):
         assert delivery is not None, "said by TextWanted"
         try:
             octets, last = delivery.text.read(CHUNK if session.is_chunking else PIECE)
-        except (OSError, ValueError):
-            _log.failure("a message cannot be read")
+        except Exception as error:
+            # Whoever gives us a file may give us any.
+            if isinstance(error, OSError):
+                _log.error("a message cannot be read: {error}", error=error)
+            else:
+                _log.failure("a message cannot be read")
             # What has left must not look like all of it.
             self._timed_out = True
             session.give_up(_reply("The message cannot be read", (3, 0)), Stage.TEXT)

@@ -47,13 +47,16 @@ class Text:
 
     def is_ascii(self) -> bool:
         """
-        Look through all of it; a file that cannot be rewound counts as not ASCII.
+        Look through all of it; a file that cannot be rewound counts as not ASCII, and one that
+        cannot be read as ASCII: who sends it finds that out.
         """
         if self.size is None:
             return False
         here = self._file.tell()
         try:
             return all(piece.isascii() for piece in iter(lambda: self._file.read(PIECE), b""))
+        except (OSError, ValueError):
+            return True
         finally:
             self._file.seek(here)
 

@@ -9,15 +9,18 @@ from typing import Any, Protocol
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..backends.forward_text import is_in_a_loop
 from ..commitment import Commitment
 from ..envelope import Mailbox, Recipient
-from ..errors import refusal
+from ..errors import from_os_error, refusal
 from ..interfaces import Capabilities, IBackend, IMessage
 from ..replies import LOOP
+
+_log = Logger(namespace="lmtpsvc.relay")
 
 
 class TakesMessages(Protocol):
@@ -53,8 +56,13 @@ class Inbox:
         results = [Commitment() for _ in mailboxes]
         # One call does it for all: whoever is called off from here on has the mail all the same.
         going = [each for each in results if each.begin()]
-        if is_in_a_loop(message):
-            _refuse(going, Failure(refusal(LOOP)))
+        try:
+            if is_in_a_loop(message):
+                _refuse(going, Failure(refusal(LOOP)))
+                return list(results)
+        except OSError as error:
+            _log.error("{id} cannot be read: {error}", id=message.id, error=error)
+            _refuse(going, Failure(from_os_error(error)))
             return list(results)
         recipients = [self._known_elsewhere(each) for each in message.envelope.recipients]
         added = self._queue.add_message(message, recipients)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -71,7 +71,7 @@ class Round:
         self._queue, self._seconds = around.queue, around.queue.seconds
         self._schedule = _schedule(around.schedule, entry.sender.deliver_by)
         self._deliveries: set[Delivery] = set()
-        self._waits: set[Deferred[None]] = set()
+        self._waits: set[Deferred[Any]] = set()
         self._heard: list[Result] = []
         self._is_recording = False
         self._recorders: list[Deferred[None]] = []
@@ -135,10 +135,21 @@ class Round:
         """
         Who goes where; those who go nowhere have their result.
         """
+        if self._is_off:
+            return []
         domains = list(dict.fromkeys(each.recipient.address.domain for each in due))
         router: IRouter = self._around.router
         asked = [maybeDeferred(router.route, domain) for domain in domains]
-        answers = await DeferredList(asked, consumeErrors=True)
+        # Who is called off does not wait for name servers, and does not keep others from asking them.
+        told: Deferred[Any] = Deferred()
+        DeferredList(asked, consumeErrors=True).addCallback(told.callback)
+        self._waits.add(told)
+        try:
+            answers = await told
+        except CancelledError:
+            return []
+        finally:
+            self._waits.discard(told)
         found: dict[str, Any] = dict(zip(domains, answers, strict=True))
         groups: dict[str, tuple[Route, list[Waypoint]]] = {}
         for each in due:
@@ -177,7 +188,8 @@ class Round:
                 self._settle_all(group, CANNOT_LOOK_UP, route.name)
                 return
             with text:
-                await self._try_hops(route, group, text, lane)
+                if not self._is_off:
+                    await self._try_hops(route, group, text, lane)
         except Exception:
             _log.failure("{id}: a defect in delivering", id=self._entry.id)
             self._settle_all(group, CANNOT_LOOK_UP, route.name)
@@ -269,6 +281,8 @@ class Round:
                     )
                 return []
         with converted:
+            if self._is_off:
+                return []
             sent = await self._send(hop, group, converted, "7BIT")
         if isinstance(sent, Reply):
             self._settle_all(group, sent, hop.to)

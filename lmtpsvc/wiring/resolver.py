@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.names.client import Resolver
 
 #: Which name servers there are.
@@ -34,4 +34,11 @@ class SystemResolver:
 
     @cached_property
     def _servers(self) -> Any:
-        return Resolver(resolv=self._path, reactor=self._reactor)
+        return _Servers(resolv=self._path, reactor=self._reactor)
+
+
+class _Servers(Resolver):
+    def queryUDP(self, queries: Any, timeout: Any = None) -> Deferred[Any]:
+        # Where there is no socket to be had (EMFILE), this raises, and whoever asks for the same name
+        # afterwards would wait for ever for the one who was first.
+        return maybeDeferred(super().queryUDP, queries, timeout)

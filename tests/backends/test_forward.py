@@ -4,6 +4,7 @@ Mail for other servers: where it goes, how each reply comes back, and what happe
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,21 @@ class TestMessage:
         forward = Forward()
 
         assert [[replies.LOOP]] == forward.give(ANN, message=message)
+        assert [] == forward.sent
+
+    def test_unreadable(self) -> None:
+        """
+        A message that cannot be opened waits with the client.
+        """
+
+        class Unreadable(MemoryMessage):
+            def open(self, line_ending: str = "\r\n") -> Any:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+        forward = Forward()
+
+        message = Unreadable(TEXT, deadline=240.0)
+        assert [[replies.CANNOT_LOOK_UP]] == forward.give(ANN, message=message)
         assert [] == forward.sent
 
 

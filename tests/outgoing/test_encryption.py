@@ -48,6 +48,17 @@ class TestFiles:
         with pytest.raises(ValueError, match="needs a passphrase"):
             Encryption("mx.example.org", certificate=str(path))
 
+    def test_key_of_another(self, tmp_path: Path) -> None:
+        """
+        A key that is not that of the certificate is found out when they are read.
+        """
+        pair = Authority(tmp_path).sign()
+        path = private_key(tmp_path / "other.pem", ec.generate_private_key(ec.SECP256R1()))
+        path.write_bytes(pair.certificate.read_bytes() + path.read_bytes())
+
+        with pytest.raises(ValueError, match="is not that of the certificate"):
+            Encryption("mx.example.org", certificate=str(path))
+
 
 class TestPolicies:
     def test_must_has_a_name(self) -> None:

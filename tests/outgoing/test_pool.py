@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from OpenSSL import SSL
 from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
     DNSLookupError,
@@ -36,6 +38,27 @@ if TYPE_CHECKING:
 OK = b"250 2.0.0 OK\r\n"
 Message = Callable[..., Delivery]
 Logged = Callable[[], list[str]]
+
+
+class Nameless(MemoryReactorClock):
+    """
+    A reactor none of whose name servers answers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nameResolver = self  # type: ignore[assignment]  # what endpoints ask
+
+    def resolveHostName(self, *_words: object, **_more: object) -> None:
+        """
+        Ask.
+        """
+
+    def connectTCP(self, *words: Any, **more: Any) -> Any:
+        # As the reactor has it for a name, which is looked up first.
+        connector = super().connectTCP(*words, **more)
+        connector.stopConnecting = lambda: None
+        return connector
 
 
 @pytest.fixture
@@ -194,6 +217,37 @@ class TestConnecting:
 
         assert codes(delivery) == [451]
         assert pool.connections == 0
+        assert logged() == []
+
+    @pytest.mark.parametrize("words", ["mx.example.org:24", "my_mx.example.org:24"])
+    def test_no_name_server_answers(self, message: Message, words: str, logged: Logged) -> None:
+        """
+        Nobody has said that there is no such host.
+        """
+        reactor = Nameless()
+        timeouts = Timeouts(connect=2.0)
+        pool = Pool(
+            destination(reactor, words).endpoint, Terms("foo.edu"), reactor, timeouts=timeouts
+        )
+        delivery = message()
+        pool.send(delivery)
+        reactor.advance(2)
+
+        outcome = outcome_of(delivery)
+        assert outcome.reply.text == "Connection timed out"
+        assert outcome.detail == "no connection within 2 seconds"
+        assert pool.connections == 0
+        assert logged() == []
+
+    def test_crowded(self, server: Server, pool: Pool, message: Message, logged: Logged) -> None:
+        """
+        Twisted's words for a UNIX socket that takes nobody any more look like those for a defect.
+        """
+        server.error = ConnectError(string=Failure(ConnectionDone()))
+        delivery = message()
+        pool.send(delivery)
+
+        assert outcome_of(delivery).detail == "nobody takes the connection"
         assert logged() == []
 
     def test_refused_by_the_greeting(self, server: Server, pool: Pool, message: Message) -> None:

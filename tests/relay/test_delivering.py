@@ -578,6 +578,61 @@ class TestLife:
         stage.relays[0].startService()
         assert len(stage.sent) == 1
 
+    def test_stop_while_asking(self, stage: Play, success_of: Callable[[Any], Any]) -> None:
+        """
+        Name servers that do not answer keep nobody from stopping; who was asked for was not tried.
+        """
+        asked: list[Deferred[Any]] = []
+
+        class Silent:
+            def route(self, domain: str) -> Any:
+                asked.append(Deferred())
+                return asked[-1]
+
+        stage.relays[0].router = Silent()  # type: ignore[assignment]
+        stage.add("a@example.org")
+        assert stage.sent == []
+        success_of(stage.relays[0].stopService())
+
+        (entry,) = stage.entries()
+        assert (entry.owner, entry.recipients[0].attempts) == (None, 0)
+        (answer,) = asked
+        answer.callback(LMTP)
+        assert stage.sent == []
+
+    @pytest.mark.parametrize("read", ["open_text", "in_thread"])
+    def test_stop_while_reading(
+        self,
+        stage: Play,
+        monkeypatch: pytest.MonkeyPatch,
+        success_of: Callable[[Any], Any],
+        read: str,
+    ) -> None:
+        """
+        What is read when the relay stops is not sent any more, nor what is converted then.
+        """
+        works = getattr(stage.queue, read)
+        held: list[tuple[Deferred[Any], Any]] = []
+
+        def later(work: Any) -> Deferred[Any]:
+            held.append((Deferred(), work))
+            return held[-1][0]
+
+        monkeypatch.setattr(stage.queue, read, later)
+        stage.add("a@example.com", text=TestLacking.TEXT)
+        if read == "in_thread":
+            (first,) = stage.sent
+            first.answer(NOBODY, lacking="8BITMIME")
+        assert stage.sent == []
+        stopping = stage.relays[0].stopService()
+        ((reading, work),) = held
+        works(work).chainDeferred(reading)
+
+        assert stage.sent == []
+        success_of(stopping)
+        (entry,) = stage.entries()
+        assert (entry.owner, entry.recipients[0].attempts) == (None, 0)
+
     def test_stop_waits(
         self, stage: Play, success_of: Callable[[Any], Any], no_result: Callable[[Any], None]
     ) -> None:

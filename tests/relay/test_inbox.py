@@ -4,6 +4,7 @@ What has arrived is in the queue as a whole, or not at all.
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from lmtpsvc.client import address
 from lmtpsvc.envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
 from lmtpsvc.errors import DeliveryError, PermanentFailure, TemporaryFailure, refusal
 from lmtpsvc.relay.inbox import Inbox
-from lmtpsvc.replies import LOOP, NO_SPACE, Reply
+from lmtpsvc.replies import CANNOT_STORE, LOOP, NO_SPACE, Reply
 
 Call = tuple[Any, Sequence[Recipient] | None]
 
@@ -101,6 +102,23 @@ def test_nobody(queue: HeldQueue, failure_of: Callable[..., Failure]) -> None:
 
     for each in results:
         assert NO_SPACE == said(failure_of(each, TemporaryFailure))
+
+
+def test_unreadable(queue: HeldQueue, failure_of: Callable[..., Failure]) -> None:
+    """
+    A message that cannot be opened is told of like any other that cannot be stored.
+    """
+
+    class Unreadable(Message):
+        id = "m1"
+
+        def open(self, line_ending: str = "\r\n") -> BinaryIO:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    [result] = deliver(queue, Unreadable(envelope("ann@example.org")), ANN)
+
+    assert CANNOT_STORE == said(failure_of(result, TemporaryFailure))
+    assert queue.added == []
 
 
 def test_called_off(
