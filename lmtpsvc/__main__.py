@@ -19,6 +19,10 @@ COMMANDS: Final = {
         ".commands.check",
         "Tell what is wrong with a configuration, and where mail would go",
     ),
+    "check-relay": (
+        ".commands.check_relay",
+        "Tell what is wrong with a configuration of a relay, and where mail would go",
+    ),
     "export": (
         ".commands.exporting",
         "Write mailboxes of an SQL store as Maildirs or mbox files, or into another store",

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from attrs import Attribute, evolve, field, fields, frozen
 from cattrs import Converter
@@ -131,6 +131,9 @@ class ListeningConfig:
     *listen* has the words of *listeners* too, behind its own.
     """
 
+    #: The command that tells all that is wrong with it.
+    check: ClassVar[str]
+
     listen: tuple[str, ...] = key((DEFAULT_LISTEN,), values.endpoints)
     listeners: tuple[ListenerTable, ...] = field(
         default=(), metadata={"read": lambda value, _: tables(value, "listeners", ListenerTable)}
@@ -170,6 +173,8 @@ class Config(ListeningConfig):
     """
     All that the operator of ``twistd lmtp`` has said.
     """
+
+    check: ClassVar[str] = "lmtpsvc check"
 
     backend: str = key(DEFAULT_BACKEND, values.text)
     delivered_to: DeliveredTo = field(default="single", metadata={"read": values.delivered_to})

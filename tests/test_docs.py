@@ -291,11 +291,13 @@ class TestConfig:
 
 
 class TestUnit:
-    def test_suits_the_defaults(self) -> None:
+    @pytest.mark.parametrize("name", ["lmtpsvc.service", "lmtpsvc-relay.service"])
+    def test_suits_the_defaults(self, name: str) -> None:
         """
         The unit file allows as many files as there may be connections, and waits for our own bounds.
         """
-        unit = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
+        text = UNIT.with_name(name).read_text()
+        unit = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
         limits = Limits()
 
         assert int(unit["LimitNOFILE"]) > limits.connections + 1000
@@ -628,7 +630,7 @@ class TestPeers:
         assert done.returncode == 0, done.stderr
         assert "mail_location = maildir:/srv/mail/%d/%n" in done.stdout
 
-    @pytest.mark.parametrize("name", ["lmtpsvc.service", "lmtpsvc.socket"])
+    @pytest.mark.parametrize("name", ["lmtpsvc.service", "lmtpsvc.socket", "lmtpsvc-relay.service"])
     def test_units(self, name: str, peer: Callable[[str], Path], tmp_path: Path) -> None:
         """
         ``systemd-analyze`` has nothing to say against the units, with the drop-in and without.
@@ -638,7 +640,7 @@ class TestPeers:
             text = unit.read_text().replace("/opt/lmtpsvc/bin/twistd", sys.executable)
             place = tmp_path / unit.name
             if unit.suffix == ".conf":
-                if name == "lmtpsvc.service":
+                if name != "lmtpsvc.socket":
                     continue
                 place = tmp_path / "lmtpsvc.service.d" / "socket.conf"
                 place.parent.mkdir()

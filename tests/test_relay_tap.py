@@ -200,7 +200,7 @@ class TestMistakes:
             options("--config", "relay.toml")
 
         assert said in str(caught.value.code)
-        assert "lmtpsvc check" not in str(caught.value.code), "it knows twistd lmtp only"
+        assert "lmtpsvc check " not in str(caught.value.code), "it knows twistd lmtp only"
 
 
 class TestReload:

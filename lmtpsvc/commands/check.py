@@ -9,33 +9,47 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from getopt import GetoptError, gnu_getopt
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from twisted.internet.task import react
 from twisted.python import usage
 
-from ..config import BrokenConfig, Config, Problem, misbeliefs, structure
-from ..options import Options
+from ..config import BrokenConfig, Config, ListeningConfig, Problem, misbeliefs, structure_as
+from ..interfaces import IDirectory
+from ..options import ListeningOptions, Options
 from ..specs import backend_factories, directory_factories
 from ..wiring.parts import Parts, make_parts
-from ..wiring.probe import look_at_directory, look_at_listener, look_at_log
-from .where import say_routes
+from ..wiring.probe import look_at_directory, look_at_file, look_at_listener
+from ..wiring.sources import Sources
+from .where import routes, say_routes
 
 
-class CheckOptions(Options):
+class CheckedParts(Protocol):
     """
-    What ``lmtpsvc check`` understands: a file, addresses, and all that ``twistd lmtp`` does.
+    What a configuration asks for, as far as it is the same for all services.
     """
 
-    program = "lmtpsvc check"
-    synopsis = "Usage: lmtpsvc check [options] [FILE] [ADDRESS...]"
-    longdesc = (
-        "Tells everything that is wrong with FILE, and with the options of twistd lmtp if some are"
-        " given; then where mail for each ADDRESS would go.  The exit status is 0 if nothing is"
-        " wrong and no ADDRESS would be refused."
-    )
+    @property
+    def directories(self) -> Mapping[str, IDirectory]: ...
+
+    @property
+    def worries(self) -> Sequence[tuple[str, str]]: ...
+
+    @property
+    def summary(self) -> str: ...
+
+
+C = TypeVar("C", bound=ListeningConfig)
+P = TypeVar("P", bound=CheckedParts)
+
+
+class CheckingOptions(ListeningOptions):
+    """
+    What every service's check understands: a file, addresses, and all that the service does.
+    """
 
     optParameters: ClassVar[list[list[Any]]] = [
         ["as", None, None, "The user that the service becomes when it listens; needs root"],
@@ -79,13 +93,38 @@ class CheckOptions(Options):
         self["account"] = None if self["as"] is None else _account(self["as"])
 
 
+class CheckOptions(CheckingOptions, Options):
+    """
+    What ``lmtpsvc check`` understands.
+    """
+
+    program = "lmtpsvc check"
+    synopsis = "Usage: lmtpsvc check [options] [FILE] [ADDRESS...]"
+    longdesc = (
+        "Tells everything that is wrong with FILE, and with the options of twistd lmtp if some are"
+        " given; then where mail for each ADDRESS would go.  The exit status is 0 if nothing is"
+        " wrong and no ADDRESS would be refused."
+    )
+
+
 def main(words: Sequence[str]) -> int:
     """
     Check what *words* say; returns the exit status.
     """
     options = CheckOptions()
     options.parseOptions(list(words))
-    found = Check(options)
+    return tell(options, ServiceCheck(options), routes)
+
+
+def tell(
+    options: CheckingOptions,
+    found: Check[C, P],
+    to: Callable[[P, str], Coroutine[Any, Any, list[str]]],
+) -> int:
+    """
+    Write what is *found* to standard output, and where mail goes *to* for the addresses; returns the
+    exit status.
+    """
     parts = found.run()
     for problem in found.problems:
         sys.stdout.write(f"{problem}\n")
@@ -96,28 +135,46 @@ def main(words: Sequence[str]) -> int:
     refused: list[str] = []
     if options["addresses"]:
         try:
-            react(say_routes, (parts, options["addresses"], refused), _reactor=options.reactor)
+            react(
+                say_routes,
+                (parts.directories, options["addresses"], refused, lambda each: to(parts, each)),
+                _reactor=options.reactor,
+            )
         except SystemExit as ended:
             if ended.code:
                 return 1
     return 1 if found.problems or refused else 0
 
 
-class Check:
+class Check(Generic[C, P]):
     """
     Finds the *problems* of a configuration, each as one line.
     """
 
-    def __init__(self, options: CheckOptions) -> None:
-        self._options = options
+    def __init__(self, options: CheckingOptions) -> None:
+        self.options = options
         self.problems: list[str] = []
         self._told: set[tuple[str | int, ...]] = set()
 
-    def run(self) -> Parts | None:
+    @abstractmethod
+    def make(self, config: C) -> P:
+        """
+        What *config* asks for.
+
+        Raises:
+            BrokenConfig: With all problems.
+        """
+
+    def look_at_the_rest(self, config: C) -> None:
+        """
+        Look at what only one service has.
+        """
+
+    def run(self) -> P | None:
         """
         Look at everything; returns what the configuration asks for if that could be made.
         """
-        options = self._options
+        options = self.options
         config = self._config()
         if config is None:
             return None
@@ -125,46 +182,52 @@ class Check:
             self._tell(list(misbeliefs(config)))
         # Listening is what the service does before it becomes another user.
         for position, words in enumerate(config.listen):
-            self._look(
+            self.look(
                 config.place_of(position),
                 *(look_at_listener, words, options.reactor),
                 probe=not options["running"],
+                for_smtp=options.is_for_smtp,
             )
         if options["account"] is not None:
             _become(options["account"])
             if options["config"] is not None:
-                self._look((), _look_at_file, options["config"])
+                self.look((), _look_at_config, options["config"])
         if config.spool is not None:
-            self._look(("spool",), look_at_directory, config.spool)
+            self.look(("spool",), look_at_directory, config.spool)
         if config.json_log not in {None, "-"}:
-            self._look(("json-log",), look_at_log, config.json_log)
+            self.look(("json-log",), look_at_file, config.json_log)
+        self.look_at_the_rest(config)
         try:
-            parts = make_parts(config, options.reactor)
+            parts = self.make(config)
         except BrokenConfig as error:
             self._tell(error.problems)
             return None
         self._tell([Problem((key,), text) for key, text in parts.worries])
         return parts
 
-    def _config(self) -> Config | None:
+    def _config(self) -> C | None:
         """
         The configuration; what is wrong with it is told, and left out so that the rest can be
         looked at.
         """
+        sources: Sources[C] = self.options.sources
         try:
-            said = self._options.sources.said()
+            said = sources.said()
         except BrokenConfig as error:
             self._tell(error.problems)
             return None
         try:
-            return structure(said)
+            return structure_as(sources.of, said)
         except BrokenConfig as error:
             self._tell(error.problems)
-            return structure(_without(said, error.problems))
+            return structure_as(sources.of, _without(said, error.problems))
 
-    def _look(
+    def look(
         self, path: tuple[str | int, ...], look: Callable[..., None], *words: Any, **options: Any
     ) -> None:
+        """
+        Have something that the key at *path* says be looked at.
+        """
         try:
             look(*words, **options)
         except ValueError as error:
@@ -175,8 +238,17 @@ class Check:
         Add them; where a key was told already, what follows from that is no news.
         """
         new = [problem for problem in problems if problem.path not in self._told]
-        self.problems += [self._options.sources.shown(problem) for problem in new]
+        self.problems += [self.options.sources.shown(problem) for problem in new]
         self._told.update(problem.path for problem in new if problem.path[-1:] != ("listen",))
+
+
+class ServiceCheck(Check[Config, Parts]):
+    """
+    Of ``twistd lmtp``.
+    """
+
+    def make(self, config: Config) -> Parts:
+        return make_parts(config, self.options.reactor)
 
 
 def _without(said: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
@@ -212,7 +284,7 @@ def _without(said: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, 
     return left
 
 
-def _look_at_file(path: str) -> None:
+def _look_at_config(path: str) -> None:
     if not os.access(path, os.R_OK, effective_ids=True):
         raise ValueError(f"user {os.geteuid()} cannot read it, so that SIGHUP could not reload it")
 

@@ -5,7 +5,7 @@ Where mail for an address would go, asked of directories and backends as the ser
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 
 from ..delivery.awaiting import as_deferred
 from ..delivery.dispatch import reply_for
+from ..delivery.routing import AddressRules
 from ..envelope import Mailbox
 from ..errors import DeliveryError
-from ..interfaces import ITellsWhere
+from ..interfaces import IDirectory, ITellsWhere
 from ..replies import NO_SUCH_USER
 from ..wire.commands import CommandError
 from ..wire.paths import parse_rcpt
@@ -24,20 +25,24 @@ from ..wiring.parts import Parts
 
 
 def say_routes(
-    _reactor: object, parts: Parts, addresses: Sequence[str], refused: list[str]
+    _reactor: object,
+    directories: Mapping[str, IDirectory],
+    addresses: Sequence[str],
+    refused: list[str],
+    to: Callable[[str], Coroutine[Any, Any, list[str]]],
 ) -> Deferred[None]:
     """
-    Write to standard output where mail for each of *addresses* would go; *refused* gets those that
-    would be.  Directories are started for it, and stopped; fires when they are.
+    Write to standard output where mail for each of *addresses* goes *to*; *refused* gets those that
+    would be.  The *directories* are started for it, and stopped; fires when they are.
     """
 
     async def say() -> None:
-        services = [each for each in parts.directories.values() if IService.providedBy(each)]
+        services = [each for each in directories.values() if IService.providedBy(each)]
         for service in services:
             IService(service).startService()
         for address in addresses:
             try:
-                lines = await routes(parts, address)
+                lines = await to(address)
             except Refused as error:
                 lines = [f"{address}: {error}"]
                 refused.append(address)
@@ -61,18 +66,27 @@ async def routes(parts: Parts, text: str) -> list[str]:
     Raises:
         Refused: Nowhere.
     """
+    return [
+        f"{text} -> {mailbox} in {await _where(parts, mailbox)}"
+        for mailbox in await mailboxes(parts.rules, parts.directory, text)
+    ]
+
+
+async def mailboxes(rules: AddressRules, directory: IDirectory, text: str) -> Sequence[Mailbox]:
+    """
+    Who gets mail for the address *text*.
+
+    Raises:
+        Refused: Nobody.
+    """
     try:
         address, _ = parse_rcpt(f"TO:<{text}>".encode())
     except CommandError as error:
         raise Refused(str(error.reply)) from error
-    mailboxes = await _answer(lambda: parts.directory.resolve(parts.rules.mailbox(address)))
-    lines = []
-    if not mailboxes:
+    found: Sequence[Mailbox] = await answer(lambda: directory.resolve(rules.mailbox(address)))
+    if not found:
         raise Refused(str(NO_SUCH_USER))
-    for mailbox in mailboxes:
-        where = await _where(parts, mailbox)
-        lines.append(f"{text} -> {mailbox} in {where}")
-    return lines
+    return found
 
 
 async def _where(parts: Parts, mailbox: Mailbox) -> str:
@@ -83,15 +97,15 @@ async def _where(parts: Parts, mailbox: Mailbox) -> str:
         to = parts.backend.destination(mailbox)
     except DeliveryError as error:
         raise Refused(str(error.reply)) from error
-    await _answer(lambda: to.backend.verify(mailbox))
+    await answer(lambda: to.backend.verify(mailbox))
     if not ITellsWhere.providedBy(to.backend):
         return to.name
     return f"{to.name}: {ITellsWhere(to.backend).where(mailbox)}"
 
 
-async def _answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
+async def answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
     """
-    What a directory or backend answers.
+    What a directory, a backend or a router answers.
 
     Raises:
         Refused: It does not like the mailbox, or is broken.

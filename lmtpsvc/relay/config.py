@@ -5,7 +5,7 @@ What may be said about a relay, as one typed value.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from attrs import frozen
 
@@ -83,6 +83,8 @@ class RelayConfig(ListeningConfig):
 
     No *domain* means that the name of this host is one.
     """
+
+    check: ClassVar[str] = "lmtpsvc check-relay"
 
     listen: tuple[str, ...] = key((DEFAULT_LISTEN,), values.endpoints)
     domain: tuple[str, ...] = key((), domains)

@@ -21,9 +21,12 @@ from .listeners import is_unix_socket_of_systemd, listener
 MAX_SOCKET_PATH = 107
 
 
-def look_at_listener(words: str, reactor: Any, *, probe: bool = True) -> None:
+def look_at_listener(
+    words: str, reactor: Any, *, probe: bool = True, for_smtp: bool = False
+) -> None:
     """
-    Look whether the endpoint *words* is one, and if *probe*, whether it is free.
+    Look whether the endpoint *words* is one, and if *probe*, whether it is free.  Only what is
+    *for_smtp* may be on the port of SMTP.
 
     Raises:
         ValueError: It is not; the text is one line.
@@ -32,7 +35,8 @@ def look_at_listener(words: str, reactor: Any, *, probe: bool = True) -> None:
     if said.startswith("systemd:") and not is_unix_socket_of_systemd(said):
         # Nothing of it is there, unless systemd has started us.
         return
-    endpoint = listener(words, _ProbingReactor(reactor)).endpoint
+    probing = _ProbingReactor(reactor, for_smtp=for_smtp)
+    endpoint = listener(words, probing, for_smtp=for_smtp).endpoint
     if not probe:
         return
     failures: list[Failure] = []
@@ -48,8 +52,8 @@ class _ProbingReactor:
     wrapped in, it ends in one of these calls.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, *, for_smtp: bool) -> None:
+        self._reactor, self._for_smtp = reactor, for_smtp
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -59,7 +63,7 @@ class _ProbingReactor:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((interface, port))
-            if probe.getsockname()[1] == SMTP_PORT:
+            if not self._for_smtp and probe.getsockname()[1] == SMTP_PORT:
                 raise ValueError("LMTP must not be on port 25 (RFC 2033)")
 
     def listenSSL(
@@ -112,7 +116,7 @@ def look_at_directory(path: str) -> None:
         raise ValueError(f"{path} is not writable for user {os.geteuid()}")
 
 
-def look_at_log(path: str) -> None:
+def look_at_file(path: str) -> None:
     """
     Look whether the file *path* can be written to, or made.
 

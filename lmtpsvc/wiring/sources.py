@@ -14,7 +14,6 @@ from attrs import frozen
 from ..config import (
     LIMITS,
     BrokenConfig,
-    Config,
     ListeningConfig,
     Problem,
     misbeliefs,
@@ -86,9 +85,7 @@ class Sources(Generic[C]):
         first, *others = error.problems
         line = self.shown(first)
         if others and self.file is not None:
-            line += f"; and {len(others)} more"
-            if self.of is Config:
-                line += f": lmtpsvc check {self.file}"
+            line += f"; and {len(others)} more: {self.of.check} {self.file}"
         return line
 
     def shown(self, problem: Problem) -> str:
