@@ -6,6 +6,7 @@ Each sub-command is a module of its own, imported only when it is asked for.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -61,7 +62,27 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"lmtpsvc {name}: {package} is missing: pip install 'lmtpsvc[sql]'\n")
         return 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What strangers have written is shown with the letters that there are.
+            stream.reconfigure(errors="backslashreplace")
     status: int = command.main(rest)
+    return _shown(status)
+
+
+def _shown(status: int) -> int:
+    """
+    Have all output leave while somebody can still be told if it cannot: Python would only tell of it
+    at its very end.  Returns the exit *status*.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = None  # as Python has it where there is none
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"lmtpsvc: standard output: {error.strerror}\n")
+            return status or 1
     return status
 
 

@@ -316,12 +316,11 @@ class Shown:
         A *reply* to *command*.
         """
         if command:
-            sys.stdout.write(f"{'':9} > {command}\n")
+            self._write(f"{'':9} > {command}\n")
         when = f"{time.monotonic() - self._began:9.3f}"
         for line in reply.wire_lines():
-            sys.stdout.write(f"{when} < {line}\n")
+            self._write(f"{when} < {line}\n")
             when = f"{'':9}"
-        sys.stdout.flush()
 
     def outcome(self, recipient: Recipient, outcome: Outcome) -> None:
         """
@@ -337,11 +336,21 @@ class Shown:
         if self._single:
             if not (self._quiet and outcome.is_success):
                 when = time.monotonic() - self._began
-                sys.stdout.write(f"{when:9.3f} = {recipient}: {said}\n")
-                sys.stdout.flush()
+                self._write(f"{when:9.3f} = {recipient}: {said}\n")
         elif not outcome.is_success:
             line = f"{recipient}: {said}"
             self._others[line] = self._others.get(line, 0) + 1
+
+    def _write(self, text: str) -> None:
+        """
+        What cannot be shown any more keeps nothing from being sent: the exit status tells the rest.
+        """
+        try:
+            if sys.stdout is not None:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except OSError:
+            sys.stdout = None  # as Python has it where there is none
 
     def took(self, seconds: float) -> None:
         """
@@ -354,7 +363,7 @@ class Shown:
         The last lines.
         """
         for line, count in sorted(self._others.items(), key=lambda each: -each[1])[:20]:
-            sys.stdout.write(f"{count:9} × {line}\n")
+            self._write(f"{count:9} × {line}\n")
         if self._quiet:
             return
         seconds = time.monotonic() - self._began
@@ -367,7 +376,7 @@ class Shown:
                 f", {messages / seconds:.0f} messages/s;"
                 f" each {middle * 1000:.1f} ms, 1 % longer than {late * 1000:.1f} ms"
             )
-        sys.stdout.write(f"{said}\n")
+        self._write(f"{said}\n")
 
     @property
     def status(self) -> int:

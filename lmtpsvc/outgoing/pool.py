@@ -78,7 +78,7 @@ class Pool:
         self._encryption = encryption or Encryption()
         self._timeouts = timeouts or Timeouts()
         self._limits = limits or PoolLimits()
-        self._overhear = overhear
+        self._overhear = None if overhear is None else _harmless(overhear)
         self._waiting: deque[Delivery] = deque()
         self._idle: list[ClientProtocol] = []
         self._open: set[ClientProtocol] = set()
@@ -250,6 +250,20 @@ class _Errand:
 
     delivery: Delivery
     terms: Terms
+
+
+def _harmless(overhear: Callable[[str, HeardReply], None]) -> Callable[[str, HeardReply], None]:
+    """
+    *overhear*, without ending a conversation if it fails.
+    """
+
+    def hear(command: str, reply: HeardReply) -> None:
+        try:
+            overhear(command, reply)
+        except Exception:
+            _log.failure("who overhears replies has failed")
+
+    return hear
 
 
 class _Connecting(Factory):

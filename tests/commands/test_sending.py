@@ -198,6 +198,26 @@ class TestShown:
         assert capsys.readouterr().out == ""
         assert not shown.is_conversation
 
+    @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "Full")])
+    def test_nobody_reads(self, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        What cannot be shown is not shown, and the rest goes on.
+        """
+
+        class Gone(io.StringIO):
+            def flush(self) -> None:
+                raise error
+
+        monkeypatch.setattr(sys, "stdout", Gone())
+        shown = Shown(quiet=False, single=True)
+        shown.reply("LHLO me", HeardReply(250, ("foo.edu",)))
+        shown.outcome(ANN, YES)
+        shown.summary(1)
+        assert shown.status == ALL
+        monkeypatch.setattr(sys, "stdout", None)
+        shown.outcome(BOB, NO)
+        assert shown.status == SOME
+
     def test_bar(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """
         On a terminal a bar tells how far it is.

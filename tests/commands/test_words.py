@@ -4,6 +4,8 @@ What ``lmtpsvc`` itself says: its list of commands, and what is missing.
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,43 @@ def test_without_sql(missing: str, tmp_path: Path, forks: Forks) -> None:
     said = f"{missing} is missing: pip install 'lmtpsvc[sql]'\n"
     names = ("sql", "export", "import")
     assert "".join(f"lmtpsvc {name}: {said}" for name in names) + "[1, 1, 1]\n" == ended.said
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), 0, ""),
+        (OSError(28, "No space left"), 1, "lmtpsvc: standard output: No space left\n"),
+    ],
+)
+def test_output_that_cannot_leave(
+    error: OSError,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Who has seen enough may go; any other reason is told, in one line.
+    """
+
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise error
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+
+    assert main(["queue", "create", "--queue", f"sqlite:///{tmp_path}/queue.db"]) == status
+    assert capsys.readouterr().err == said
+
+
+def test_letters_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A terminal that has not all letters is no reason to fail.
+    """
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+
+    assert main(["queue", "list", "--queue", "sqlite:////nowhere/x.db"]) == 1
+    assert shown.errors == "backslashreplace"

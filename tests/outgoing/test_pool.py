@@ -31,6 +31,7 @@ from lmtpsvc.outgoing.timeouts import Timeouts
 from lmtpsvc.replies import Reply
 from lmtpsvc.session.outcomes import Outcome, Stage
 from lmtpsvc.session.terms import TLS, Terms
+from lmtpsvc.wire.heard_replies import HeardReply
 
 if TYPE_CHECKING:
     from .conftest import Connection, Server
@@ -141,6 +142,26 @@ class TestOutcomes:
         outcome = outcome_of(delivery, 1)
         assert outcome.stage is Stage.MESSAGE
         assert outcome.heard is None
+
+
+def test_who_overhears(server: Server, message: Message, clock: Clock, logged: Logged) -> None:
+    """
+    Somebody who only listens does no harm, whatever happens to him.
+    """
+
+    def overhear(command: str, reply: HeardReply) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    pool = Pool(server, Terms("foo.edu"), clock, overhear=overhear)
+    delivery = message()
+    pool.send(delivery)
+    [connection] = server.connections
+    connection.greet()
+    connection.take()
+    connection.say(OK)
+
+    assert codes(delivery) == [250]
+    assert set(logged()) == {"who overhears replies has failed"}
 
 
 class TestConnecting:
