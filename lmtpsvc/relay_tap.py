@@ -24,6 +24,7 @@ from .server.factory import LMTPFactory
 from .server.hangup import Hangup
 from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
+from .server.stop_once import StopOnce
 from .session.smtp import SMTPSession
 from .wiring.agent import SPOOL_THREADS, delivery_agent
 from .wiring.relay import RelayParts
@@ -169,6 +170,7 @@ def makeService(options: RelayOptions) -> IService:
     plans = CurrentPlan(factory, plan, current.again)
     # In the reverse order they stop: nothing is passed on when the queue is closed.
     parts = [
+        StopOnce(options.reactor),
         Hangup(options.reactor, plans.reload),
         TextLog(clock=options.reactor),
         options["json-log"],

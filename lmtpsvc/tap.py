@@ -27,6 +27,7 @@ from .server.hangup import Hangup
 from .server.inherited import Inheritance
 from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
+from .server.stop_once import StopOnce
 from .server.supervisor import Supervisor
 from .server.worker import Worker, WorkerFactory
 from .wiring.agent import SPOOL_THREADS, delivery_agent
@@ -74,6 +75,7 @@ def makeService(options: Options) -> IService:
     # The signal is heeded until all else has stopped.
     parts = [Hangup(reactor, current.reload), TextLog(clock=reactor), options["json-log"], current]
     if given is None:
+        parts.insert(0, StopOnce(reactor))
         return LMTPService(options["listeners"], factory, parts, plan.summary, spool_threads.stop)
     return Worker(
         options["listeners"],

@@ -27,6 +27,7 @@ from .hangup import Hangup
 from .inherited import Inheritance
 from .listening import Listener, Listening
 from .plan import CannotReload
+from .stop_once import StopOnce
 
 #: A worker that lives shorter than this is started again with a delay, doubled each time.
 SHORT_LIFE_SECONDS: Final = 10.0
@@ -98,6 +99,7 @@ class Supervisor(Listening):
         self._monitor.maxRestartDelay = LONGEST_DELAY_SECONDS
         self._counts = Counts.create(workers)
         self._hangup, self._check = Hangup(reactor, self._reload), check
+        self._stop_once = StopOnce(reactor)
         self._begun = self._given_up = False
         # What each worker has said in this life, and in one before that came to nothing.
         self._lines: dict[str, list[str]] = {}
@@ -123,6 +125,7 @@ class Supervisor(Listening):
 
     def startService(self) -> None:
         super().startService()
+        self._stop_once.startService()
         self._hangup.startService()
         self._say_where()
         self._log.info("{summary}", summary=self._summary)

@@ -73,7 +73,7 @@ class Lifeline:
 
 class Worker(LMTPService):
     """
-    Worker *number*: stops at SIGTERM, from whomever and however often, and when its supervisor has
+    Worker *number*: stops at SIGTERM or SIGINT, from whomever and however often, and when its supervisor has
     gone.
     """
 
@@ -123,9 +123,11 @@ class Worker(LMTPService):
     def _heed_signals(self) -> None:
         """
         Twisted's own way of stopping fails when it is asked twice, as it is when a service manager
-        sends SIGTERM to all processes of a service and the supervisor to its workers.
+        sends SIGTERM, or a terminal SIGINT, to all processes of a service and the supervisor SIGTERM
+        to its workers.
         """
-        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._stop_reactor))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop_reactor))
 
     def _orphaned(self) -> None:
         self._log.warn("worker {number}: the supervisor has gone", number=self._number)

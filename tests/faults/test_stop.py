@@ -15,7 +15,7 @@ from lmtpsvc.testing.load import PATIENCE
 
 from .client import Farewell, Load, connect
 from .messages import KIB, Ledger, compose
-from .service import Service
+from .service import Service, wait_until
 from .store import inspect
 from .test_full_disk import THREE
 
@@ -95,3 +95,35 @@ def test_does_not_wait_for_ever(
         running.terminate()
         assert running.wait(20) in CLEAN
     assert [path for path in root.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_asked_again_and_again(
+    directory: Path, service: Callable[..., Service], port: int, workers: str
+) -> None:
+    """
+    An operator who asks again, or a signal that goes to the process and to all of its group, spoils
+    nothing, and is no error in the log.
+    """
+    root = directory / "mail"
+    running = service(root, port=port, arguments=("--workers", workers))
+    ledger = Ledger()
+    message = compose(Random(0), THREE, 600 * KIB)
+    ledger.will_send(message)
+    with running.connection() as busy:
+        busy.begin(message.recipients)
+        busy.send(message.stuffed[:1000])
+        for number, says in (
+            (signal.SIGTERM, "Received SIGTERM"),
+            (signal.SIGINT, "SIGINT: stopping already"),
+            (signal.SIGTERM, "SIGTERM: stopping already"),
+        ):
+            running.process.send_signal(number)
+            wait_until(lambda says=says: says in running.log, PATIENCE, says)  # type: ignore[misc]
+        busy.send(message.stuffed[1000:])
+        for recipient in message.recipients:
+            ledger.record(message, recipient, busy.reply())
+    assert running.wait() in CLEAN
+    assert ledger.unanswered == set()
+    assert inspect(root, ledger).harm == []
+    assert "Traceback" not in running.log

@@ -76,6 +76,10 @@ class Reactor(Clock):
         self.stops = 0
         self.failing: OSError | None = None
 
+    def callWhenRunning(self, call: Callable[[], object]) -> None: ...
+
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], object]) -> None: ...
+
     def spawnProcess(
         self,
         protocol: Any,

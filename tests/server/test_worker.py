@@ -124,9 +124,11 @@ class Reactor(MemoryReactorClock):
 class TestEnd:
     @pytest.fixture
     def reactor(self) -> Iterator[Reactor]:
-        before = signal.getsignal(signal.SIGTERM)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.getsignal(number) for number in numbers]
         yield Reactor()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
     @pytest.fixture
     def worker(self, reactor: Reactor) -> Worker:
@@ -139,10 +141,12 @@ class TestEnd:
 
     def test_told_twice(self, worker: Worker, reactor: Reactor) -> None:
         """
-        SIGTERM comes from the service manager and from the supervisor: the second does nothing.
+        SIGTERM comes from the service manager and from the supervisor, SIGINT from the terminal: the
+        second does nothing.
         """
         reactor.run()
         reactor.stops = 0
+        os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         reactor.advance(0)
