@@ -143,7 +143,7 @@ class ListeningConfig:
     hostname: str | None = key(None, values.hostname)
     recipient_delimiter: str = key("+", values.delimiter)
     keep_case: bool = key(False, values.flag)
-    spool: str | None = key(None, values.text)
+    spool: str | None = key(None, values.directory)
     json_log: str | None = key(None, values.text)
     extension: tuple[str, ...] = key((), values.texts)
     auth: tuple[str, ...] = key((), values.texts)
@@ -273,6 +273,10 @@ def read_file(path: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         raise BrokenConfig([Problem((), f"line {line}: not UTF-8")]) from error
+    except RecursionError as error:
+        raise BrokenConfig(
+            [Problem((), "brackets within brackets, too deep to be read")]
+        ) from error
     except tomllib.TOMLDecodeError as error:
         said = " ".join(str(error).split())
         place = re.fullmatch(r"(.*) \(at (?:end of document|(.*))\)", said)

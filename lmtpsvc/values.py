@@ -28,6 +28,10 @@ T = TypeVar("T")
 #: What an endpoint may ask of clients, each a word with a colon in front of it.
 TERMS: Final = ("proxied", "tls", "tls-required", "login-required")
 
+#: More processes than that share nothing but their quarrels; a slip of the finger is not to take all
+#: memory.
+MOST_WORKERS: Final = 1024
+
 
 def unexpected(value: object, expected: str) -> ValueError:
     """
@@ -39,7 +43,20 @@ def unexpected(value: object, expected: str) -> ValueError:
 def text(value: object, _: object = None) -> str:
     if not isinstance(value, str):
         raise unexpected(value, "text in quotes")
+    if "\0" in value:
+        # No path, host name or database has one.
+        raise unexpected(value, "text without a NUL character")
     return value
+
+
+def directory(value: object, _: object = None) -> str:
+    """
+    A path that means the same wherever the service goes later.
+    """
+    name = text(value)
+    if not name:
+        raise unexpected(value, "a directory")
+    return os.path.abspath(name)
 
 
 def flag(value: object, _: object = None) -> bool:
@@ -55,7 +72,7 @@ def texts(value: object, _: object = None) -> tuple[str, ...]:
     several = [value] if isinstance(value, str) else value
     if not isinstance(several, list) or not all(isinstance(each, str) for each in several):
         raise unexpected(value, "a text, or a list of texts")
-    return tuple(several)
+    return tuple(map(text, several))
 
 
 def endpoints(value: object, _: object = None) -> tuple[str, ...]:
@@ -158,15 +175,18 @@ def dsn(value: object, _: object = None) -> str:
 
 def workers(value: object, _: object = None) -> int:
     """
-    A number of processes; ``auto`` is one per processor.
+    A number of processes, at most `MOST_WORKERS`; ``auto`` is one per processor.
     """
     if value == "auto":
         usable = getattr(os, "sched_getaffinity", None)
         return len(usable(0)) if usable is not None else os.cpu_count() or 1
     try:
-        return count(_as_written(value))
+        number = count(_as_written(value))
     except ValueError as error:
         raise ValueError(f"{error}, or auto") from error
+    if number > MOST_WORKERS:
+        raise ValueError(f"expected at most {MOST_WORKERS} processes, found {number}")
+    return number
 
 
 def quantity(read: Callable[[str], T]) -> Callable[[object, object], T]:

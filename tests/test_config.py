@@ -134,7 +134,7 @@ class TestValues:
             recipient_delimiter="-",
             keep_case=True,
             delivered_to="never",
-            spool=".",
+            spool=str(Path.cwd()),
             json_log="-",
             workers=1,
             limits=Limits(
@@ -205,6 +205,12 @@ class TestOverrides:
             each.name for each in fields(Config)
             if getattr(changed, each.name) != getattr(before, each.name)
         ]  # fmt: skip
+
+    def test_spool(self, options: Callable[..., Options]) -> None:
+        """
+        The spool is where it was when the service was started, also if twistd goes elsewhere then.
+        """
+        assert str(Path.cwd() / "large") == options("", "--spool", "large").config.spool
 
     def test_limits(self, options: Callable[..., Options]) -> None:
         """
@@ -747,6 +753,17 @@ class TestMistakes:
                     "lmtp.toml: trusted: 'nginx' is no network; write 10.0.0.0/8, 192.0.2.7,"
                     " 2001:db8::/32, or local for UNIX sockets"
                 ),
+            ),
+            (
+                'users = "any\\u0000"',
+                'lmtp.toml: users: expected text without a NUL character, found "any\\u0000"',
+            ),
+            ("workers = 10000", "lmtp.toml: workers: expected at most 1024 processes, found 10000"),
+            ("spool = ''", 'lmtp.toml: spool: expected a directory, found ""'),
+            (f"users = {'[' * 2000}", "lmtp.toml: brackets within brackets, too deep to be read"),
+            (
+                'tls-certificate = "a\\nb"',
+                "lmtp.toml: tls-certificate: a\\nb: No such file or directory",
             ),
             (
                 "users = 1\nbackend = 2\nspool = 3",

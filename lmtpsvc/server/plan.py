@@ -87,8 +87,8 @@ class CurrentPlan(Service):
             try:
                 service.startService()
             except OSError as error:
-                error.filename = error.filename or type(service).__name__
-                raise
+                what = error.filename or type(service).__name__
+                raise OSError(error.errno or 0, error.strerror or str(error), what) from error
         self._say_worries()
 
     @inlineCallbacks

@@ -123,9 +123,17 @@ def look_at_file(path: str) -> None:
     Raises:
         ValueError: It cannot; the text is one line.
     """
-    if not os.path.lexists(path):
-        look_at_directory(os.path.dirname(path) or ".")
-    elif os.path.isdir(path):
+    directory, name = os.path.split(path)
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        if not name:
+            raise ValueError(f"{path!r} is no file") from None
+        look_at_directory(directory or ".")
+        return
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    if os.path.isdir(path):
         raise ValueError(f"{path} is a directory")
-    elif not os.access(path, os.W_OK, effective_ids=True):
+    if not os.access(path, os.W_OK, effective_ids=True):
         raise ValueError(f"{path} is not writable for user {os.geteuid()}")

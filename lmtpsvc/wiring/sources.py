@@ -5,6 +5,7 @@ Where the configuration is said, file and command line, and how a mistake in it 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,8 @@ from ..config import (
     read_file,
     structure_as,
 )
+
+_control = re.compile(r"[\x00-\x1f\x7f]").sub
 
 C = TypeVar("C", bound=ListeningConfig)
 T = TypeVar("T")
@@ -92,10 +95,12 @@ class Sources(Generic[C]):
         """
         A problem as one line, with the file or the option that it is in.
         """
+        line = str(problem) if self.file is None else f"{self.file}: {problem}"
         if self.is_of_command_line(problem):
             *_, option = (each for each in problem.path if isinstance(each, str))
-            return f"--{option}: {problem.text}"
-        return str(problem) if self.file is None else f"{self.file}: {problem}"
+            line = f"--{option}: {problem.text}"
+        # Text of the operator's may have several lines.
+        return _control(lambda found: repr(found[0])[1:-1], line)
 
     def is_of_command_line(self, problem: Problem) -> bool:
         """

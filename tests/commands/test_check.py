@@ -246,7 +246,9 @@ class TestPermissions:
             ("listen = 'unix:no/sock'", "no is not there"),
             ("listen = 'unix:lmtp.toml/sock'", "lmtp.toml is not a directory"),
             ("json-log = '.'", "json-log: . is a directory"),
-            ("spool = 'lmtp.toml'", "spool: lmtp.toml is not a directory"),
+            ("json-log = ''", "json-log: '' is no file"),
+            (f"json-log = '{'x' * 300}'", "File name too long"),
+            ("spool = 'lmtp.toml'", "lmtp.toml is not a directory"),
             ("listen = 'tcp:smtp'\nusers = 'any'", "not an endpoint"),
         ],
     )
@@ -294,7 +296,7 @@ class TestPermissions:
 
         assert [
             "user 65534 cannot read it, so that SIGHUP could not reload it",
-            "spool: spool is not writable for user 65534",
+            f"spool: {terminal.directory}/spool is not writable for user 65534",
             "json-log: . is not writable for user 65534",
         ] == [line.partition(": ")[2] for line in done.stdout.splitlines()[:3]]
         assert "backend: maildir: " in done.stdout

@@ -212,8 +212,20 @@ class TestReload:
         house = House(make_server(Limits()))
         house.a.error = OSError(5, "I/O error")
 
-        with pytest.raises(OSError, match="Part"):
+        with pytest.raises(OSError, match="I/O error: 'Part'"):
             house.current.startService()
+
+    def test_cannot_start_in_words(self, make_server: Callable[..., Any]) -> None:
+        """
+        An error that has nothing but words keeps them.
+        """
+        house = House(make_server(Limits()))
+        house.a.error = OSError("no such table")
+
+        with pytest.raises(OSError, match="no such table") as caught:
+            house.current.startService()
+
+        assert ("no such table", "Part") == (caught.value.strerror, caught.value.filename)
 
 
 RCPT = b"MAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\n"
