@@ -66,21 +66,14 @@ class Disk:
         """
         if os.path.ismount(self.point):
             run_when_left("umount", self.point)
-        # No lazy initialisation: a kernel thread would write to the device behind our back.
-        lazy = "lazy_itable_init=0,lazy_journal_init=0"
-        run("mkfs.ext4", "-qF", "-E", lazy, "-b", "4096", self._device)
+        make_ext4(self._device, "-b", "4096")
         self._mount()
 
     def cut_power(self) -> None:
         """
         From now on, what is on the disk is all there is.
         """
-        descriptor = os.open(self.point, os.O_RDONLY)
-        try:
-            flags = struct.pack("I", _EXT4_GOING_FLAGS_NOLOGFLUSH)
-            fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, flags)
-        finally:
-            os.close(descriptor)
+        cut_power(self.point)
 
     def restart(self) -> None:
         """
@@ -100,6 +93,30 @@ class Disk:
 
     def _mount(self) -> None:
         run("mount", "-t", "ext4", self._device, self.point)
+
+
+def make_ext4(device: str, *options: str) -> None:
+    """
+    Make an empty ext4 on *device*.
+
+    Raises:
+        RuntimeError: It cannot be made.
+    """
+    # No lazy initialisation: a kernel thread would write to the device behind our back.
+    lazy = "lazy_itable_init=0,lazy_journal_init=0"
+    run("mkfs.ext4", "-qF", "-E", lazy, *options, device)
+
+
+def cut_power(point: Path) -> None:
+    """
+    Leave the ext4 that is mounted on *point* as a power cut does.
+    """
+    descriptor = os.open(point, os.O_RDONLY)
+    try:
+        flags = struct.pack("I", _EXT4_GOING_FLAGS_NOLOGFLUSH)
+        fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, flags)
+    finally:
+        os.close(descriptor)
 
 
 def run_when_left(*command: str | Path, seconds: float = _PATIENCE) -> None:

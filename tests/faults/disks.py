@@ -4,23 +4,15 @@ File systems that can be filled, locked and unplugged.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lmtpsvc.testing.disk import run, run_when_left
+from lmtpsvc.testing.disk import cut_power, make_ext4, run, run_when_left
 
 MIB = 1024 * 1024
-
-# From the kernel's fs/ext4/ext4.h: _IOR('X', 125, __u32), and the flag that drops the journal's
-# memory instead of writing it.  From then on the file system answers every operation with an error
-# and nothing more reaches the device: what a power cut leaves.
-_EXT4_IOC_SHUTDOWN = 0x8004587D
-_EXT4_GOING_FLAGS_NOLOGFLUSH = 2
 
 
 @contextmanager
@@ -113,9 +105,7 @@ class Disk(Mount):
         """
         if os.path.ismount(self.point):
             self.unmount()
-        # No lazy initialisation: a kernel thread would write to the device behind our back.
-        lazy = "lazy_itable_init=0,lazy_journal_init=0"
-        run("mkfs.ext4", "-qF", "-E", lazy, "-O", "has_journal", *self._options, self.device)
+        make_ext4(self.device, "-O", "has_journal", *self._options)
         self.mount()
 
     def mount(self) -> None:
@@ -128,12 +118,7 @@ class Disk(Mount):
         """
         From now on, what is on the disk is all there is.
         """
-        descriptor = os.open(self.point, os.O_RDONLY)
-        try:
-            flags = struct.pack("I", _EXT4_GOING_FLAGS_NOLOGFLUSH)
-            fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, flags)
-        finally:
-            os.close(descriptor)
+        cut_power(self.point)
 
     def restart(self) -> None:
         """
