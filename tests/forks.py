@@ -43,15 +43,18 @@ def script(path: Path) -> str:
 
 
 # Told a command, it says the number of the new process; told a number, how that process has ended.
-# The child goes on behind the loop and ends as any other process: by the end of the program.
+# The child goes on behind the loop and ends as any other process, but that nobody takes apart what
+# was imported, nor looks for garbage in it: that took longer than most commands.
 _PROGRAM: Final = """\
-import importlib, json, os, runpy, sys
+import atexit, gc, importlib, json, os, runpy, sys, threading
 import twisted.application.runner._runner, twisted.internet.epollreactor, twisted.scripts.twistd
 import lmtpsvc.tap
 for name in sys.argv[2:]:
     importlib.import_module(name)
 assert "twisted.internet.reactor" not in sys.modules
 runpy.run_path(sys.argv[1])
+gc.collect()
+gc.freeze()
 for line in sys.stdin:
     asked = json.loads(line)
     if isinstance(asked, int):
@@ -73,7 +76,23 @@ for to, path, flags in (0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY | o
 os.dup2(1, 2)
 sys.argv[1:] = words
 sys.path.insert(0, directory)
-exec(source, {"__name__": "__main__"})
+status = 0
+try:
+    exec(source, {"__name__": "__main__"})
+except SystemExit as end:
+    if isinstance(end.code, int):
+        status = end.code
+    elif end.code is not None:
+        print(end.code, file=sys.stderr)
+        status = 1
+except Exception:
+    sys.excepthook(*sys.exc_info())
+    status = 1
+threading._shutdown()
+atexit._run_exitfuncs()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)
 """
 
 
