@@ -143,8 +143,9 @@ class ClientProtocol(Protocol):
         self._handshaking = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stop_producing()
+        # First: a transport that is lost need not be told, and with TLS it fails if it is.
         self._connection = None
+        self._stop_producing()
         self._patience.stop()
         session = self._session
         if session is not None and not session.is_closed:

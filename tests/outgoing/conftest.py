@@ -87,6 +87,7 @@ class Connection:
         """
         if not self._lost:
             self._lost = True
+            self.transport.lose()
             self.protocol.connectionLost(Failure(reason or ConnectionDone()))
 
 
@@ -96,6 +97,7 @@ class Wire(StringTransport):
     """
 
     aborted = False
+    _lost = False
     #: What TLS was begun with.
     tls: object = None
 
@@ -110,6 +112,20 @@ class Wire(StringTransport):
     def abortConnection(self) -> None:
         self.aborted = True
         self.loseConnection()
+
+    def lose(self) -> None:
+        """
+        It is lost: as those of Twisted's do, tell whoever produces before the protocol.
+        """
+        self._lost = True
+        if self.producer is not None:
+            self.producer.stopProducing()
+
+    def unregisterProducer(self) -> None:
+        # A transport of Twisted's with TLS, begun by startTLS, has no protocol any more then.
+        if self._lost:
+            raise AttributeError("'Client' object has no attribute 'protocol'")
+        super().unregisterProducer()
 
 
 @implementer(IStreamClientEndpoint)
