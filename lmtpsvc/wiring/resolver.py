@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.names.client import Resolver
+from twisted.names.dns import Message
 
 #: Which name servers there are.
 RESOLV_CONF: Final = "/etc/resolv.conf"
@@ -42,3 +43,13 @@ class _Servers(Resolver):
         # Where there is no socket to be had (EMFILE), this raises, and whoever asks for the same name
         # afterwards would wait for ever for the one who was first.
         return maybeDeferred(super().queryUDP, queries, timeout)
+
+    def queryTCP(self, queries: Any, timeout: int = 10) -> Deferred[Any]:
+        # Twisted asks over TCP whenever an answer is cut off: without end, if that one is, too.
+        return super().queryTCP(queries, timeout).addCallback(_whole)
+
+
+def _whole(answer: Message) -> Message:
+    if answer.trunc:
+        raise OSError("an answer that is cut off where nothing need be")
+    return answer
