@@ -46,7 +46,8 @@ class _Servers(Resolver):
 
     def queryTCP(self, queries: Any, timeout: int = 10) -> Deferred[Any]:
         # Twisted asks over TCP whenever an answer is cut off: without end, if that one is, too.
-        return super().queryTCP(queries, timeout).addCallback(_whole)
+        answering: Deferred[Any] = super().queryTCP(queries, timeout)
+        return answering.addCallback(_whole)
 
 
 def _whole(answer: Message) -> Message:
