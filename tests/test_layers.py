@@ -170,6 +170,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "interfaces",
         "options",
         "relay",
+        "relay_options",
         "replies",
         "specs",
         "wire",
