@@ -19,6 +19,8 @@ from lmtpsvc.client import TLS, Client, Dialect, Encryption, Outcome, address, o
 from lmtpsvc.envelope import Address, Recipient, Sender
 from lmtpsvc.session.terms import Body
 
+from .rows import each_row
+
 OK = b"250 2.0.0 OK\r\n"
 
 
@@ -122,7 +124,7 @@ class TestSending:
         for line in (b"<ann@foo.edu>\r\n", b"<bob@foo.edu>\r\n", b"<cat@foo.edu> NOTIFY=NEVER\r\n"):
             assert b"RCPT TO:" + line in server.said
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("sender", "recipients", "mistake"),
         [
             (None, [], "no recipients"),

@@ -47,6 +47,8 @@ from lmtpsvc.session.states import TRANSITIONS, State, Verb
 from lmtpsvc.tap import Options
 from lmtpsvc.wiring.parts import make_parts
 
+from .rows import each_row
+
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "docs" / "systemd" / "lmtpsvc.service"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -90,7 +92,7 @@ def rows(table: str) -> list[list[str]]:
 
 
 class TestLinks:
-    @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+    @each_row("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
     def test_lead_somewhere(self, path: Path) -> None:
         """
         Every link within the project has a file, and every ``#part`` a heading, at its end.

@@ -8,10 +8,12 @@ import pytest
 
 from lmtpsvc.domains import ascii_domain, unicode_domain, with_ascii_domain
 
+from .rows import each_row
+
 BOOKS = "xn--bcher-kva.example"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "ascii_form"),
     [
         ("", ""),
@@ -46,7 +48,7 @@ def test_ascii(said: str, ascii_form: str) -> None:
     assert ascii_form == ascii_domain(ascii_form)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "unicode_form"),
     [
         ("example.org", "example.org"),

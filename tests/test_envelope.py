@@ -12,13 +12,15 @@ from hypothesis.strategies import characters, text
 from lmtpsvc.envelope import NO_PARAMETERS, Address, Client, Mailbox, Recipient, Sender
 from lmtpsvc.wire.paths import parse_rcpt
 
+from .rows import each_row
+
 
 class TestAddress:
     """
     ``local@domain``.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("address", "text"),
         [
             (Address("ann", "example.org"), "ann@example.org"),

@@ -19,6 +19,8 @@ from lmtpsvc.errors import (
 )
 from lmtpsvc.replies import Reply
 
+from .rows import each_row
+
 
 class TestDeliveryError:
     """
@@ -85,7 +87,7 @@ class TestOSErrors:
     What a file system's refusal means to a client.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("number", "reply"),
         [
             (errno.EDQUOT, replies.MAILBOX_FULL),

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from .rows import each_row
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lmtpsvc"
@@ -276,7 +276,7 @@ class TestTheTree:
             for layer in lowest:
                 del left[layer]
 
-    @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+    @each_row("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
     def test_imports_point_down(self, path: Path) -> None:
         """
         A module imports its own layer and those below, nothing else of ours.
@@ -301,7 +301,7 @@ class TestTheTree:
 
 
 class TestImported:
-    @pytest.mark.parametrize(
+    @each_row(
         ("source", "names"),
         [
             ("import os.path", ["os.path"]),

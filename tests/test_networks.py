@@ -8,8 +8,10 @@ import pytest
 
 from lmtpsvc.networks import Networks
 
+from .rows import each_row
 
-@pytest.mark.parametrize(
+
+@each_row(
     ("words", "inside", "outside"),
     [
         ([], [], ["127.0.0.1", "::1", "local", ""]),
@@ -41,7 +43,7 @@ def test_contains(words: list[str], inside: list[str], outside: list[str]) -> No
         assert [] == [host for host in outside if host in networks]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "word", ["", "10", "10.0.0.0/33", "10.0.0.0/255.0.255.0", "10.0.0.1/8", "::1/64", "mx", "*"]
 )
 def test_mistakes(word: str) -> None:

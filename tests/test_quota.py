@@ -17,6 +17,8 @@ from lmtpsvc.quota import (
     with_declared_size,
 )
 
+from .rows import each_row
+
 ANN = Mailbox("ann", "example.org")
 
 
@@ -39,9 +41,7 @@ def test_parse(text: str, quota: Quota) -> None:
     assert quota == parse(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", ",", "1G,", "1T", "-1", "1G,x", "1G,1K", "1.5G", "1G,1,1", "²"]
-)
+@each_row("text", ["", ",", "1G,", "1T", "-1", "1G,x", "1G,1K", "1.5G", "1G,1,1", "²"])
 def test_no_quota(text: str) -> None:
     """
     Anything else is told, with what was expected.

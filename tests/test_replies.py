@@ -15,6 +15,8 @@ from lmtpsvc import replies
 from lmtpsvc.replies import MultilineReply, Reply
 from lmtpsvc.response_codes import ResponseCode
 
+from .rows import each_row
+
 CONSTANTS = {
     name: value
     for name, value in vars(replies).items()
@@ -44,9 +46,7 @@ class TestReply:
         assert wire == reply.wire
         assert wire[:-2].decode() == str(reply)
 
-    @pytest.mark.parametrize(
-        "said", ["a\r\n250 OK", "a\n", "\r", "a\0b", "a\tb", "ä", "\x7f", "a" * 497]
-    )
+    @each_row("said", ["a\r\n250 OK", "a\n", "\r", "a\0b", "a\tb", "ä", "\x7f", "a" * 497])
     def test_one_printable_line(self, said: str) -> None:
         """
         Whatever a backend says, it cannot put a second reply on the wire.
@@ -119,18 +119,19 @@ class TestMultilineReply:
             MultilineReply(250, lines)
 
 
-@pytest.mark.parametrize("reply", CONSTANTS.values(), ids=CONSTANTS)
 class TestConstants:
     """
     Every reply that is sent of our own accord.
     """
 
+    @each_row("reply", CONSTANTS.values(), ids=CONSTANTS)
     def test_enhanced_code(self, reply: Reply | MultilineReply) -> None:
         """
         2yz, 4yz and 5yz carry an enhanced code; 3yz must not (RFC 2034 §4).
         """
         assert (reply.code // 100 != 3) == (reply.status is not None)
 
+    @each_row("reply", CONSTANTS.values(), ids=CONSTANTS)
     def test_it_says_something(self, reply: Reply | MultilineReply) -> None:
         """
         A client's administrator finds words in the log, not only a number.

@@ -12,6 +12,8 @@ from lmtpsvc.errors import PermanentFailure, TemporaryFailure, refusal
 from lmtpsvc.replies import Reply, delivered
 from lmtpsvc.response_codes import ResponseCode, read, write
 
+from .rows import each_row
+
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 
 codes = builds(
@@ -61,7 +63,7 @@ class TestCode:
 
 
 class TestText:
-    @pytest.mark.parametrize(
+    @each_row(
         ("said", "found"),
         [
             ("Saved", ((), "Saved")),

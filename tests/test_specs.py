@@ -28,6 +28,7 @@ from lmtpsvc.session.standard import Pipelining
 from lmtpsvc.specs import Spec, parse
 
 from .forks import Forks
+from .rows import each_row
 
 
 @implementer(IBackend)
@@ -100,7 +101,7 @@ def refused(install: Callable[..., None]) -> Callable[..., str]:
 
 
 class TestParse:
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "spec"),
         [
             ("any", Spec("any", [], {})),
@@ -126,7 +127,7 @@ class TestParse:
         """
         assert spec == parse(text)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "reason"),
         [
             ("", "'' does not start with a name: write NAME or NAME:ARGUMENTS"),

@@ -11,6 +11,8 @@ import pytest
 
 from lmtpsvc.auth.stored_keys import KeysFile, format_line, is_password, make_keys, parse
 
+from ..rows import each_row
+
 KEYS = make_keys("secret", 4096, b"0123456789abcdef")
 LINE = format_line("ann", KEYS)
 
@@ -63,7 +65,7 @@ class TestParse:
 
         assert {"ann": KEYS, "a b@x": KEYS} == dict(parse(text))
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "said"),
         [
             ("ann:secret", "line 1: expected user:SCRAM-SHA-256$…, as lmtpsvc passwd writes it"),

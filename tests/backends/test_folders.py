@@ -9,8 +9,10 @@ import pytest
 from lmtpsvc.backends.folders import directory_name
 from lmtpsvc.errors import PermanentFailure
 
+from ..rows import each_row
 
-@pytest.mark.parametrize(
+
+@each_row(
     ("detail", "name"),
     [
         ("", ""),
@@ -33,7 +35,7 @@ def test_directory_name(detail: str, name: str) -> None:
     assert name == directory_name(detail)
 
 
-@pytest.mark.parametrize("detail", [".", "..", ".a", "a.", "a..b", "a/b", "a\0", "a\n", "é" * 100])
+@each_row("detail", [".", "..", ".a", "a.", "a..b", "a/b", "a\0", "a\n", "é" * 100])
 def test_no_folder(detail: str) -> None:
     """
     A folder that no reader could open is not made.

@@ -34,6 +34,8 @@ from lmtpsvc.session.terms import Mailing
 from lmtpsvc.testing import MemoryMessage, envelope
 from lmtpsvc.wire.heard_replies import HeardReply
 
+from ..rows import each_row
+
 TRACE = (
     b"Return-Path: <a@b>\r\nDelivered-To: ann@example.org\r\nReceived: from x\r\n\tby y; now\r\n"
 )
@@ -534,7 +536,7 @@ class TestReferrals:
         assert "450 4.4.4 Redirected" == str(ann[0])
         assert {} == forward.sent[0].sender.parameters
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("said", "found"),
         [
             ("450 [REFERRAL lmtp://node2/] x", Referral("node2:24")),
@@ -716,7 +718,7 @@ class TestWords:
             settings.maildata,
         )
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("words", "options", "said"),
         [
             ((), {}, "expected forward:DESTINATION"),

@@ -19,6 +19,8 @@ from lmtpsvc.backends.files import CHUNK
 from lmtpsvc.backends.mbox_format import Quoting, from_line, render, separator
 from lmtpsvc.envelope import Address, Sender
 
+from ..rows import each_row
+
 
 def quoted(pieces: list[bytes]) -> bytes:
     """
@@ -28,7 +30,7 @@ def quoted(pieces: list[bytes]) -> bytes:
     return b"".join([*map(quoting.feed, pieces), quoting.end()])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         (b"", b""),

@@ -18,6 +18,8 @@ from lmtpsvc.quota import Quota
 from lmtpsvc.replies import MAILBOX_FULL_FOR_GOOD
 from lmtpsvc.specs import backend_from_string
 
+from ..rows import each_row
+
 
 def test_defaults() -> None:
     """
@@ -54,7 +56,7 @@ def test_all() -> None:
     assert Quota(1 << 30) == settings.quota
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("option", "word"),
     [
         ("locks", ""),

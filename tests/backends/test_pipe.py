@@ -29,6 +29,8 @@ from lmtpsvc.interfaces import IBackend, IBackendFactory
 from lmtpsvc.replies import Reply
 from lmtpsvc.testing import MemoryMessage, envelope
 
+from ..rows import each_row
+
 ANN = Mailbox("ann", "example.org", "lists", home="/home/ann")
 BOB = Mailbox("bob", "example.org")
 TEXT = b"Subject: hello\r\n\r\nbody\r\n"
@@ -336,7 +338,7 @@ class TestWords:
             == settings
         )
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("words", "options", "said"),
         [
             ((), {}, "expected pipe:COMMAND"),

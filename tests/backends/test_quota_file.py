@@ -14,6 +14,8 @@ from lmtpsvc.backends import maildirsize
 from lmtpsvc.backends.maildirsize import MOST_OCTETS, Record, Sums, append, parse, read, recount
 from lmtpsvc.quota import Quota
 
+from ..rows import each_row
+
 QUOTA = Quota(1000, 10)
 
 #: What a file says: quota, octets, messages, lines.
@@ -70,7 +72,7 @@ def inbox(tmp_path: Path) -> Path:
     return tmp_path / "ann"
 
 
-@pytest.mark.parametrize(("octets", "record"), VALID.items())
+@each_row(("octets", "record"), VALID.items())
 def test_valid(octets: bytes, record: tuple[Quota, int, int, int]) -> None:
     """
     The sum of all lines is what there is.
@@ -80,7 +82,7 @@ def test_valid(octets: bytes, record: tuple[Quota, int, int, int]) -> None:
     assert Record(quota, Sums(total, messages), changes, 7.0) == parse(octets, 7.0)
 
 
-@pytest.mark.parametrize("octets", INVALID)
+@each_row("octets", INVALID)
 def test_invalid(octets: bytes) -> None:
     """
     A file that is cut off, wrong, too long, or negative in sum is not believed.

@@ -17,6 +17,8 @@ from lmtpsvc.backends.settings import from_words
 from lmtpsvc.interfaces import IBackend, IBackendFactory
 from lmtpsvc.replies import MAILBOX_FULL_FOR_GOOD
 
+from ..rows import each_row
+
 
 def test_defaults() -> None:
     """
@@ -41,7 +43,7 @@ def test_all_options() -> None:
     assert MAILBOX_FULL_FOR_GOOD == settings.mailbox_full
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("option", "value", "hint"),
     [
         ("detail", "spam", "detail=spam: expected inbox or folder"),

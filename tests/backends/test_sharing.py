@@ -21,6 +21,8 @@ from lmtpsvc.interfaces import Sizes
 from lmtpsvc.response_codes import ResponseCode
 from lmtpsvc.testing import MemoryMessage, envelope
 
+from ..rows import each_row
+
 KEY = b"k" * 32
 ANN, BOB = Mailbox("ann", "example.org"), Mailbox("bob", "example.org")
 TEXT = b"Subject: hello\r\n\r\nbody\r\n"
@@ -104,7 +106,7 @@ class TestToken:
         # It fits into a RCPT, and into a reply.
         assert len(token) < 300
 
-    @pytest.mark.parametrize("position", range(0, 160, 7))
+    @each_row("position", range(0, 160, 7))
     def test_changed(self, position: int) -> None:
         """
         A token in which anything was changed is none.

@@ -13,10 +13,12 @@ from lmtpsvc.backends.template import parse
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
 
+from ..rows import each_row
+
 ANN = Mailbox("ann", "example.org", detail="lists", home="/home/ann")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "path", "root"),
     [
         ("/srv/mail/{domain}/{user}", "/srv/mail/example.org/ann", "/srv/mail"),
@@ -56,7 +58,7 @@ def test_relative(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f"{odd}/mail" == template.root
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "hint"),
     [
         ("", "for example"),
@@ -85,14 +87,14 @@ def test_mistakes(text: str, hint: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         *("", ".", "..", ".ann", "../bob", "/etc", "a/b", "a\0", "a\nb", "a\x7f", "a\x85"),
         *("x" * 256, "é" * 128, "\udc80"),
     ],
 )
-@pytest.mark.parametrize("name", ["user", "domain", "detail"])
+@each_row("name", ["user", "domain", "detail"])
 def test_no_path(name: str, value: str) -> None:
     """
     What cannot be a part of a path is refused for good.

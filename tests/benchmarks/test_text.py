@@ -4,8 +4,10 @@ import pytest
 
 from benchmarks.text import Text, identity, text_of
 
+from ..rows import each_row
 
-@pytest.mark.parametrize("octets", [600, 601, 1024, 4096, 4097, 4098, 4175, 1 << 20])
+
+@each_row("octets", [600, 601, 1024, 4096, 4097, 4098, 4175, 1 << 20])
 def test_size(octets: int) -> None:
     """
     A message has as many octets as was asked for; one dot and the end come on its way.

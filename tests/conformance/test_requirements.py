@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ..rows import each_row
 from ..transcripts.__main__ import HERE as TRANSCRIPTS
 from ..transcripts.memory import MemoryClient, whole
 from ..transcripts.reading import read as read_text
@@ -53,7 +54,7 @@ def test_page() -> None:
     assert text == written(text), "run: python -m tests.conformance"
 
 
-@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda each: each.name)
+@each_row("requirement", REQUIREMENTS, ids=lambda each: each.name)
 def test_is_shown(requirement: Requirement) -> None:
     """
     What an RFC demands, and we say that we do, is shown by a conversation or a test that exists.

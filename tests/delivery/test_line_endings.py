@@ -13,6 +13,8 @@ from hypothesis.strategies import integers, lists, sampled_from, sets
 
 from lmtpsvc.delivery.line_endings import LineFeeds, Tally, sizes_of, with_line_feeds
 
+from ..rows import each_row
+
 # A text, the same with LF, and how many octets it has with CRLF everywhere.
 CASES = {
     "empty": (b"", b"", 0),
@@ -40,7 +42,7 @@ def converted(chunks: Iterable[bytes]) -> bytes:
     return b"".join([*map(feeds.feed, chunks), feeds.end()])
 
 
-@pytest.mark.parametrize(("octets", "with_lf", "virtual"), CASES.values(), ids=CASES)
+@each_row(("octets", "with_lf", "virtual"), CASES.values(), ids=CASES)
 def test_cases(octets: bytes, with_lf: bytes, virtual: int) -> None:
     """
     Only CRLF ends a line; what is bare is data, and stays.

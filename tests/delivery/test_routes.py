@@ -29,6 +29,8 @@ from lmtpsvc.interfaces import Capabilities, IBackend, IDirectory, IMessage
 from lmtpsvc.replies import BAD_MAILBOX, CANNOT_LOOK_UP, NO_SUCH_USER
 from lmtpsvc.testing import MemoryMessage
 
+from ..rows import each_row
+
 
 def mailbox(address: str, detail: str = "", **attributes: str) -> Mailbox:
     user, _, domain = address.partition("@")
@@ -48,7 +50,7 @@ class TestPatterns:
         ]
     )
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("found", "address", "detail"),
         [
             ("Ann", "ann@example.net", ""),
@@ -85,7 +87,7 @@ class TestPatterns:
         assert patterns.of_address(mailbox("ann@example.org", "x")) is None
         assert "x" == patterns.of_address(mailbox("ann+x@example.org"))
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("pattern", "says"),
         [
             ("", "ann@example.org, example.org or *.example.org"),
@@ -295,7 +297,7 @@ LINKED = Capabilities("\n", "/spool", links_spooled=True)
 
 
 class TestCapabilities:
-    @pytest.mark.parametrize(
+    @each_row(
         ("expected", "several"),
         [
             (LF, [LF]),

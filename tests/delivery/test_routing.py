@@ -21,6 +21,8 @@ from lmtpsvc.envelope import Address, Mailbox, ValidSince
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure, refusal
 from lmtpsvc.interfaces import Capabilities, IBackend, IDirectory
 
+from ..rows import each_row
+
 ANN = Address("ann", "example.org")
 ANN_BOX, BOB_BOX = Mailbox("ann", "example.org"), Mailbox("bob", "example.org")
 NO_SUCH_USER = refusal(replies.NO_SUCH_USER)
@@ -31,7 +33,7 @@ class TestAddressRules:
     How an address is read.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("rules", "local", "mailbox"),
         [
             ({}, "ann", ("ann", "")),

@@ -42,6 +42,8 @@ from lmtpsvc.envelope import (
     Sender,
 )
 
+from ..rows import each_row
+
 BOB = Recipient(Address("bob", "example.org"))
 CLIENT = Client("192.0.2.7", "mx")
 TOLD = evolve(
@@ -116,7 +118,7 @@ class TestText:
     The text of one event.
     """
 
-    @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+    @each_row("event", EVENTS.values(), ids=EVENTS)
     def test_same(self, event: LogEvent) -> None:
         """
         Whatever addresses, clients and mailboxes are made of.
@@ -162,7 +164,7 @@ class TestText:
             monkeypatch.undo()
             time.tzset()
 
-    @pytest.mark.parametrize("when", [-1.5, -0.5, 0.0, 0.5, 0, 1790000000, None, "x", 1e300])
+    @each_row("when", [-1.5, -0.5, 0.0, 0.5, 0, 1790000000, None, "x", 1e300])
     def test_odd_time(self, when: object) -> None:
         """
         A time is whatever another observer has made of it.
@@ -177,7 +179,7 @@ class TestText:
 
         assert texts[0] == texts[1]
 
-    @pytest.mark.parametrize(
+    @each_row(
         "change",
         [
             {"log_system": "theirs"},
@@ -208,8 +210,8 @@ class TestText:
 
         assert formatted(event) == DeliveryText(formatted)(event)
 
-    @pytest.mark.parametrize("field", sorted(EVENTS["usual"].keys() | EVENTS["refused"].keys()))
-    @pytest.mark.parametrize("name", ["usual", "refused"])
+    @each_row("field", sorted(EVENTS["usual"].keys() | EVENTS["refused"].keys()))
+    @each_row("name", ["usual", "refused"])
     def test_incomplete(self, name: str, field: str) -> None:
         """
         Or taken something out of it.

@@ -19,6 +19,8 @@ from lmtpsvc.delivery.trace import (
 )
 from lmtpsvc.envelope import Address, Client, Envelope, OriginalRecipient, Recipient, Sender
 
+from ..rows import each_row
+
 ANN = Address("ann", "example.net")
 BOB, EVE = (Recipient(Address(name, "example.org")) for name in ("bob", "eve"))
 WHEN = 1_700_000_000.75
@@ -202,7 +204,7 @@ def staff(kind: str = "rfc822", address: str = "staff@example.org") -> Recipient
 UTF8 = Sender(ANN, {"SMTPUTF8": True})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "recipient", "sender", "line"),
     [
         ("X-Original-To", staff(), None, "X-Original-To: staff@example.org"),

@@ -11,6 +11,8 @@ from lmtpsvc.directory.lines import BrokenLines, parse
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.quota import Quota, quota_of
 
+from ..rows import each_row
+
 ANN, BOB = Mailbox("ann", "example.org"), Mailbox("bob", "example.org")
 
 #: What stands behind an address, and what comes of it.
@@ -69,7 +71,7 @@ def words(text: str) -> dict[str, str]:
     return dict(word.split("=") for word in text.split())
 
 
-@pytest.mark.parametrize(("line", "found"), VALID.items())
+@each_row(("line", "found"), VALID.items())
 def test_valid(line: str, found: tuple[str, dict[str, object]]) -> None:
     """
     Words behind an address are told with the mailbox, whatever its detail.
@@ -81,7 +83,7 @@ def test_valid(line: str, found: tuple[str, dict[str, object]]) -> None:
         assert Mailbox("cid", "example.org", detail, attributes=words(attributes), **rest) == cid  # type: ignore[arg-type]  # the rest is as it should be
 
 
-@pytest.mark.parametrize(("line", "problem"), INVALID.items())
+@each_row(("line", "problem"), INVALID.items())
 def test_invalid(line: str, problem: str) -> None:
     """
     A broken word is a broken line, told with its number.

@@ -14,6 +14,8 @@ from lmtpsvc.directory.lines import BrokenLines, parse
 from lmtpsvc.directory.table import Entry
 from lmtpsvc.envelope import Mailbox
 
+from ..rows import each_row
+
 ANN = Mailbox("ann", "example.org")
 BOB = Mailbox("bob", "example.org")
 
@@ -91,7 +93,7 @@ INVALID = {
 }
 
 
-@pytest.mark.parametrize(("line", "entry"), VALID.items())
+@each_row(("line", "entry"), VALID.items())
 def test_valid(line: str, entry: tuple[str, tuple[Mailbox, ...]]) -> None:
     """
     A line makes one entry, its case folded and its comment dropped.
@@ -103,7 +105,7 @@ def test_valid(line: str, entry: tuple[str, tuple[Mailbox, ...]]) -> None:
     assert 3 == len(table.entries)
 
 
-@pytest.mark.parametrize(("line", "problem"), INVALID.items())
+@each_row(("line", "problem"), INVALID.items())
 def test_invalid(line: str, problem: str) -> None:
     """
     A broken line is told with its number, and what is expected there.

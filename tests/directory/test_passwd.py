@@ -23,6 +23,8 @@ from lmtpsvc.interfaces import IDirectory, IDirectoryFactory
 from lmtpsvc.replies import CANNOT_LOOK_UP, NO_SUCH_USER, Reply
 from lmtpsvc.specs import directory_from_string
 
+from ..rows import each_row
+
 
 def user(name: str, uid: int, home: str = "") -> struct_passwd:
     return struct_passwd((name, "x", uid, 100, "", home or f"/home/{name}", "/bin/sh"))
@@ -263,7 +265,7 @@ class TestTheFactory:
         with pytest.raises(PermanentFailure):
             directory.resolve(Mailbox(me.pw_name, "example.com"))
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "reason"),
         [
             ("passwd:x", f"passwd: expected {PasswdFactory.synopsis}"),

@@ -12,6 +12,8 @@ import pytest
 from lmtpsvc.directory.rows import mailboxes_from, unknown_columns
 from lmtpsvc.envelope import Mailbox
 
+from ..rows import each_row
+
 ASKED = Mailbox("ann", "example.org", "lists")
 
 
@@ -54,7 +56,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("row", "mailbox"), VALID)
+@each_row(("row", "mailbox"), VALID)
 def test_valid(row: dict[str, Any], mailbox: Mailbox) -> None:
     """
     Columns count by their names; what is missing or NULL is as it was asked.
@@ -62,7 +64,7 @@ def test_valid(row: dict[str, Any], mailbox: Mailbox) -> None:
     assert (mailbox,) == mailboxes_from([row], ASKED)
 
 
-@pytest.mark.parametrize(("row", "problem"), INVALID)
+@each_row(("row", "problem"), INVALID)
 def test_invalid(row: dict[str, Any], problem: str) -> None:
     """
     A value that makes no sense is an error, and neither "no such user" nor "no limit".

@@ -12,6 +12,8 @@ from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import PermanentFailure, TemporaryFailure
 from lmtpsvc.replies import CANNOT_LOOK_UP, NO_SUCH_USER
 
+from ..rows import each_row
+
 TABLE = parse(
     b"""
     ann@example.org
@@ -78,7 +80,7 @@ def mailbox(text: str) -> Mailbox:
     return Mailbox(user, domain, detail)
 
 
-@pytest.mark.parametrize(("address", "homes"), KNOWN.items())
+@each_row(("address", "homes"), KNOWN.items())
 def test_known(address: str, homes: list[str]) -> None:
     """
     Mail goes to those whom the most exact entry names, each once.
@@ -86,7 +88,7 @@ def test_known(address: str, homes: list[str]) -> None:
     assert [mailbox(home) for home in homes] == TABLE.resolve(mailbox(address))
 
 
-@pytest.mark.parametrize("address", UNKNOWN)
+@each_row("address", UNKNOWN)
 def test_unknown(address: str) -> None:
     """
     Who is not listed does not live here.

@@ -11,9 +11,11 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from lmtpsvc.outgoing.destination import destination, is_host
 
+from ..rows import each_row
+
 
 class TestDestination:
-    @pytest.mark.parametrize(
+    @each_row(
         ("words", "kind", "host"),
         [
             ("mail.example.org:24", HostnameEndpoint, "mail.example.org"),
@@ -44,7 +46,7 @@ class TestDestination:
             assert isinstance(found.endpoint, kind)
         assert found.host == host
 
-    @pytest.mark.parametrize(
+    @each_row(
         "words",
         [
             *("", "mail.example.org", "mail.example.org:", "host:0", "host:99999", ":24", "a b:24"),

@@ -13,10 +13,12 @@ from lmtpsvc.client import TLS, Dialect, Login
 from lmtpsvc.relay.hops import hop, hops
 from lmtpsvc.relay.routes import Hop
 
+from ..rows import each_row
+
 SMTP, LMTP = Dialect.SMTP, Dialect.LMTP
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "expected"),
     [
         ("smtp.example.net", Hop("smtp.example.net:25", SMTP, TLS.MAY)),
@@ -60,7 +62,7 @@ def test_login(tmp_path: Path) -> None:
     assert TLS.ENCRYPT is hop(MemoryReactorClock(), f"{words}:tls=encrypt").tls
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "said"),
     [
         ("", "does not start with a name"),

@@ -17,6 +17,8 @@ from lmtpsvc.session.events import RecipientOffered
 from lmtpsvc.session.smtp import SMTPSession
 from lmtpsvc.session.standard import standard_extensions
 
+from ..rows import each_row
+
 POLICY = RelayPolicy(Networks(["192.0.2.0/24", "local"]), {"example.org"}.__contains__)
 
 
@@ -42,7 +44,7 @@ INSIDE, OUTSIDE = Connection("192.0.2.7"), Connection("198.51.100.7")
 YES, NO = str(replies.RECIPIENT_OK), str(replies.NO_RELAYING)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("connection", "to", "said"),
     [
         (INSIDE, b"ann@example.org", YES),

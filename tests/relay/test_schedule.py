@@ -10,12 +10,14 @@ import pytest
 
 from lmtpsvc.relay.schedule import DAY, HOUR, MINUTE, Schedule
 
+from ..rows import each_row
+
 ARRIVED = 1_000_000.0
 EVEN = 0.5
 
 
 class TestNext:
-    @pytest.mark.parametrize(
+    @each_row(
         ("attempts", "minutes"),
         [(1, 5), (2, 10), (3, 20), (4, 40), (5, 80), (6, 160), (7, 240), (8, 240), (100, 240)],
     )

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from lmtpsvc.relay.seven_bit import CannotConvert, seven_bit
 
+from ..rows import each_row
+
 UMLAUTS = "Grüße aus Köln, und sonst ist hier nichts weiter Besonderes.\r\n".encode()
 RUSSIAN = "Всё смешалось в доме Облонских.\r\n".encode() * 20
 
@@ -186,7 +188,7 @@ class TestParts:
         assert inner["MIME-Version"] == "1.0"
         assert inner.get_payload(decode=True) == UMLAUTS
 
-    @pytest.mark.parametrize("cut", range(len(MIXED) - len(PARTS), len(MIXED), 3))
+    @each_row("cut", range(len(MIXED) - len(PARTS), len(MIXED), 3))
     def test_cut(self, cut: int) -> None:
         """
         A message that was cut off anywhere is converted, or refused, and never loses anything.
@@ -206,7 +208,7 @@ class TestParts:
         assert b"Pr?amble" in convert(MIXED.replace(b"Preamble", b"Pr\xe4amble"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         MIXED.replace(b"multipart/mixed", b"multipart/signed"),

@@ -13,6 +13,8 @@ import pytest
 
 from lmtpsvc.server.command import Account, Command
 
+from ..rows import each_row
+
 #: What twistd understands if nothing is said; a daemon logs to twistd.log.
 DAEMON: dict[str, Any] = {
     "nodaemon": False,
@@ -36,7 +38,7 @@ def twistd_words(parent: dict[str, Any] | None) -> list[str]:
 
 
 class TestWords:
-    @pytest.mark.parametrize(
+    @each_row(
         ("said", "expected"),
         [
             ({"nodaemon": True}, []),

@@ -24,6 +24,8 @@ from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
 from lmtpsvc.wire.commands import CommandError
 
+from ..rows import each_row
+
 MAIL = b"MAIL FROM:<ann@example.net>\r\n"
 TEXT = b"Subject: x\r\n\r\n..Hi\r\n.\r\n"
 
@@ -316,7 +318,7 @@ class _Says(_Objects):
         return evolve(sender, parameters={**sender.parameters, "X": 1}), Reply(250, "So be it")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "extension",
     [
         _Objects(_refuses),
@@ -328,7 +330,7 @@ class _Says(_Objects):
     ],
     ids=["refuses", "answers", "asks", "reads a line", "ends it", "says something else"],
 )
-@pytest.mark.parametrize("errors", [1, 20])
+@each_row("errors", [1, 20])
 def test_extensions_and_sizes(extension: Extension, errors: int) -> None:
     """
     What an extension has to say to a SIZE is heard, asked for once, and changes what comes next as ever.

@@ -32,6 +32,8 @@ from lmtpsvc.session.priority import priority
 from lmtpsvc.session.terms import TLS, Dialect, Mailing, Terms
 from lmtpsvc.wire.paths import parse_mail, parse_rcpt
 
+from ..rows import each_row
+
 LMTP = Terms("client.example")
 SMTP = Terms("client.example", Dialect.SMTP)
 
@@ -458,8 +460,8 @@ def octet_by_octet(octets: bytes) -> list[bytes]:
 
 
 class TestTalks:
-    @pytest.mark.parametrize("cut", [whole, octet_by_octet])
-    @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+    @each_row("cut", [whole, octet_by_octet])
+    @each_row("talk", TALKS.values(), ids=TALKS)
     def test_whole_and_octet_by_octet(
         self, talk: Talk, cut: Callable[[bytes], list[bytes]]
     ) -> None:
@@ -531,7 +533,7 @@ class TestWishes:
     What MAIL says of the rest of the way, to a server that has announced it.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("parameters", "known", "said"),
         [
             ({"MT-PRIORITY": -3}, {"MT-PRIORITY"}, b" MT-PRIORITY=-3"),
@@ -566,7 +568,7 @@ class TestWishes:
         if "MT-PRIORITY" in words:
             assert priority(words["MT-PRIORITY"]) == sender.priority
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("parameters", "terms", "options", "extensions", "lacking"),
         [
             ({"REQUIRETLS": True}, LMTP, {}, ["REQUIRETLS"], "REQUIRETLS"),

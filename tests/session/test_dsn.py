@@ -19,6 +19,8 @@ from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
 from lmtpsvc.wire.commands import CommandError
 
+from ..rows import each_row
+
 ANN = Address("ann", "example.org")
 MAIL, RCPT = DSN().mail_parameters, DSN().rcpt_parameters
 
@@ -40,7 +42,7 @@ class TestMail:
         """
         assert read == MAIL[keyword](value)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("keyword", "value"),
         [
             *[("RET", value) for value in (None, "BODY", "FULL,HDRS", "FULL;")],
@@ -87,7 +89,7 @@ class TestRcpt:
             RCPT["NOTIFY"](value)
         assert replies.BAD_PARAMETER == caught.value.reply
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("value", "read"),
         [
             ("rfc822;bob@example.org", OriginalRecipient("rfc822", "bob@example.org")),
@@ -107,7 +109,7 @@ class TestRcpt:
         """
         assert read == RCPT["ORCPT"](value)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "value",
         [
             None,

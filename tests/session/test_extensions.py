@@ -26,6 +26,8 @@ from lmtpsvc.session.standard import (
 )
 from lmtpsvc.wire.commands import CommandError
 
+from ..rows import each_row
+
 ANN = Address("ann", "example.org")
 JOERG = Address("jörg", "example.org")
 
@@ -186,7 +188,7 @@ class TestStandard:
 
         assert read == registry.sender(nobody(), None, parameters).parameters
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("parameters", "reply"),
         [
             ({"SIZE": "1001"}, replies.TOO_LARGE),

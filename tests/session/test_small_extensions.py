@@ -26,6 +26,8 @@ from lmtpsvc.session.standard import standard_extensions
 from lmtpsvc.session.valid_since import ValidSinceThen, valid_since
 from lmtpsvc.wire.commands import CommandError
 
+from ..rows import each_row
+
 ANN = Address("ann", "example.org")
 TLS = Connection("192.0.2.1", tls=True)
 
@@ -85,7 +87,7 @@ class TestDeliverBy:
         """
         assert read == deliver_by(value)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "value",
         [
             *(None, "", "120", "120;", "120;X", "120;TR", "1234567890;R", "0;R", "-1;R", "x;N"),
@@ -106,7 +108,7 @@ class TestPriority:
         """
         assert list(range(-9, 10)) == [priority(str(number)) for number in range(-9, 10)]
 
-    @pytest.mark.parametrize("value", [None, "", "-0", "+1", "10", "-10", "01", "1.0", "x", "٣"])
+    @each_row("value", [None, "", "-0", "+1", "10", "-10", "01", "1.0", "x", "٣"])
     def test_refused(self, value: str | None) -> None:
         """
         One digit, and a minus if need be.
@@ -204,7 +206,7 @@ class TestValidSince:
         """
         assert read == valid_since(value)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "value",
         [
             *(None, "", "2024-05-01", "2024-05-01T12:00:00", "2024-13-01T12:00:00Z"),
@@ -242,7 +244,7 @@ class TestHelp:
             "LMTP, RFC 2033: LHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT XNOW" == answer.lines[0]
         )
 
-    @pytest.mark.parametrize("verb", [*SYNTAX, b"XNOW"])
+    @each_row("verb", [*SYNTAX, b"XNOW"])
     def test_of_a_verb(self, verb: bytes) -> None:
         """
         HELP and a verb, in any case, says how that is written.

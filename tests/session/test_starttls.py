@@ -14,6 +14,8 @@ from lmtpsvc.session.events import Event, RecipientOffered, TLSBegins
 from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
 
+from ..rows import each_row
+
 CLEAR = Connection("192.0.2.1", offers_tls=True)
 SECURE = Connection("192.0.2.1", tls=True)
 
@@ -148,7 +150,7 @@ class TestOrder:
 class TestRequired:
     TERMS = Terms(tls_required=True)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("said", "heard"),
         [
             (b"NOOP", replies.OK),
@@ -164,7 +166,7 @@ class TestRequired:
             (b"NONSENSE", replies.UNKNOWN_COMMAND),
         ],
     )
-    @pytest.mark.parametrize("greeted", [True, False])
+    @each_row("greeted", [True, False])
     def test_in_the_clear(self, said: bytes, heard: Reply, greeted: bool) -> None:
         """
         RFC 3207 §4: there is nothing to be had.

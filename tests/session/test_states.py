@@ -11,6 +11,8 @@ from lmtpsvc.replies import Reply
 from lmtpsvc.session.states import TRANSITIONS, State, Verb, advance
 from lmtpsvc.wire.commands import CommandError
 
+from ..rows import each_row
+
 # One row per state, one column per verb.  A dot is 503.
 GRID = """
             LHLO  MAIL   RCPT       DATA BDAT   RSET
@@ -53,7 +55,7 @@ def test_table_is_whole() -> None:
     assert set(State) == set(TRANSITIONS)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("state", "verb", "reply"),
     [
         ("NEW", "MAIL", replies.LHLO_FIRST),

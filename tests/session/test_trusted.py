@@ -24,6 +24,8 @@ from lmtpsvc.session.events import RecipientOffered, TextBegun, TextReceived
 from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
 
+from ..rows import each_row
+
 TRUSTED = Connection("192.0.2.1", 1024, is_trusted=True)
 GREETING = "220 mx.example.org LMTP lmtpsvc ready"
 
@@ -196,7 +198,7 @@ class TestXClient:
         talk("LHLO x")
         assert Client("192.0.2.1", "x", port=1024) == talk.session.client
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("line", "reply"),
         [
             ("XCLIENT", replies.BAD_ATTRIBUTE),
@@ -307,7 +309,7 @@ class TestXForward:
 
         assert Origin(name="a?reply=250", ident="?") == talk.session.client.origin
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("before", "line", "reply"),
         [
             ("NOOP", "XFORWARD IDENT=x", replies.LHLO_FIRST),

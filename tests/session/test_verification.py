@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from twisted.python.failure import Failure
 
 from lmtpsvc import replies
@@ -20,6 +19,8 @@ from lmtpsvc.session.events import Asked
 from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
 from lmtpsvc.session.verification import Verification
+
+from ..rows import each_row
 
 TRUSTED = Connection("192.0.2.1", is_trusted=True)
 STRANGER = Connection("192.0.2.2")
@@ -114,8 +115,8 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("step", [1, 1000], ids=["octets", "whole"])
-@pytest.mark.parametrize(("said", "heard"), ASKED.items())
+@each_row("step", [1, 1000], ids=["octets", "whole"])
+@each_row(("said", "heard"), ASKED.items())
 def test_asked(said: str, heard: str, step: int) -> None:
     """
     Each question has this answer, before and after LHLO.

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from ..rows import each_row
 from .holding import BadReply, Heard, Verdict, first_reply, hold, judge
 from .notation import Closed, Handshake, Reply, Send, Silence, Stored, Wait
 from .reading import BrokenTranscript, octets, read
@@ -19,7 +20,7 @@ class TestOctets:
     What stands for octets that cannot be written.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("written", "meant"),
         [
             ("NOOP", b"NOOP"),
@@ -116,7 +117,7 @@ class TestRead:
         said = [step.octets for _, step in conversation.steps if isinstance(step, Send)]
         assert [b"LHLO client.example.net\r\n", b"NOOP\r\n"] == said
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "complaint"),
         [
             ("C: A\n", ":1: a conversation begins with"),
@@ -175,7 +176,7 @@ class TestJudge:
         (Reply(214, "2.0.0"), heard("214-A", "214 2.0.0 B"), Verdict.OTHER_CODE),
     ]
 
-    @pytest.mark.parametrize(("expected", "got", "verdict"), cases)
+    @each_row(("expected", "got", "verdict"), cases)
     def test_judge(self, expected: Reply, got: Heard, verdict: Verdict) -> None:
         """
         The first digit weighs most.
@@ -205,7 +206,7 @@ class TestFirstReply:
         """
         assert (None if lines is None else Heard(lines), rest) == first_reply(said)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "said",
         [
             b"OK\r\n",

@@ -11,6 +11,7 @@ import pytest
 
 from lmtpsvc.session.server import ServerSession
 
+from ..rows import each_row
 from .holding import hold
 from .memory import Cut, MemoryClient, at_random, by_octet, whole
 from .notation import Conversation
@@ -50,7 +51,7 @@ def test_as_written(conversation: Conversation, spool: Path) -> None:
 _transaction_id = re.compile(rb"\b[0-9a-f]{16}\b")
 
 
-@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=lambda each: each.name)
+@each_row("conversation", CONVERSATIONS, ids=lambda each: each.name)
 def test_short_way(
     conversation: Conversation, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,11 +59,12 @@ def test_short_way(
     What comes together may be taken together: octet by octet, the answers are those of the long way.
     """
     ways = []
-    for _ in ("short", "long"):
-        client = MemoryClient(conversation, whole, spool)
-        hold(conversation, client)
-        ways.append((_transaction_id.sub(b"ID", client.heard), client.world.stored))
-        monkeypatch.setattr(ServerSession, "take_envelopes", lambda _: None)
+    with monkeypatch.context() as patch:
+        for _ in ("short", "long"):
+            client = MemoryClient(conversation, whole, spool)
+            hold(conversation, client)
+            ways.append((_transaction_id.sub(b"ID", client.heard), client.world.stored))
+            patch.setattr(ServerSession, "take_envelopes", lambda _: None)
     short, long = ways
 
     assert short == long

@@ -27,6 +27,8 @@ from lmtpsvc.wire.attributes import (
 )
 from lmtpsvc.wire.commands import CommandError
 
+from ..rows import each_row
+
 KNOWN = {"NAME", "ADDR", "CLIENT-TRANSPORT"}
 
 
@@ -37,7 +39,7 @@ def refusal(action: Callable[[], object]) -> Reply:
 
 
 class TestAttributes:
-    @pytest.mark.parametrize(
+    @each_row(
         ("argument", "read"),
         [
             (b"NAME=mx", {"NAME": "mx"}),
@@ -56,7 +58,7 @@ class TestAttributes:
         """
         assert read == parse_attributes(argument, KNOWN)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("argument", "reply"),
         [
             (b"", replies.BAD_ATTRIBUTE),
@@ -97,7 +99,7 @@ class TestAttributes:
 
 
 class TestValues:
-    @pytest.mark.parametrize(
+    @each_row(
         ("read", "value", "meaning"),
         [
             (read_host, "192.0.2.7", "192.0.2.7"),

@@ -23,6 +23,8 @@ from lmtpsvc.wire.command_lines import (
 )
 from lmtpsvc.wire.paths import parse_rcpt
 
+from ..rows import each_row
+
 
 class TestPath:
     @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ class TestPath:
         """
         assert said == path(address)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "address",
         [
             Address("ann\r\nQUIT", "example.org"),

@@ -10,13 +10,15 @@ from lmtpsvc.replies import BAD_HELLO, LINE_ENDING
 from lmtpsvc.wire.commands import CommandError
 from lmtpsvc.wire.lines import parse_hello, split_verb
 
+from ..rows import each_row
+
 
 class TestSplitVerb:
     """
     The first thing done to a line.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("line", "verb", "argument"),
         [
             (b"QUIT", b"QUIT", b""),
@@ -52,7 +54,7 @@ class TestParseHello:
     The name that a client gives itself.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("argument", "name"),
         [
             (b"localhost", "localhost"),
@@ -74,7 +76,7 @@ class TestParseHello:
         """
         assert name == parse_hello(argument)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "argument",
         [
             b"",

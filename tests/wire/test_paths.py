@@ -24,6 +24,8 @@ from lmtpsvc.wire.paths import (
     sized_mail,
 )
 
+from ..rows import each_row
+
 # What stands between the brackets, and whom it means.
 VALID = {
     "ann@example.org": Address("ann", "example.org"),
@@ -392,7 +394,7 @@ class TestParameters:
     What follows the path.
     """
 
-    @pytest.mark.parametrize(("said", "parameters"), PARAMETERS.items())
+    @each_row(("said", "parameters"), PARAMETERS.items())
     def test_valid(self, said: bytes, parameters: Mapping[str, str | None]) -> None:
         """
         Keywords have no case, values do, and spaces do not count.
@@ -400,7 +402,7 @@ class TestParameters:
         assert (None, parameters) == parse_mail(b"FROM:<>" + said)
         assert parameters == parse_rcpt(b"TO:<a@b>" + said)[1]
 
-    @pytest.mark.parametrize(("said", "reply"), BAD_PARAMETERS.items())
+    @each_row(("said", "reply"), BAD_PARAMETERS.items())
     def test_invalid(self, said: bytes, reply: Reply) -> None:
         """
         A parameter that cannot be read is not passed over.
@@ -523,7 +525,7 @@ class TestPlain:
         assert Sender(Address("ann", "x.example")) == plain_sender(b"MAIL FROM:<ann@x.example>")
         assert Sender(None) == plain_sender(b"MAIL FROM:<>")
 
-    @pytest.mark.parametrize("said", UNUSUAL)
+    @each_row("said", UNUSUAL)
     def test_unusual(self, said: bytes) -> None:
         """
         Anything else is left to be read in full, alone and among others.
@@ -551,7 +553,7 @@ class TestPlain:
         """
         assert parse_mail(b"FROM:" + said) == sized_mail(b"MAIL FROM:" + said)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "behind",
         [
             *(b"", b" ", b"SIZE=1", b"  SIZE=1", b" SIZE=1 ", b" SIZE=", b" SIZE", b" SIZE=-1"),
@@ -571,7 +573,7 @@ class TestPlain:
         """
         assert None is sized_mail(b"MAIL FROM:<ann@x.example>" + behind)
 
-    @pytest.mark.parametrize("said", [*UNUSUAL, b"<a> SIZE=1>", b'<"a> SIZE=1"@b>', RCPT])
+    @each_row("said", [*UNUSUAL, b"<a> SIZE=1>", b'<"a> SIZE=1"@b>', RCPT])
     def test_unusual_with_sizes(self, said: bytes) -> None:
         """
         As is what stands behind an address that is not usual.

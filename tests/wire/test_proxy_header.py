@@ -13,6 +13,8 @@ from hypothesis.strategies import binary, sampled_from
 
 from lmtpsvc.wire.proxy_header import MAX_BINARY, BadProxyHeader, ProxyHeader, ProxyHeaderReader
 
+from ..rows import each_row
+
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -128,8 +130,8 @@ def fed(octets: bytes, size: int) -> tuple[ProxyHeader | None, bytes | None]:
     return reader.header, None
 
 
-@pytest.mark.parametrize("size", [1, 5, 100_000])
-@pytest.mark.parametrize(("octets", "header"), RIGHT)
+@each_row("size", [1, 5, 100_000])
+@each_row(("octets", "header"), RIGHT)
 def test_right(octets: bytes, header: ProxyHeader, size: int) -> None:
     """
     Whatever is behind the header is left alone, also if it comes in the same packet.
@@ -138,8 +140,8 @@ def test_right(octets: bytes, header: ProxyHeader, size: int) -> None:
         assert (header, behind) == fed(octets + behind, size)
 
 
-@pytest.mark.parametrize("size", [1, 5, 100_000])
-@pytest.mark.parametrize("octets", WRONG)
+@each_row("size", [1, 5, 100_000])
+@each_row("octets", WRONG)
 def test_wrong(octets: bytes, size: int) -> None:
     """
     What is wrong is refused, at the latest where a header would be too long.
@@ -148,7 +150,7 @@ def test_wrong(octets: bytes, size: int) -> None:
         fed(octets.ljust(MAX_BINARY, b"x"), size)
 
 
-@pytest.mark.parametrize("octets", [octets for octets, _ in RIGHT])
+@each_row("octets", [octets for octets, _ in RIGHT])
 def test_incomplete(octets: bytes) -> None:
     """
     Nothing is known before the last octet.

@@ -13,6 +13,8 @@ from hypothesis.strategies import binary, integers, lists, sampled_from, sets
 
 from lmtpsvc.wire.text import TextDecoder, TextEncoder, encode_text
 
+from ..rows import each_row
+
 # What arrives, the text in it, and what is left for the next command (None: no end yet).
 CASES = {
     "empty": (b".\r\n", b"", b""),
@@ -210,11 +212,9 @@ class TestTextDecoder:
             chunks = cut(wire, range(size, len(wire), size))
             assert (message, b"RSET\r\n") == decode(chunks)
 
-    @pytest.mark.parametrize(
-        "dots", [b"", b"a.b.c.d.e.f.g", b"\r\n..", b"\r\n..a\r\n" + b"x" * 900]
-    )
-    @pytest.mark.parametrize("far", [0, 300, 5_000, 20_000])
-    @pytest.mark.parametrize("times", [1, 3, 31, 32, 33])
+    @each_row("dots", [b"", b"a.b.c.d.e.f.g", b"\r\n..", b"\r\n..a\r\n" + b"x" * 900])
+    @each_row("far", [0, 300, 5_000, 20_000])
+    @each_row("times", [1, 3, 31, 32, 33])
     def test_few_and_many_dots(self, dots: bytes, far: int, times: int) -> None:
         """
         However many dots there are, and however far from each other, the same text comes out.
@@ -234,7 +234,7 @@ class TestEncodeText:
     What we say behind DATA.
     """
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("data", "wire"),
         [
             (b"", b".\r\n"),
@@ -288,7 +288,7 @@ def encode(chunks: Iterable[bytes]) -> bytes:
 
 
 class TestEncoder:
-    @pytest.mark.parametrize(("text", "meant"), ENCODED.values(), ids=ENCODED)
+    @each_row(("text", "meant"), ENCODED.values(), ids=ENCODED)
     def test_whole_and_octet_by_octet(self, text: bytes, meant: bytes) -> None:
         """
         A server reads what was meant, however the text was cut, and nothing behind it.

@@ -8,6 +8,8 @@ import pytest
 
 from lmtpsvc.wire.xtext import decode_utf8_address, decode_xtext, encode_utf8_address
 
+from ..rows import each_row
+
 
 class TestXtext:
     @pytest.mark.parametrize(
@@ -28,9 +30,7 @@ class TestXtext:
         """
         assert meaning == decode_xtext(said)
 
-    @pytest.mark.parametrize(
-        "said", ["+", "+4", "+4g", "+2b", "a=b", "a b", "ö", "a\t", "++41", "a\n"]
-    )
+    @each_row("said", ["+", "+4", "+4g", "+2b", "a=b", "a b", "ö", "a\t", "++41", "a\n"])
     def test_refused(self, said: str) -> None:
         """
         Digits are in upper case (RFC 3461 §4), and nothing else may stand there.
@@ -57,7 +57,7 @@ class TestUtf8Address:
         """
         assert meaning == decode_utf8_address(said)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "said",
         [
             "ann+2Blists@example.org",

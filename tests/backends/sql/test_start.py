@@ -32,6 +32,7 @@ from lmtpsvc.interfaces import IBackend, ITellsWhere
 from lmtpsvc.specs import backend_from_string
 
 from ...databases import MariaDB
+from ...rows import each_row
 from .conftest import Bench
 
 
@@ -54,7 +55,7 @@ class TestWords:
 
         assert "postgresql://me:***@db:5433/mail?sslmode=require" == str(made)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("words", "said"),
         [
             ("", "the URL is missing"),
