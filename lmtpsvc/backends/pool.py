@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from threading import Lock, Thread, current_thread
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .ranks import Ranks
 
 T = TypeVar("T")
+
+#: If not a single thread can be started, it is tried again after so many seconds.
+AGAIN_SECONDS: Final = 1.0
 
 _log = Logger()
 
@@ -73,6 +76,9 @@ class WorkerPool:
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._awake = False
         self._stopping: Deferred[None] | None = None
+        # The last thread that was to be started could not be; and if there is none, it is tried again
+        # without a further job.
+        self._is_short = self._tries_again = False
 
     def run(self, job: Callable[[], object], priority: int = 0) -> None:
         self._jobs.add(job, priority)
@@ -124,10 +130,31 @@ class WorkerPool:
         self._threads.append(thread)
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
             # The job is in the queue, for the threads there are or the next try.
             self._threads.remove(thread)
-            _log.failure("a thread cannot be started")
+            if not self._is_short:
+                self._is_short = True
+                _log.warn(
+                    "{name}: {error}; the threads that there are do the work ({count})",
+                    name=self._name,
+                    error=error,
+                    count=len(self._threads),
+                )
+            if not (self._threads or self._tries_again):
+                self._tries_again = True
+                self._reactor.callFromThread(self._try_again_later)
+        else:
+            self._is_short = False
+
+    def _try_again_later(self) -> None:
+        IReactorTime(self._reactor).callLater(AGAIN_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        with self._lock:
+            self._tries_again = False
+            if self._jobs and not self._threads:
+                self._start_one()
 
     def _work(self) -> None:
         jobs, wake = self._jobs, Lock()

@@ -17,13 +17,13 @@ import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
-from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 
 from lmtpsvc.backends import group_commit, write_process
 from lmtpsvc.backends.maildir import MaildirBackend, MaildirFactory
-from lmtpsvc.backends.pool import WorkerPool
+from lmtpsvc.backends.pool import AGAIN_SECONDS, WorkerPool
 from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
@@ -58,6 +58,28 @@ class Reactor:
             self.calls.pop(0)()
 
 
+@implementer(IReactorTime)
+class ClockReactor(Reactor):
+    """
+    The same, with a clock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+
+    def seconds(self) -> float:
+        return self.clock.seconds()
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object
+    ) -> Any:
+        return self.clock.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Any:
+        raise NotImplementedError
+
+
 @pytest.fixture
 def pool() -> Iterator[WorkerPool]:
     """
@@ -66,6 +88,43 @@ def pool() -> Iterator[WorkerPool]:
     pool = WorkerPool(IReactorFromThreads(reactor), 3, "test")
     yield pool
     assert [] == pool._threads, "the test has not stopped it"
+
+
+def test_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where the system has no room for a thread, that is one line, however many jobs there are; they are
+    done when there is, although no further job comes.
+    """
+    reactor = ClockReactor()
+    pool = WorkerPool(reactor, 3, "test")
+    done = threading.Semaphore(0)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with capturedLogs() as logged:
+        with monkeypatch.context() as context:
+            context.setattr(threading.Thread, "start", refuse)
+            for _ in range(5):
+                pool.run(done.release)
+            reactor.run()
+            reactor.clock.advance(AGAIN_SECONDS)
+            reactor.run()
+        reactor.clock.advance(AGAIN_SECONDS)
+        for _ in range(5):
+            assert done.acquire(timeout=60)
+
+    [event] = logged
+    assert "log_failure" not in event
+    assert (
+        "test: can't start new thread; the threads that there are do the work (0)"
+        == formatEvent(event)
+    )
+    stopped = pool.stop()
+    for thread in tuple(pool._threads):
+        thread.join()
+    reactor.run()
+    assert stopped.called
 
 
 @in_reactor
@@ -146,7 +205,7 @@ def test_one_wake_up() -> None:
     """
     Many results, in their order, with a single call into the reactor.
     """
-    threads, results = Reactor(), list[int]()
+    threads, results = ClockReactor(), list[int]()
     pool = WorkerPool(threads, 1, "test")
     finished = threading.Event()
     for number in range(100):
@@ -169,7 +228,7 @@ def test_defects_stop_nothing() -> None:
     """
     A job or a result that raises is logged, and the next one is done.
     """
-    threads, results = Reactor(), list[int]()
+    threads, results = ClockReactor(), list[int]()
     pool = WorkerPool(threads, 1, "test")
     finished = threading.Event()
 
@@ -217,7 +276,7 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Where the system has no thread for us, the job waits until it has; nobody is told a lie.
     """
-    threads, results = Reactor(), list[int]()
+    threads, results = ClockReactor(), list[int]()
     pool = WorkerPool(threads, 1, "test")
     finished = threading.Event()
 
