@@ -86,7 +86,8 @@ class Deliverer(Service):
         self._next_renewal: IDelayedCall | None = None
         self._is_looking = False
         self._look_again = False
-        self._safe_until = 0.0
+        self._safe_until = self._stops_at = 0.0
+        self._is_too_late = False
         queue.when_added(self.look)
         queue.before_stop(self.stopService)
 
@@ -94,6 +95,7 @@ class Deliverer(Service):
 
     def startService(self) -> None:
         super().startService()
+        self._is_too_late = False
         self._renew_later()
         self.look()
 
@@ -103,6 +105,7 @@ class Deliverer(Service):
         """
         if self.running:
             super().stopService()
+            self._stops_at = self.clock.seconds() + self._rates.stop
             for call in (self._next_look, self._next_renewal):
                 if call is not None and call.active():
                     call.cancel()
@@ -111,7 +114,9 @@ class Deliverer(Service):
         over: Deferred[None] = Deferred()
         self._ended.append(over)
         self._look_whether_over()
-        over.addTimeout(self._rates.stop, self.clock).addErrback(self._too_late)
+        # Who stops us once more, as the queue does, does not wait once more.
+        left = max(0.0, self._stops_at - self.clock.seconds())
+        over.addTimeout(left, self.clock).addErrback(self._too_late)
         return over.addCallback(lambda _: self._close())
 
     def look(self) -> None:
@@ -271,6 +276,9 @@ class Deliverer(Service):
         return client
 
     def _too_late(self, _failure: Failure) -> None:
+        if self._is_too_late:
+            return
+        self._is_too_late = True
         _log.warn("{count} messages are left to another relay", count=len(self._rounds))
         for each in tuple(self._rounds.values()):
             each.give_up()

@@ -662,6 +662,32 @@ class TestLife:
         success_of(stopping)
         assert stage.states() == ["waiting"]
 
+    def test_stop_hangs(
+        self,
+        stage: Play,
+        monkeypatch: pytest.MonkeyPatch,
+        success_of: Callable[[Any], Any],
+        no_result: Callable[[Any], None],
+    ) -> None:
+        """
+        A database that does not answer is waited for once, although the queue stops us once more.
+        """
+        stage.add("a@example.org")
+        (sent,) = stage.sent
+        monkeypatch.setattr(stage.queue, "record", lambda *_: Deferred())
+        sent.answer(OK)
+        with capturedLogs() as logs:
+            stopping = stage.relays[0].stopService()
+            stage.clock.advance(19)
+            no_result(stopping)
+            stage.clock.advance(1)
+            success_of(stopping)
+            stopping = stage.queue.stopService()
+            stage.clock.advance(0)
+            success_of(stopping)
+        said = [formatEvent(each) for each in logs]
+        assert said.count("1 messages are left to another relay") == 1
+
     def test_queue_stops_last(
         self, stage: Play, success_of: Callable[[Any], Any], no_result: Callable[[Any], None]
     ) -> None:
