@@ -13,8 +13,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := build/oldest
 UNIT := not interop and not faults and not packaging
-# Each processor takes its part of those.  Peers have ports and disks that cannot be shared.
-ASIDE := -n auto --dist worksteal
+# Each processor takes its part of those.  Peers have ports and disks that cannot be shared; their
+# folders are not even read.
+ASIDE := -n auto --dist worksteal --ignore=tests/interop --ignore=tests/faults
 PIP := -m pip --disable-pip-version-check -q
 
 # What is compiled stays so: each process of the tests need not do it again.

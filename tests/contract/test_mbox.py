@@ -18,6 +18,10 @@ from lmtpsvc.specs import backend_from_string
 from lmtpsvc.testing import BackendContract
 
 
+def _unquoted(text: bytes) -> bytes:
+    return re.sub(rb"^>(>*From )", rb"\1", text, flags=re.MULTILINE)
+
+
 class TestMbox(BackendContract):
     def make(self, reactor: Any, directory: Path) -> IBackend:
         return backend_from_string(reactor, f"mbox:{directory}/{{domain}}-{{user}}")
@@ -31,7 +35,8 @@ class TestMbox(BackendContract):
             return []
         with closing(readers.mbox(path, create=False)) as box:
             texts = [box.get_bytes(key) for key in box.iterkeys()]
-        return [re.sub(rb"^>(>*From )", rb"\1", text, flags=re.MULTILINE) for text in texts]
+        # An expression takes its time for each line, and most texts have nothing to take back.
+        return [_unquoted(text) if b">From " in text else text for text in texts]
 
     def expected(self, text: bytes) -> bytes:
         """

@@ -7,11 +7,12 @@ from __future__ import annotations
 import poplib
 from io import BytesIO
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmtpsvc.pop3.text import Stuffing, Top
+
+from ..rows import each_row
 
 SIZES = (1, 2, 3, 1000)
 
@@ -27,9 +28,8 @@ def top(text: bytes, lines: int, size: int) -> bytes:
     return b"".join(top.feed(text[i : i + size]) for i in range(0, len(text), size))
 
 
-@pytest.mark.parametrize("size", SIZES)
 class TestStuffing:
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "sent"),
         [
             (b"", b".\r\n"),
@@ -44,6 +44,7 @@ class TestStuffing:
             (b"bare\r.\r\n", b"bare\r.\r\n.\r\n"),
         ],
     )
+    @each_row("size", SIZES)
     def test_octets(self, text: bytes, sent: bytes, size: int) -> None:
         """
         Dots at the beginning of lines are doubled, and nothing else is touched.
@@ -67,11 +68,10 @@ def test_the_end_is_where_it_is(pieces: list[bytes], size: int) -> None:
     assert client.file.read() == b""
 
 
-@pytest.mark.parametrize("size", SIZES)
 class TestTop:
     TEXT = b"A: 1\r\nB: 2\r\n\r\none\r\n\r\nthree"
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("lines", "passed"),
         [
             (0, b"A: 1\r\nB: 2\r\n\r\n"),
@@ -81,19 +81,22 @@ class TestTop:
             (9, TEXT),
         ],
     )
+    @each_row("size", SIZES)
     def test_lines(self, lines: int, passed: bytes, size: int) -> None:
         """
         The header, the empty line, and so many lines.
         """
         assert top(self.TEXT, lines, size) == passed
 
-    @pytest.mark.parametrize("text", [b"", b"A: 1", b"A: 1\r\n", b"A: 1\r\n\r \r\n"])
+    @each_row("text", [b"", b"A: 1", b"A: 1\r\n", b"A: 1\r\n\r \r\n"])
+    @each_row("size", SIZES)
     def test_no_body(self, text: bytes, size: int) -> None:
         """
         What is all header passes whole.
         """
         assert top(text, 0, size) == text
 
+    @each_row("size", SIZES)
     def test_no_header(self, size: int) -> None:
         """
         A text may begin with the empty line.

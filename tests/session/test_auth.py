@@ -22,6 +22,8 @@ from lmtpsvc.session.extensions import Extensions
 from lmtpsvc.session.sasl import StoredKeys
 from lmtpsvc.session.server import ServerSession
 
+from ..rows import each_row
+
 KEYS = make_keys("secret", 4096, b"salt" * 4)
 
 
@@ -144,9 +146,8 @@ class TestAnnounced:
         assert (b"250 mx", line(replies.LOGIN_NEEDS_TLS)) == (hello, said)
 
 
-@pytest.mark.parametrize("cut", [100_000, 1])
 class TestExchange:
-    @pytest.mark.parametrize(
+    @each_row(
         ("said", "heard"),
         [
             ([b"AUTH PLAIN " + PLAIN], [OK]),
@@ -198,6 +199,7 @@ class TestExchange:
             ),
         ],
     )
+    @each_row("cut", [100_000, 1])
     def test_table(self, said: list[bytes], heard: list[bytes], cut: int) -> None:
         """
         Each line has this answer, and behind it the conversation goes on.
@@ -209,7 +211,7 @@ class TestExchange:
         assert (heard[-1] == OK) == bool(login)
         assert [line(replies.OK)] == talk(b"NOOP")
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("connection", "said", "login"),
         [
             (CERTIFIED, b"=", "mta.example.org"),
@@ -221,6 +223,7 @@ class TestExchange:
             (Connection(uid=4711), b"=", ""),
         ],
     )
+    @each_row("cut", [100_000, 1])
     def test_external(self, connection: Connection, said: bytes, login: str, cut: int) -> None:
         """
         Who the certificate names, or the user on a UNIX socket; and nobody else.
@@ -230,7 +233,7 @@ class TestExchange:
         assert [OK if login else NO] == talk(b"AUTH EXTERNAL " + said)
         assert login == talk.session.client.login
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("user", "password", "known"),
         [
             ("ann", "secret", True),
@@ -239,6 +242,7 @@ class TestExchange:
             ("nobody", "secret", False),
         ],
     )
+    @each_row("cut", [100_000, 1])
     def test_scram(self, user: str, password: str, known: bool, cut: int) -> None:
         """
         Both sides prove that they know the password; who does not exist hears the same as who has
@@ -258,6 +262,7 @@ class TestExchange:
         assert [OK] == talk(b"")
         assert user == talk.session.client.login
 
+    @each_row("cut", [100_000, 1])
     def test_scram_at_its_end(self, cut: int) -> None:
         """
         What the client says to the last challenge is nothing.
@@ -270,7 +275,8 @@ class TestExchange:
 
         assert (line(replies.BAD_RESPONSE), "") == (said, talk.session.client.login)
 
-    @pytest.mark.parametrize("octets", [MAX_LINE - 1, MAX_LINE, 10 * MAX_LINE])
+    @each_row("octets", [MAX_LINE - 1, MAX_LINE, 10 * MAX_LINE])
+    @each_row("cut", [100_000, 1])
     def test_long_line(self, octets: int, cut: int) -> None:
         """
         No more of a line is kept than one may have, and none of the rest is a command.
@@ -282,6 +288,7 @@ class TestExchange:
         assert not talk.session.has_unread
         assert [line(replies.OK)] == talk(b"NOOP")
 
+    @each_row("cut", [100_000, 1])
     def test_longest_line(self, cut: int) -> None:
         octets = base64(b"\0ann\0" + b"x" * 9208)
         assert MAX_LINE - 4 < len(octets) + 2 <= MAX_LINE

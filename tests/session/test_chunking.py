@@ -21,6 +21,8 @@ from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.standard import standard_extensions
 from lmtpsvc.session.states import State
 
+from ..rows import each_row
+
 SMALL = Limits(message_size=1000, recipients=3, errors=5, command_line=100)
 
 OK, SENDER, RCPT, TEXT = (
@@ -315,7 +317,7 @@ class TestTalks:
     What is said, and what is answered.
     """
 
-    @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+    @each_row("talk", TALKS.values(), ids=TALKS)
     def test_whole(self, talk: Talk, play: Callable[..., Any]) -> None:
         """
         All that is pipelined in one packet is answered in order, and nothing of it lost.
@@ -329,7 +331,7 @@ class TestTalks:
         texts = [told[at - 1][1] for at, event in enumerate(told) if event == ("complete",)]
         assert list(talk.texts) == texts
 
-    @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+    @each_row("talk", TALKS.values(), ids=TALKS)
     def test_octet_by_octet(self, talk: Talk, play: Callable[..., Any]) -> None:
         """
         It is no different if every octet is a packet of its own.

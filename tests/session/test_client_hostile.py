@@ -5,7 +5,6 @@ of it, nothing is attributed to the wrong recipient, and nothing hangs.
 
 from __future__ import annotations
 
-import pytest
 from attrs import field, frozen
 from hypothesis import given
 from hypothesis.strategies import binary, lists, one_of, sampled_from
@@ -22,6 +21,8 @@ from lmtpsvc.session.client_events import (
 )
 from lmtpsvc.session.outcomes import Outcome, Stage
 from lmtpsvc.session.terms import TLS, Dialect, Mailing, Terms
+
+from ..rows import each_row
 
 OK, GO = b"250 2.0.0 OK\r\n", b"354 go\r\n"
 NO = b"550 5.1.1 no\r\n"
@@ -165,9 +166,9 @@ HOSTILITIES = {
 }
 
 
-@pytest.mark.parametrize("hostility", HOSTILITIES.values(), ids=HOSTILITIES)
 class TestHostilities:
-    @pytest.mark.parametrize("whole", [True, False], ids=["whole", "octet by octet"])
+    @each_row("whole", [True, False], ids=["whole", "octet by octet"])
+    @each_row("hostility", HOSTILITIES.values(), ids=HOSTILITIES)
     def test_outcomes(self, hostility: Hostility, whole: bool) -> None:
         """
         What was said in its place stands, and everything else is a temporary failure.
@@ -187,6 +188,7 @@ class TestHostilities:
         assert client.session.is_closed
         assert not client.session.is_ready
 
+    @each_row("hostility", HOSTILITIES.values(), ids=HOSTILITIES)
     def test_everything_after_the_end_is_ignored(self, hostility: Hostility) -> None:
         """
         Once the conversation is over, nothing changes an outcome.

@@ -24,6 +24,8 @@ from lmtpsvc.session.help import help_on
 from lmtpsvc.session.server import ServerSession
 from lmtpsvc.session.states import State
 
+from ..rows import each_row
+
 HELLO: list[Reply | MultilineReply] = [
     replies.greeting("foo.edu"),
     MultilineReply(
@@ -267,7 +269,7 @@ class TestTalks:
     What is said, and what is answered.
     """
 
-    @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+    @each_row("talk", TALKS.values(), ids=TALKS)
     def test_whole(self, talk: Talk, play: Callable[..., Any]) -> None:
         """
         All that is pipelined in one packet is answered in order.
@@ -276,7 +278,7 @@ class TestTalks:
 
         assert [reply.wire for reply in [*HELLO, *talk.heard]] == complete_replies(sent)
 
-    @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+    @each_row("talk", TALKS.values(), ids=TALKS)
     def test_octet_by_octet(self, talk: Talk, play: Callable[..., Any]) -> None:
         """
         It is no different if every octet is a packet of its own.
@@ -693,7 +695,7 @@ class TestSmuggling:
     A second message hidden in the text of a first.
     """
 
-    @pytest.mark.parametrize("false_end", LOOK_ALIKES)
+    @each_row("false_end", LOOK_ALIKES)
     def test_look_alikes(self, false_end: bytes, play: Callable[..., Any]) -> None:
         """
         Nothing but CRLF.CRLF ends a text, whole or octet by octet: there is one message.

@@ -19,6 +19,8 @@ from lmtpsvc.wire.heard_replies import (
     ReplyReader,
 )
 
+from ..rows import each_row
+
 VALID: dict[str, tuple[bytes, list[HeardReply]]] = {
     "one line": (b"250 OK\r\n", [HeardReply(250, ("OK",))]),
     "enhanced code": (b"250 2.1.5 OK\r\n", [HeardReply(250, ("OK",), (1, 5))]),
@@ -97,9 +99,9 @@ def read(packets: Iterable[bytes]) -> list[HeardReply]:
     return replies
 
 
-@pytest.mark.parametrize("cut", [whole, octet_by_octet])
 class TestReader:
-    @pytest.mark.parametrize(("octets", "replies"), VALID.values(), ids=VALID)
+    @each_row(("octets", "replies"), VALID.values(), ids=VALID)
+    @each_row("cut", [whole, octet_by_octet])
     def test_valid(
         self, octets: bytes, replies: list[HeardReply], cut: Callable[[bytes], list[bytes]]
     ) -> None:
@@ -108,7 +110,8 @@ class TestReader:
         """
         assert replies == read(cut(octets))
 
-    @pytest.mark.parametrize("octets", INVALID.values(), ids=INVALID)
+    @each_row("octets", INVALID.values(), ids=INVALID)
+    @each_row("cut", [whole, octet_by_octet])
     def test_invalid(self, octets: bytes, cut: Callable[[bytes], list[bytes]]) -> None:
         """
         What is no reply is not taken for one.

@@ -258,24 +258,26 @@ def refused_rcpt(argument: bytes) -> Reply:
     return caught.value.reply
 
 
-@pytest.mark.parametrize(("path", "address"), VALID.items())
 class TestValid:
     """
     Addresses.
     """
 
+    @each_row(("path", "address"), VALID.items())
     def test_sender(self, path: str, address: Address) -> None:
         """
         MAIL takes every address there is.
         """
         assert (address, {}) == parse_mail(f"FROM:<{path}>".encode())
 
+    @each_row(("path", "address"), VALID.items())
     def test_recipient(self, path: str, address: Address) -> None:
         """
         RCPT takes the same ones.
         """
         assert (address, {}) == parse_rcpt(f"TO:<{path}>".encode())
 
+    @each_row(("path", "address"), VALID.items())
     def test_round_trip(self, path: str, address: Address) -> None:
         """
         What we write in headers and send on is the address that we were given.
@@ -283,18 +285,19 @@ class TestValid:
         assert (address, {}) == parse_rcpt(f"TO:<{address}>".encode())
 
 
-@pytest.mark.parametrize("path", INVALID)
 class TestInvalid:
     """
     What looks like an address, at best.
     """
 
+    @each_row("path", INVALID)
     def test_sender(self, path: str) -> None:
         """
         MAIL refuses it as a sender, for good.
         """
         assert replies.BAD_SENDER == refused_mail(f"FROM:<{path}>".encode())
 
+    @each_row("path", INVALID)
     def test_recipient(self, path: str) -> None:
         """
         RCPT refuses it as a recipient, for good.
@@ -302,18 +305,19 @@ class TestInvalid:
         assert replies.BAD_RECIPIENT == refused_rcpt(f"TO:<{path}>".encode())
 
 
-@pytest.mark.parametrize("said", SHAPES)
 class TestShape:
     """
     Commands of which the address cannot even be found.
     """
 
+    @each_row("said", SHAPES)
     def test_sender(self, said: bytes) -> None:
         """
         The client is told what MAIL looks like.
         """
         assert replies.BAD_MAIL == refused_mail(said.replace(b"K", b"FROM"))
 
+    @each_row("said", SHAPES)
     def test_recipient(self, said: bytes) -> None:
         """
         The client is told what RCPT looks like.
@@ -428,12 +432,12 @@ class TestParameters:
             cast("dict[str, str | None]", parameters)["SIZE"] = "2"
 
 
-@pytest.mark.parametrize("path", NASTY, ids=range(len(NASTY)))
 class TestNasty:
     """
     Long lines made to keep us busy.
     """
 
+    @each_row("path", NASTY)
     def test_bracketed(self, path: bytes) -> None:
         """
         They are refused, like any other address that is none.
@@ -442,6 +446,7 @@ class TestNasty:
 
         assert refused_rcpt(b"TO:<" + path + b">") in expected
 
+    @each_row("path", NASTY)
     def test_open(self, path: bytes) -> None:
         """
         And if the bracket is never closed, as commands that are none.

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers, lists, sampled_from, sets
 
@@ -108,12 +107,12 @@ def decode_slowly(data: bytes) -> tuple[bytes, bytes | None]:
             return text, None
 
 
-@pytest.mark.parametrize(("data", "text", "rest"), CASES.values(), ids=CASES)
 class TestCases:
     """
     A text, its dots and its end.
     """
 
+    @each_row(("data", "text", "rest"), CASES.values(), ids=CASES)
     def test_whole(self, data: bytes, text: bytes, rest: bytes | None) -> None:
         """
         All that comes in one packet is understood at once, but for an end that may be coming.
@@ -123,6 +122,7 @@ class TestCases:
         assert rest == left
         assert seen == text if left is not None else text.startswith(seen)
 
+    @each_row(("data", "text", "rest"), CASES.values(), ids=CASES)
     def test_octet_by_octet(self, data: bytes, text: bytes, rest: bytes | None) -> None:
         """
         The same text comes out when every octet is a packet of its own.
@@ -130,12 +130,12 @@ class TestCases:
         assert decode([data]) == decode(octets(data))
 
 
-@pytest.mark.parametrize(("octets_sent", "octets_seen"), LOOK_ALIKES.items())
 class TestLookAlikes:
     """
     What some other server takes for the end of a text.
     """
 
+    @each_row(("octets_sent", "octets_seen"), LOOK_ALIKES.items())
     def test_whole(self, octets_sent: bytes, octets_seen: bytes) -> None:
         """
         A command that hides behind a false end stays in the message.
@@ -144,6 +144,7 @@ class TestLookAlikes:
 
         assert (b"a" + octets_seen + b"MAIL FROM:<>\r\n", b"") == decode([data])
 
+    @each_row(("octets_sent", "octets_seen"), LOOK_ALIKES.items())
     def test_octet_by_octet(self, octets_sent: bytes, octets_seen: bytes) -> None:
         """
         Nor can packet boundaries make an end of it.
