@@ -53,6 +53,9 @@ MOST_DESTINATIONS: Final = 1000
 USUAL_TTL: Final = 5
 #: Of the time that there is, the last seconds are for the way back.
 MARGIN_SECONDS: Final = 5.0
+#: What is on its way when the service stops has so long to arrive.  Whoever waits for the answer has
+#: been waited for already.
+STOP_SECONDS: Final = 20.0
 
 _is_name = re.compile(r"[!-~]{1,253}").fullmatch
 #: What tells that nobody was there.
@@ -108,16 +111,33 @@ class ForwardBackend(Service):
         self._clients: dict[tuple[str, Dialect, TLS, bool], Client] = {}
         # Of those that we have parted with, until they have done what they were given.
         self._closing: set[Deferred[None]] = set()
+        # What is on its way.
+        self._sent: set[Delivery] = set()
         self._breakers: dict[str, Breaker] = {}
 
     def stopService(self) -> Deferred[Any]:
         """
-        Fires when what is on its way has arrived, and all connections are closed.
+        Fires when what is on its way has arrived, or had a while for it, and all connections are
+        closed.
         """
         super().stopService()
         clients, self._clients = self._clients, {}
         closing = [client.close() for client in clients.values()]
-        return DeferredList([*closing, *self._closing])
+        late = IReactorTime(self._reactor).callLater(STOP_SECONDS, self._give_up)
+
+        def stopped(result: object) -> object:
+            if late.active():
+                late.cancel()
+            return result
+
+        return DeferredList([*closing, *self._closing]).addBoth(stopped)
+
+    def _give_up(self) -> None:
+        """
+        Wait for no answer any more; who has asked for them has mostly gone before.
+        """
+        for each in tuple(self._sent):
+            each.give_up(OUT_OF_TIME)
 
     def verify(self, mailbox: Mailbox) -> None:
         """
@@ -239,13 +259,14 @@ class ForwardBackend(Service):
                 each.errback(refusal(CANNOT_LOOK_UP))
             return None
         errand.delivery = delivery
+        self._sent.add(delivery)
         for each, outcome in zip(passengers, delivery.outcomes, strict=True):
             each.errand = errand
             each.been = (*each.been, to.destination)
             outcome.addCallback(self._arrived, each, message, to.dialect)
         delivery.as_deferred().addCallback(
             partial(self._look_back, message, to.destination, breaker, text)
-        )
+        ).addBoth(lambda _: self._sent.discard(delivery))
         return delivery
 
     def _arrived(

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from lmtpsvc import replies
-from lmtpsvc.backends.forward import MARGIN_SECONDS, ForwardBackend
+from lmtpsvc.backends.forward import MARGIN_SECONDS, STOP_SECONDS, ForwardBackend
 from lmtpsvc.backends.forward_breaker import ENOUGH, Breaker
 from lmtpsvc.backends.forward_factory import ForwardFactory
 from lmtpsvc.backends.forward_referral import Referral, referral_in
@@ -758,3 +758,22 @@ def test_stop(success_of: Callable[[Any], Any]) -> None:
     One that has sent nothing has nothing to wait for.
     """
     success_of(Forward().stopService())
+
+
+def test_stop_at_last(success_of: Callable[[Any], Any], no_result: Callable[[Any], None]) -> None:
+    """
+    A server that does not answer is not waited for for ever.
+    """
+    reactor = MemoryReactorClock()
+    forward = ForwardBackend(from_words(reactor, ("unix:/run/lmtp",), {}), reactor)
+    (result,) = forward.deliver(MESSAGE, [ANN])
+    stopping = forward.stopService()
+    reactor.advance(STOP_SECONDS - 1)
+    no_result(stopping)
+    reactor.advance(1)
+
+    success_of(stopping)
+    told: list[Any] = []
+    result.addErrback(_said).addCallback(told.append)
+    assert told == [replies.OUT_OF_TIME]
+    assert reactor.getDelayedCalls() == []
