@@ -10,13 +10,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from ..backends.sql.place import stay_at
 from ..envelope import Mailbox
 from .rows import NoAnswer, Row
 from .table import MAX_TARGETS
@@ -68,6 +69,9 @@ class Query:
             pool_recycle=_RECYCLE_SECONDS,
             connect_args=_patience(self._url, seconds),
         )
+        if self._url.get_backend_name() == "sqlite":
+            path = unquote(str(self._url.database).removeprefix("file:"))
+            stay_at(self._engine, path, is_replaceable=True)
         if (statements := _STATEMENTS.get(self._url.get_backend_name())) is not None:
             event.listen(self._engine, "connect", _on_connect(statements, seconds))
 

@@ -138,6 +138,24 @@ class TestQuery:
         assert "\n" not in str(caught.value)
         assert "example.org" not in str(caught.value)
 
+    def test_replaced(self, query: Callable[..., Query], path: Path) -> None:
+        """
+        Another file that is put in place is asked at once, and one that is gone not at all.
+        """
+        asked = query(BY_NAME)
+        assert asked.rows(ANN)
+        other = path.with_name("other.db")
+        with sqlite3.connect(other) as database:
+            database.execute("CREATE TABLE users (user, domain, quota_octets, backend)")
+        database.close()
+        other.rename(path)
+        assert [] == asked.rows(ANN)
+
+        path.unlink()
+        with pytest.raises(NoAnswer, match="not there any more"):
+            asked.rows(ANN)
+        assert not path.exists()
+
     def test_locked(self, query: Callable[..., Query], path: Path) -> None:
         """
         A database that somebody has locked is waited for as long as was said; then it is there again.

@@ -21,6 +21,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from .place import stay_at
+
 #: Whose URL means which driver.
 DRIVERS: Final[Mapping[str, str]] = {
     "sqlite": "sqlite+pysqlite",
@@ -186,6 +188,7 @@ def _sqlite(url: URL, timeout: int) -> Engine:
         url, pool_size=1, max_overflow=3, pool_timeout=timeout, connect_args={"timeout": timeout}
     )
     event.listen(engine, "connect", _on_connect("sqlite", timeout))
+    stay_at(engine, str(url.database))
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -218,6 +218,47 @@ class TestAtTheSameTime:
         assert sum(removed) > 0
 
 
+class TestAnotherFile:
+    """
+    SQLite goes on with the file that it has open, whatever becomes of its name.
+    """
+
+    def test_it_is_removed(self, tmp_path: Path, make_bench: Callable[..., Bench]) -> None:
+        """
+        Nothing is acknowledged that would be in a file without a name; and no empty one is made, as
+        a copy may be on its way there.
+        """
+        bench = make_bench(f"sqlite:///{tmp_path}/mail.db")
+        bench.deliver(TEXT, "ann@example.org")
+        (tmp_path / "mail.db").rename(tmp_path / "away.db")
+
+        assert ["451 4.4.1"] == list(map(code, bench.deliver(TEXT, "ann@example.org")))
+        assert not (tmp_path / "mail.db").exists()
+        with pytest.raises(StoreError, match="is not there any more"):
+            bench.uids("ann@example.org")
+
+        (tmp_path / "away.db").rename(tmp_path / "mail.db")
+        assert [None] == bench.deliver(TEXT, "ann@example.org")
+        assert [1, 2] == bench.uids("ann@example.org")
+
+    def test_it_is_replaced(self, tmp_path: Path, make_bench: Callable[..., Bench]) -> None:
+        """
+        The log beside it is still that of the old one: nothing is written to the two of them.
+        """
+        other = make_bench(f"sqlite:///{tmp_path}/other.db")
+        other.deliver(TEXT, "bob@example.org")
+        other.close()
+        bench = make_bench(f"sqlite:///{tmp_path}/mail.db")
+        whole = (tmp_path / "other.db").read_bytes()
+        (tmp_path / "other.db").rename(tmp_path / "mail.db")
+
+        assert ["451 4.4.1"] == list(map(code, bench.deliver(TEXT, "bob@example.org")))
+        with pytest.raises(StoreError, match="another file now: restart"):
+            bench.uids("bob@example.org")
+        bench.close()
+        assert whole == (tmp_path / "mail.db").read_bytes()
+
+
 class TestNotThere:
     def backend(self, url: str) -> SQLBackend:
         return SQLBackend(from_words([url], {"timeout": "1"}), parse(url), HeldPool(), Clock())
