@@ -85,7 +85,7 @@ class Pool:
         # What a new connection is for, until it is ready.
         self._first: dict[ClientProtocol, _Errand] = {}
         self._connecting: dict[_Errand, Deferred[IProtocol]] = {}
-        self._is_closed = False
+        self._is_filling = self._is_closed = False
         self._closed: list[Deferred[None]] = []
 
     @property
@@ -190,8 +190,15 @@ class Pool:
         delivery.on_its_way(called_off)
 
     def _fill(self) -> None:
-        while self._waiting and self.connections < self._limits.connections:
-            self._connect(_Errand(self._waiting.popleft(), self._terms))
+        if self._is_filling:
+            # A connection has failed at once: the loop goes on with the next, however many there are.
+            return
+        self._is_filling = True
+        try:
+            while self._waiting and self.connections < self._limits.connections:
+                self._connect(_Errand(self._waiting.popleft(), self._terms))
+        finally:
+            self._is_filling = False
 
     def _connect(self, errand: _Errand) -> None:
         def called_off(reply: Reply) -> None:

@@ -4,6 +4,7 @@ Connections to one destination: made, kept, used again, given up.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -257,6 +258,24 @@ class TestConnecting:
         outcome = outcome_of(delivery)
         assert outcome.reply.text == "Connection timed out"
         assert outcome.detail == "no connection within 2 seconds"
+        assert pool.connections == 0
+        assert logged() == []
+
+    def test_many_at_once(
+        self, server: Server, clock: Clock, message: Message, logged: Logged
+    ) -> None:
+        """
+        However many wait, and however soon a connection fails: each has its outcome.
+        """
+        pool = Pool(server, Terms("foo.edu"), clock, limits=PoolLimits(connections=1))
+        deliveries = [message() for _ in range(1000)]
+        for each in deliveries:
+            pool.send(each)
+        server.error = OSError(errno.EMFILE, "Too many open files")
+        [connection] = server.connections
+        connection.lose()
+
+        assert [codes(each) for each in deliveries] == [[451]] * 1000
         assert pool.connections == 0
         assert logged() == []
 
