@@ -79,7 +79,9 @@ class POP3Server(POP3):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lines: deque[bytes] = deque()
-        self._busy = self._over = False
+        # Over: nothing more is done for the client.  Lost: nothing more is asked of the transport,
+        # since with TLS one that is lost fails if it is.
+        self._busy = self._over = self._lost = False
         self._failed_logins = 0
         # Fires when the transport wants more.
         self._room: Deferred[None] | None = None
@@ -91,7 +93,7 @@ class POP3Server(POP3):
         self.setTimeout(self.timeOut)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # has a default there
-        self._over = True
+        self._over = self._lost = True
         self._lines.clear()
         self.factory.connections.discard(self)
         super().connectionLost(reason)
@@ -130,7 +132,8 @@ class POP3Server(POP3):
         if not failure.check(ConnectionLost):
             _log.failure("the connection is closed", failure)
         self._over = True
-        self.transport.abortConnection()
+        if not self._lost:
+            self.transport.abortConnection()
 
     async def _answer(self, line: bytes) -> None:
         word, *arguments = line.rstrip(b" ").split(b" ")
@@ -327,7 +330,8 @@ class _Sending:
         self._protocol.transport.registerProducer(self._protocol, True)
 
     async def __aexit__(self, *error: object) -> None:
-        self._protocol.transport.unregisterProducer()
+        if not self._protocol._lost:
+            self._protocol.transport.unregisterProducer()
 
 
 def _number(word: bytes) -> int:

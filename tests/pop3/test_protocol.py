@@ -4,6 +4,7 @@ A POP3 connection without sockets: what fails, what takes its time, and who does
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.mail.interfaces import IMailboxPOP3
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,6 +38,20 @@ class OnTheSpot:
 
     def submit(self, job: Callable[[], T]) -> Deferred[T]:
         return execute(job)
+
+
+class Later(OnTheSpot):
+    """
+    One that does a job when it is told to.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], object]] = []
+
+    def submit(self, job: Callable[[], T]) -> Deferred[T]:
+        done: Deferred[T] = Deferred()
+        self.jobs.append(lambda: execute(job).chainDeferred(done))
+        return done
 
 
 @define
@@ -97,14 +113,24 @@ class Transport(StringTransport):
     One that also knows whether it was cut off.
     """
 
-    aborting = False
+    aborting = lost = False
 
     def abortConnection(self) -> None:
+        self._must_be_there()
         self.aborting = True
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
         super().registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._must_be_there()
+        super().unregisterProducer()
+
+    def _must_be_there(self) -> None:
+        # What Twisted's TLS says once it is lost.
+        if self.lost:
+            raise AttributeError("'NoneType' object has no attribute 'shutdown'")
 
 
 class Wire:
@@ -112,9 +138,9 @@ class Wire:
     Both ends of a connection.
     """
 
-    def __init__(self, realm: Realm) -> None:
+    def __init__(self, realm: Realm, pool: object = None) -> None:
         users = InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")
-        self.factory = POP3Factory(Portal(realm, [users]), OnTheSpot())  # type: ignore[arg-type]  # all of a pool that is used
+        self.factory = POP3Factory(Portal(realm, [users]), pool or OnTheSpot())  # type: ignore[arg-type]  # all of a pool that is used
         protocol = self.factory.buildProtocol(None)
         assert protocol is not None
         self.protocol: POP3Server = protocol
@@ -137,6 +163,7 @@ class Wire:
 
     def lose(self) -> None:
         self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.transport.lost = True
         assert self.clock.getDelayedCalls() == []
         assert self.factory.connections == set()
 
@@ -280,6 +307,27 @@ class TestTrouble:
 
         assert wire.say(b"RETR 1\r\nNOOP\r\n") == b"+OK here it is\r\n" + b"x" * 20
         assert wire.transport.aborting
+
+    @pytest.mark.parametrize("silent", [False, True])
+    def test_lost_while_reading(self, silent: bool) -> None:
+        """
+        Whoever is gone while a message is read, or is cut off then, is nobody's defect: nothing is
+        asked of the transport any more, and the file is closed.
+        """
+        box, pool = Box(), Later()
+        wire = Wire(Realm(box), pool)
+        wire.say(LOGIN + b"RETR 1\r\n")
+        if silent:
+            wire.clock.advance(600)
+
+        wire.lose()
+        with capturedLogs() as events:
+            while pool.jobs:
+                pool.jobs.pop(0)()
+
+        assert box.files[0].closed
+        gc.collect()
+        assert events == []
 
     def test_not_deleted(self) -> None:
         """
