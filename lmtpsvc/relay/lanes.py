@@ -35,6 +35,9 @@ class Lane:
         self._seconds, self._width, self._most = seconds, width, most
         self.breaker = Breaker(seconds, retry)
         self._active = 0
+        # Of those active, who have left while somebody is being let in.
+        self._free = 0
+        self._is_calling = False
         self._waiting: deque[Deferred[None]] = deque()
         #: What a delivery takes, in seconds, as far as we know.
         self._usual = _FIRST
@@ -70,10 +73,20 @@ class Lane:
         One has ended, after so many seconds.
         """
         self._usual += _WEIGHT * (took - self._usual)
-        if self._waiting:
-            self._waiting.popleft().callback(None)
-        else:
-            self._active -= 1
+        self._free += 1
+        if self._is_calling:
+            # Whoever was let in has left again at once: the loop goes on with the next, rather than
+            # each inside the one before.
+            return
+        self._is_calling = True
+        try:
+            while self._free and self._waiting:
+                self._free -= 1
+                self._waiting.popleft().callback(None)
+        finally:
+            self._is_calling = False
+        self._active -= self._free
+        self._free = 0
 
     def turn(self) -> float:
         """

@@ -530,6 +530,29 @@ class TestLanes:
             each.answer(OK)
         assert len(stage.sent) == 2
 
+    def test_many_at_once(self, bench: Any, words: Any) -> None:
+        """
+        All who wait for a server learn in the same moment that it is down, however many they are.
+        """
+        play = Play(bench, words)
+        play.relays.pop().stopService()
+        relay = play.relay(per_destination=3, waiting=150)
+        with capturedLogs() as logs:
+            for number in range(150):
+                play.add(f"a{number}@example.org")
+            sent = play.sent
+            assert len(sent) == 3
+            for each in sent:
+                each.not_reached()
+            play.clock.advance(0)
+
+        assert [each for each in logs if each.get("log_failure")] == []
+        # Two were let in before the third failure in a row.
+        assert len(play.sent) == 2
+        tried = sorted(each.recipients[0].attempts for each in play.entries())
+        assert tried == [0, 0] + [1] * 148
+        relay.stopService()
+
     def test_full(self, bench: Any, words: Any, stage: Play) -> None:
         """
         When too many wait for one, the rest comes back later, one by one, with no attempt lost.
