@@ -25,9 +25,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-# Fixtures: servers for whoever needs a database, and processes that have begun already.
+# Fixtures: servers for whoever needs a database, processes that have begun already, and our wheel.
 from .databases import mariadb, new_mariadb, new_postgresql, postgresql, sqlite_with  # noqa: F401
 from .forks import forks  # noqa: F401
+from .wheels import built, wheel  # noqa: F401
 
 TESTS = Path(__file__).parent
 

@@ -11,32 +11,24 @@ import sqlite3
 import subprocess
 import sys
 import time
-import venv
 from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
+from .wheels import ROOT, installed_in, run
+
 pytestmark = pytest.mark.packaging
 
-ROOT = Path(__file__).parent.parent
 TICKETS = ROOT / "examples" / "tickets"
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    """
-    What *command* printed; the test fails with it if the exit status is not 0.
-    """
-    done = subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The wheel of the stranger.
+    """
     directory = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--wheel", "--outdir", directory, TICKETS, cwd=directory)
     (found,) = directory.glob("*.whl")
@@ -44,24 +36,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel: Path, strange: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     The ``bin`` of a new environment that has our wheel and the stranger's.
     """
-    directory = tmp_path_factory.mktemp("venv")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", directory / "dist", ROOT, cwd=ROOT)
-    (ours,) = (directory / "dist").glob("*.whl")
-    venv.create(directory, with_pip=True)
-    programs = directory / "bin"
-    run(programs / "python", "-m", "pip", "install", "-q", ours, wheel, cwd=directory)
-    return programs
+    return installed_in(tmp_path_factory.mktemp("venv"), wheel, strange)
 
 
-def test_contents(wheel: Path) -> None:
+def test_contents(strange: Path) -> None:
     """
     The package and the plugin file, and nothing that is Twisted's.
     """
-    with ZipFile(wheel) as archive:
+    with ZipFile(strange) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
 
     assert names == {

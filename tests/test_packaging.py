@@ -9,10 +9,8 @@ import signal
 import smtplib
 import socket
 import subprocess
-import sys
 import tarfile
 import time
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,37 +18,11 @@ from zipfile import ZipFile
 
 import pytest
 
+from .wheels import ROOT, installed_in, run
+
 pytestmark = pytest.mark.packaging
 
-ROOT = Path(__file__).parent.parent
 PLUGIN = "twisted/plugins/lmtpsvc_plugin.py"
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """
-    What *command* printed; the test fails with it if the exit status is not 0.
-    """
-    done = subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """
-    A directory with an sdist, and the wheel that was built from it.
-    """
-    directory = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", directory, cwd=ROOT)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def wheel(built: Path) -> Path:
-    (found,) = built.glob("*.whl")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +30,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     The ``bin`` of a new environment that has the wheel, and nothing that only the tests need.
     """
-    directory = tmp_path_factory.mktemp("venv")
-    venv.create(directory, with_pip=True)
-    programs = directory / "bin"
-    run(programs / "python", "-m", "pip", "install", "-q", wheel, cwd=directory)
-    return programs
+    return installed_in(tmp_path_factory.mktemp("venv"), wheel)
 
 
 def shipped() -> set[str]:
