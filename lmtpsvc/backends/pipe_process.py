@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from tempfile import TemporaryFile
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 from attrs import frozen
 
@@ -25,6 +25,9 @@ from .pipe_settings import Account
 GRACE: Final = 2.0
 #: How often to look where the kernel does not tell that a process has ended.
 _LOOK: Final = 0.05
+
+#: Those that could not be ended, until they have ended by themselves and the kernel can forget them.
+_living: Final[list[subprocess.Popen[bytes]]] = []
 
 
 @frozen
@@ -56,7 +59,9 @@ def run(
     Raises:
         OSError: It cannot be started.
     """
-    with _readable(text) as source:
+    _forget_the_dead()
+    # First all that is needed to hear of it: what runs already could not be called off.
+    with _readable(text) as source, selectors.DefaultSelector() as selector:
         process = subprocess.Popen(  # noqa: S603 - the operator's own words, and no shell
             list(words),
             stdin=source,
@@ -69,18 +74,19 @@ def run(
             group=None if account is None else account.gid,
             extra_groups=None if account is None else account.groups,
         )
-    with process:
+        source.close()
         assert process.stdout is not None, "asked for above"
-        listening = _Listening(process, most_output)
-        try:
+        with process.stdout, _Listening(process, selector, most_output) as listening:
             if listening.until(time.monotonic() + timeout):
                 return Ended(process.wait(), listening.output)
-            _tell(process, signal.SIGTERM)
-            if not listening.until(time.monotonic() + GRACE):
-                _tell(process, signal.SIGKILL)
-            return Ended(process.wait(), listening.output, out_of_time=True)
-        finally:
-            listening.close()
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                _tell(process, number)
+                if listening.until(time.monotonic() + GRACE):
+                    break
+            else:
+                # It is of a user that is not ours to end, or the kernel has it.
+                _living.append(process)
+            return Ended(process.returncode or 0, listening.output, out_of_time=True)
 
 
 class _Listening:
@@ -88,19 +94,27 @@ class _Listening:
     Reads what a process says until it ends.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], most: int) -> None:
-        self._process, self._most = process, most
+    def __init__(
+        self, process: subprocess.Popen[bytes], selector: selectors.BaseSelector, most: int
+    ) -> None:
+        self._process, self._selector, self._most = process, selector, most
         self.output = b""
         assert process.stdout is not None, "it is a pipe"
         self._pipe = process.stdout.fileno()
         os.set_blocking(self._pipe, False)
-        self._selector = selectors.DefaultSelector()
         self._selector.register(self._pipe, selectors.EVENT_READ)
         # Readable once the process has ended; what it has started may still hold the pipe.
         self._ending: int | None = None
         with suppress(OSError, AttributeError):
             self._ending = os.pidfd_open(process.pid)
             self._selector.register(self._ending, selectors.EVENT_READ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._ending is not None:
+            os.close(self._ending)
 
     def until(self, when: float) -> bool:
         """
@@ -115,11 +129,6 @@ class _Listening:
                     self._read()
         self._read()
         return True
-
-    def close(self) -> None:
-        self._selector.close()
-        if self._ending is not None:
-            os.close(self._ending)
 
     def _read(self) -> None:
         """
@@ -137,10 +146,18 @@ class _Listening:
 
 def _tell(process: subprocess.Popen[bytes], number: int) -> None:
     """
-    Send a signal to the process and what it has started.
+    Send a signal to the process and what it has started, as far as we may.
     """
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+def _forget_the_dead() -> None:
+    for process in tuple(_living):
+        if process.poll() is not None:
+            # Another thread may do the same.
+            with suppress(ValueError):
+                _living.remove(process)
 
 
 def _readable(text: BinaryIO) -> BinaryIO:

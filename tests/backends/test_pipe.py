@@ -4,6 +4,7 @@ A command for each message: what it is given, and what its end means.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import sys
@@ -22,6 +23,7 @@ from zope.interface.verify import verifyObject
 
 from lmtpsvc import replies
 from lmtpsvc.backends.pipe import STATUSES, PipeBackend, PipeFactory
+from lmtpsvc.backends.pipe_process import _living
 from lmtpsvc.backends.pipe_settings import Account, PipeSettings, from_words
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import DeliveryError
@@ -244,6 +246,31 @@ class TestTime:
         monkeypatch.setattr("lmtpsvc.backends.pipe_process.GRACE", 0.1)
         assert [replies.OUT_OF_TIME] == outcomes(pipe(SHELL, "-c", script, timeout="0.1"), [ANN])
 
+    def test_not_ours_to_end(
+        self, pipe: Callable[..., PipeBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A command that has become another user, as sudo does, is not waited for either.
+        """
+        monkeypatch.setattr("lmtpsvc.backends.pipe_process.GRACE", 0.01)
+        os.mkfifo(tmp_path / "until")
+        told: list[int] = []
+
+        def killpg(pid: int, number: int) -> None:
+            told.append(pid)
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "killpg", killpg)
+        backend = pipe(SHELL, "-c", f"read line < {tmp_path}/until", timeout="0.1")
+        assert [replies.OUT_OF_TIME] == outcomes(backend, [ANN])
+
+        (process,) = _living
+        assert [process.pid] * 2 == told
+        (tmp_path / "until").write_text("now\n")
+        assert 0 == process.wait()
+        assert [None] == outcomes(pipe("/bin/true"), [ANN])
+        assert not _living
+
     def test_not_begun(self, pipe: Callable[..., PipeBackend], tmp_path: Path) -> None:
         """
         After the deadline of the message nothing is begun.
@@ -275,6 +302,22 @@ class TestTime:
         A process that it leaves running, with its output open, keeps nobody waiting.
         """
         assert [None] == outcomes(pipe(SHELL, "-c", "sleep 30 & echo started"), [ANN])
+
+
+def test_no_descriptors(
+    pipe: Callable[..., PipeBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What cannot be waited for is not started: its mail would come again.
+    """
+
+    def nothing_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("selectors.DefaultSelector", nothing_left)
+
+    assert [replies.CANNOT_STORE] == outcomes(pipe("/bin/touch", f"{tmp_path}/touched"), [ANN])
+    assert not (tmp_path / "touched").exists()
 
 
 @pytest.mark.usefixtures("as_root")
