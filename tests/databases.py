@@ -106,7 +106,7 @@ class Server:
         while not self.answers():
             assert self._process.poll() is None, self.log.read_text(errors="replace")[-3000:]
             assert time.monotonic() < end, self.log.read_text(errors="replace")[-3000:]
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def kill(self) -> None:
         """
