@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NoReturn
 
 from attrs import frozen
@@ -146,8 +147,22 @@ class Listening(Service):
         # is gone by now, and the exception is what twistd tells there.
         if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
             self._log.critical("cannot start: {reason}", reason=reason)
+            # Standard error is the log, where Python would say by what way the exception has come.
+            sys.excepthook = _all_but_ours(sys.excepthook)
             raise CannotStart(reason)
         raise SystemExit(f"{self.program}: {reason}")
+
+
+def _all_but_ours(hook: Callable[..., object]) -> Callable[..., object]:
+    """
+    What tells of an exception that ends the process, as *hook* does, unless it has been told.
+    """
+
+    def tell(kind: type[BaseException], error: BaseException, traceback: object) -> None:
+        if not isinstance(error, CannotStart):
+            hook(kind, error, traceback)
+
+    return tell
 
 
 def _deepen(port: IListeningPort) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -252,5 +253,13 @@ class TestRefusal:
         monkeypatch.setattr(os, "fstat", lambda _fd: null)
         service = house.service(Endpoint(house.happened, "a", error=OSError("no")))
 
-        with pytest.raises(CannotStart, match="no: cannot listen on words of a;"):
+        told: list[type[BaseException]] = []
+        monkeypatch.setattr(sys, "excepthook", lambda kind, *_: told.append(kind))
+
+        with pytest.raises(CannotStart, match="no: cannot listen on words of a;") as caught:
             service.privilegedStartService()
+
+        # The log has it in one line; what else may end the process is told as ever.
+        sys.excepthook(CannotStart, caught.value, None)
+        sys.excepthook(ZeroDivisionError, ZeroDivisionError(), None)
+        assert [ZeroDivisionError] == told
