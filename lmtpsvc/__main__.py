@@ -66,7 +66,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # What strangers have written is shown with the letters that there are.
             stream.reconfigure(errors="backslashreplace")
-    status: int = command.main(rest)
+    try:
+        status: int = command.main(rest)
+    except KeyboardInterrupt:
+        # As shells have it for a command that was interrupted.
+        status = 130
     return _shown(status)
 
 

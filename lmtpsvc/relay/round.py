@@ -190,6 +190,10 @@ class Round:
             with text:
                 if not self._is_off:
                     await self._try_hops(route, group, text, lane)
+        except OSError as error:
+            # No file descriptor, or no room for what is converted.
+            _log.error("{id}: no text: {error}", id=self._entry.id, error=error)
+            self._settle_all(group, CANNOT_LOOK_UP, route.name)
         except Exception:
             _log.failure("{id}: a defect in delivering", id=self._entry.id)
             self._settle_all(group, CANNOT_LOOK_UP, route.name)

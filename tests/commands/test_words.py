@@ -84,6 +84,19 @@ def test_output_that_cannot_leave(
     assert capsys.readouterr().err == said
 
 
+def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Who types Ctrl-C knows why it ended.
+    """
+
+    def interrupted(_words: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmtpsvc.commands.queue.main", interrupted)
+
+    assert main(["queue", "list"]) == 130
+
+
 def test_letters_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A terminal that has not all letters is no reason to fail.

@@ -21,6 +21,7 @@ from lmtpsvc.outgoing.text import Text
 from lmtpsvc.relay import ledger
 from lmtpsvc.relay.delivering import Deliverer, Rates
 from lmtpsvc.relay.entries import Entry
+from lmtpsvc.relay.queue import StoredText
 from lmtpsvc.relay.routes import ConfiguredRoutes, Hop, Route
 from lmtpsvc.relay.schedule import DAY, HOUR, MINUTE
 from lmtpsvc.replies import Reply
@@ -224,6 +225,30 @@ class TestDelivery:
         """
         stage.add(*(f"u{n}@example.org" for n in range(201)))
         assert [len(each.to) for each in stage.sent] == [100, 100, 1]
+
+    @pytest.mark.parametrize("what", ["open", "convert"])
+    def test_no_descriptors(self, stage: Play, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+        """
+        A machine that has no more files is no defect of ours: it is tried again.
+        """
+
+        def fails(*_: object) -> Any:
+            raise OSError(24, "Too many open files")
+
+        with capturedLogs() as logs:
+            if what == "open":
+                monkeypatch.setattr(StoredText, "open", fails)
+                stage.add("a@example.com")
+            else:
+                monkeypatch.setattr("lmtpsvc.relay.round.seven_bit", fails)
+                stage.add("a@example.com", text=TestLacking.TEXT)
+                (sent,) = stage.sent
+                sent.answer(NOBODY, lacking="8BITMIME")
+            assert stage.sent == []
+        (entry,) = stage.entries()
+        assert (entry.owner, entry.recipients[0].attempts) == (None, 1)
+        assert [each for each in logs if each.get("log_failure")] == []
+        assert any("no text: [Errno 24]" in str(formatEvent(each)) for each in logs)
 
     def test_text_is_gone(self, stage: Play) -> None:
         """
