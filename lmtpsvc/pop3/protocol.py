@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..backends.pool import Pool
+from ..backends.sql.reading import StoreError
 from .mailbox import PIECE
 from .text import Stuffing, Top
 
@@ -130,7 +131,7 @@ class POP3Server(POP3):
     def _broken(self, failure: Failure) -> None:
         # What was said so far can be half an answer.
         if not failure.check(ConnectionLost):
-            _log.failure("the connection is closed", failure)
+            _complain("the connection is closed", failure)
         self._over = True
         if not self._lost:
             self.transport.abortConnection()
@@ -172,7 +173,7 @@ class POP3Server(POP3):
                 self._hang_up()
             return
         except Exception:
-            _log.failure("nobody can log in")
+            _complain("nobody can log in", Failure())
             raise Refused("[SYS/TEMP] try again later") from None
         if self._over:
             logout()
@@ -224,7 +225,7 @@ class POP3Server(POP3):
                 await maybeDeferred(self.mbox.sync)
             self.successResponse("bye")
         except Exception:
-            _log.failure("deleted messages stay")
+            _complain("deleted messages stay", Failure())
             self.failResponse("[SYS/TEMP] deleted messages may not have been removed")
         self._hang_up()
 
@@ -267,7 +268,7 @@ class POP3Server(POP3):
         except ValueError:
             raise Refused("no such message any more") from None
         except Exception:
-            _log.failure("a message cannot be read")
+            _complain("a message cannot be read", Failure())
             raise Refused("[SYS/TEMP] try again later") from None
         try:
             self.successResponse("here it is")
@@ -332,6 +333,16 @@ class _Sending:
     async def __aexit__(self, *error: object) -> None:
         if not self._protocol._lost:
             self._protocol.transport.unregisterProducer()
+
+
+def _complain(what: str, failure: Failure) -> None:
+    """
+    Log *failure*: in one line if it is the trouble of a database or a file, else as a defect.
+    """
+    if failure.check(StoreError, OSError):
+        _log.error("{what}: {error}", what=what, error=failure.value)
+    else:
+        _log.failure("{what}", failure, what=what)
 
 
 def _number(word: bytes) -> int:

@@ -17,12 +17,13 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.mail.interfaces import IMailboxPOP3
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
+from lmtpsvc.backends.sql.reading import StoreError
 from lmtpsvc.pop3.mailbox import StoredMailboxPOP3
 from lmtpsvc.pop3.protocol import POP3Factory, POP3Server
 
@@ -289,6 +290,37 @@ class TestTrouble:
         assert answers.startswith(b"-ERR " + said)
         assert kinds(answers) == [b"-ERR", b"+OK"]
         assert b"secret" not in answers
+
+    @pytest.mark.parametrize(
+        ("error", "level"),
+        [
+            (StoreError("OperationalError: database is locked"), LogLevel.error),
+            (OSError("gone"), LogLevel.error),
+            (ZeroDivisionError("gone"), LogLevel.critical),
+        ],
+    )
+    def test_told(self, error: Exception, level: object) -> None:
+        """
+        The log has one line for each trouble of the database, and a traceback for a defect only.
+        """
+
+        def broken() -> Any:
+            raise error
+
+        slow: Deferred[None] = Deferred()
+        refused = Wire(Realm(Box(), slow))
+        refused.say(LOGIN)
+        wire = Wire(Realm(Box(opened=broken, synced=broken)))
+        with capturedLogs() as events:
+            slow.errback(error)
+            wire.say(LOGIN + b"RETR 1\r\nDELE 1\r\nQUIT\r\n")
+
+        assert [event["log_level"] for event in events] == [level] * 3
+        lines = [formatEvent(event) for event in events]
+        what = ["nobody can log in", "a message cannot be read", "deleted messages stay"]
+        if level is LogLevel.error:
+            what = [f"{each}: {error}" for each in what]
+        assert lines == what
 
     def test_unreadable_in_the_middle(self) -> None:
         """
