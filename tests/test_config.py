@@ -439,6 +439,13 @@ class TestTLS:
                 ("lmtp.toml: [[listeners]] 1: listen: tls-required:unix:s: needs tls-certificate"),
             ),
             (
+                f'{PAIR}listen = "tls:2424:interface=127.0.0.1"',
+                (
+                    "lmtp.toml: listen: tls:2424:interface=127.0.0.1: a port stands behind tcp:,"
+                    " write tls:tcp:2424"
+                ),
+            ),
+            (
                 f'{PAIR}listen = "tls:ssl:0:privateKey=own.key:certKey=own.pem"',
                 (
                     "lmtp.toml: listen: tls:ssl:0:privateKey=own.key:certKey=own.pem: there is TLS"

@@ -49,6 +49,9 @@ def listener(words: str, reactor: Any, *, for_smtp: bool = False) -> Listener:
             f"{words}: a UNIX socket of systemd's would be opened to everybody; let it be made"
             " here: unix:/run/lmtp.sock:mode=660"
         )
+    if number := re.match(r"tls:([0-9]+)(:|$)", endpoint):
+        # For Twisted that is a directory of certificates, and the port is 443.
+        raise ValueError(f"{words}: a port stands behind tcp:, write tls:tcp:{number[1]}")
     if "tls" in said and endpoint.startswith("ssl:"):
         raise ValueError(f"{words}: there is TLS in ssl: already; take one of the two")
     try:
