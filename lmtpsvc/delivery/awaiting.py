@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -43,3 +45,41 @@ def as_deferred(result: Awaitable[T] | T) -> Deferred[T]:
     if hasattr(result, "__await__"):
         raise TypeError(f"neither a Deferred nor a coroutine: {result!r}")
     return succeed(result)
+
+
+def in_time(result: Deferred[T], seconds: float, clock: IReactorTime) -> Deferred[T]:
+    """
+    What *result* gives, called off after so many *seconds* of *clock*; what takes no notice of that,
+    or fails at it, is not waited for.
+
+    Fails:
+        TimeoutError: Nothing was known by then.
+    """
+
+    def too_late() -> None:
+        try:
+            result.cancel()
+        except Exception:
+            _log.failure("what takes too long could not be called off")
+        if not told.called:
+            told.errback(TimeoutError())
+
+    def tell(outcome: T | Failure) -> None:
+        if told.called:
+            # Nobody waits any more.
+            return
+        if timer.active():
+            timer.cancel()
+        elif isinstance(outcome, Failure) and outcome.check(CancelledError):
+            outcome = Failure(TimeoutError())
+        told.callback(outcome)
+
+    def call_off(_: Deferred[T]) -> None:
+        result.cancel()
+        if timer.active():
+            timer.cancel()
+
+    told: Deferred[T] = Deferred(call_off)
+    timer = clock.callLater(seconds, too_late)
+    result.addBoth(tell)
+    return told

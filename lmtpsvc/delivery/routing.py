@@ -20,7 +20,7 @@ from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
 from ..ownership import check_owner
 from ..quota import ignoring_quota, with_declared_size
-from .awaiting import as_deferred, drop
+from .awaiting import as_deferred, drop, in_time
 
 #: RFC 2142 §3 to §5.
 _OFFICES: Final = frozenset(
@@ -147,9 +147,9 @@ class Routing:
         return self._in_time(found.addCallback(self._verify, size))
 
     def _in_time(self, resolved: Deferred[tuple[Mailbox, ...]]) -> Deferred[tuple[Mailbox, ...]]:
-        if not resolved.called or resolved.paused:
-            resolved.addTimeout(self.lookup_seconds, self.clock)
-        return resolved
+        if resolved.called and not resolved.paused:
+            return resolved
+        return in_time(resolved, self.lookup_seconds, self.clock)
 
     def _verify(
         self, mailboxes: Sequence[Mailbox], size: int | None

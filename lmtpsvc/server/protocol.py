@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .. import replies
-from ..delivery.awaiting import as_deferred
+from ..delivery.awaiting import as_deferred, in_time
 from ..delivery.dispatch import reply_for
 from ..delivery.held_lines import HELD, write_out
 from ..delivery.log import log_refusal
@@ -417,9 +417,9 @@ class LMTPProtocol(Protocol):
                 self._run()
 
         agent = self.factory.agent
-        self._asked = result = maybeDeferred(lambda: as_deferred(asked.find(agent)))
-        result.addTimeout(agent.limits.lookup_seconds, agent.clock)
-        result.addCallbacks(found, not_found)
+        answer = maybeDeferred(lambda: as_deferred(asked.find(agent)))
+        self._asked = answer = in_time(answer, agent.limits.lookup_seconds, agent.clock)
+        answer.addCallbacks(found, not_found)
 
     def _begin_tls(self, _event: TLSBegins) -> None:
         """

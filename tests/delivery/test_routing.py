@@ -339,6 +339,42 @@ class TestTimeout:
         assert waiting.called
         waiting.addErrback(lambda failure: failure.trap(CancelledError))
 
+    @pytest.mark.parametrize("who", ["directory", "backend", "broken"])
+    def test_takes_no_notice(
+        self,
+        who: str,
+        clock: Clock,
+        resolve: Callable[..., Any],
+        failure_of: Callable[..., Failure],
+    ) -> None:
+        """
+        What goes on although it was called off, or cannot be, is not waited for, and what comes of it
+        does no harm.
+        """
+        first, waiting = Deferred[Any](), Deferred[Any]()
+
+        async def stubborn() -> Any:
+            try:
+                await first
+            except CancelledError:
+                return await waiting
+
+        class Broken(Deferred[Any]):
+            def cancel(self) -> None:
+                raise ZeroDivisionError
+
+        broken = Broken()
+        resolved = {
+            "directory": lambda: resolve(lambda _: stubborn()),
+            "backend": lambda: resolve(lambda mailbox: [mailbox], stubborn),
+            "broken": lambda: resolve(lambda _: broken),
+        }[who]()
+        clock.advance(60)
+
+        assert replies.CANNOT_LOOK_UP == reply_for(failure_of(resolved, TimeoutError))
+        (broken if who == "broken" else waiting).errback(ZeroDivisionError())
+        assert [] == clock.getDelayedCalls()
+
     def test_in_time(
         self, clock: Clock, resolve: Callable[..., Any], success_of: Callable[..., Any]
     ) -> None:

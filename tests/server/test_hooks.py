@@ -13,6 +13,7 @@ from twisted.internet.ssl import CertificateOptions
 from lmtpsvc import replies
 from lmtpsvc.errors import refusal
 from lmtpsvc.limits import Limits
+from lmtpsvc.per_recipient import to_the_end
 from lmtpsvc.replies import Reply
 from lmtpsvc.server.protocol import LMTPProtocol
 from lmtpsvc.session.connection import Terms
@@ -125,6 +126,19 @@ class TestFinding:
         server.clock.advance(60)
 
         assert [replies.CANNOT_LOOK_UP.wire[:-2]] == wire.heard()
+
+    def test_never_although_called_off(self, server: Any, curious: Curious) -> None:
+        """
+        The same if the answer goes on to be looked for.
+        """
+        curious.answers = [to_the_end(Deferred())]
+        wire = server.connect()
+        wire.says(b"XASK\r\n")
+
+        server.clock.advance(60)
+
+        assert [replies.CANNOT_LOOK_UP.wire[:-2]] == wire.heard()
+        assert [b"250 2.0.0 OK"] == wire.says(b"NOOP\r\n")
 
     def test_the_client_has_gone(self, server: Any, curious: Curious) -> None:
         """
