@@ -7,8 +7,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -281,7 +279,9 @@ class TestPermissions:
         assert ["lmtp.toml"] == os.listdir(terminal.directory)
 
     @pytest.mark.usefixtures("passable")
-    def test_another_user(self, terminal: Terminal, unavailable: Callable[..., NoReturn]) -> None:
+    def test_another_user(
+        self, terminal: Terminal, forks: Forks, unavailable: Callable[..., NoReturn]
+    ) -> None:
         """
         With --as, all but listening is judged with that user's rights.
         """
@@ -292,16 +292,17 @@ class TestPermissions:
         toml.write_text("listen = 'unix:sock'\nspool = 'spool'\njson-log = 'log'\n")
         toml.chmod(0o600)
 
-        done = run("check", "--as", "nobody", "lmtp.toml", cwd=terminal.directory)
+        words = ("check", "--as", "nobody", "lmtp.toml")
+        done = forks.run(LMTPSVC, *words, directory=terminal.directory)
 
         assert [
             "user 65534 cannot read it, so that SIGHUP could not reload it",
             f"spool: {terminal.directory}/spool is not writable for user 65534",
             "json-log: . is not writable for user 65534",
-        ] == [line.partition(": ")[2] for line in done.stdout.splitlines()[:3]]
-        assert "backend: maildir: " in done.stdout
-        assert "listen" not in done.stdout
-        assert 1 == done.returncode
+        ] == [line.partition(": ")[2] for line in done.said.splitlines()[:3]]
+        assert "backend: maildir: " in done.said
+        assert "listen" not in done.said
+        assert 1 == done.status
 
 
 class TestWords:
@@ -470,22 +471,6 @@ def evolved(parts: Parts, directory: IDirectory) -> Parts:
     from attrs import evolve
 
     return evolve(parts, directory=directory)
-
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
-    return subprocess.run(
-        [sys.executable, "-m", "lmtpsvc", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 class TestCommand:
