@@ -31,6 +31,9 @@ _is_backend = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII).fullmatch
 _is_node = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII).fullmatch
 _is_id = re.compile(r"[1-9][0-9]{0,9}", re.ASCII).fullmatch
 
+#: Behind it is -1, as the kernel sees it.
+_LAST_ID: Final = 2**32 - 2
+
 
 @frozen
 class Knowledge:
@@ -100,9 +103,10 @@ def _home(value: str) -> str:
 
 
 def _id(value: str) -> str:
-    # Mail that is stored as root, with what a column says that was left at 0: rather not.
-    if _is_id(value) is None:
-        raise ValueError("a number above 0")
+    # Mail that is stored as root, with what a column says that was left at 0: rather not.  Nor with
+    # -1 as an unsigned number: to setreuid(2) and chown(2) it means "as it is", and that is root.
+    if _is_id(value) is None or int(value) > _LAST_ID:
+        raise ValueError(f"a number from 1 to {_LAST_ID}")
     return value
 
 

@@ -4,6 +4,7 @@ Rows of a table become mailboxes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from ..envelope import Mailbox
 from .knowledge import NAMES, is_own, known_from
 
 Row = Mapping[str, Any]
+
+_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 
 
 class NoAnswer(Exception):
@@ -66,7 +69,11 @@ def _mailbox(row: Row, asked: Mailbox) -> Mailbox:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, bytes):
         try:
-            return value.decode()
+            value = value.decode()
         except UnicodeDecodeError:
             raise ValueError(f"{name}: not UTF-8") from None
-    return str(value)
+    text = str(value)
+    if name in WHO and _control(text.strip() if name == "address" else text):
+        # It would end a line of the header, or of the log.
+        raise ValueError(f"{name}: a control character is in it")
+    return text

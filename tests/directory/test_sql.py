@@ -413,7 +413,7 @@ class TestAnswers:
         here = world()
         here.users.rows_of["ann"] = [{"uid": 0, "gid": 0}]
         assert success_of(here.ask()) == CANNOT_LOOK_UP
-        assert ["error: ann@example.org: uid=0: expected a number above 0"] == log()
+        assert ["error: ann@example.org: uid=0: expected a number from 1 to 4294967294"] == log()
 
         here.users.rows_of["ann"] = [{}]
         assert [ANN] == list(success_of(here.ask()))

@@ -29,6 +29,7 @@ VALID: list[tuple[dict[str, Any], Mailbox]] = [
     ({"detail": ""}, Mailbox("ann", "example.org")),
     ({"detail": "other"}, Mailbox("ann", "example.org", "other")),
     ({"address": "bob@example.net"}, Mailbox("bob", "example.net", "lists")),
+    ({"address": "bob@example.net\r\n"}, Mailbox("bob", "example.net", "lists")),
     ({"address": "a@b@example.net"}, Mailbox("a@b", "example.net", "lists")),
     (
         {"home": "/srv/ann", "uid": 1000, "gid": 100},
@@ -49,9 +50,11 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"address": "@example.org"}, "user or domain is empty"),
     ({"address": "bob"}, "address='bob': expected user@domain"),
     ({"address": "bob@example.org", "user": "ann"}, "address says what user and domain say"),
-    ({"uid": 0, "gid": 0}, "uid=0: expected a number above 0"),
+    ({"uid": 0, "gid": 0}, "uid=0: expected a number from 1 to 4294967294"),
     ({"quota_octets": -1}, "quota_octets=-1: expected a number of octets such as 100M, or 0"),
     ({"quota_octets": 1.5}, "quota_octets=1.5: expected a number of octets such as 100M, or 0"),
+    ({"user": "ann\nbob"}, "user: a control character is in it"),
+    ({"address": "ann@example.org\0"}, "address: a control character is in it"),
     ({"user": b"\xff"}, "user: not UTF-8"),
 ]
 
