@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import (
     ConnectError,
     ConnectionDone,
@@ -19,10 +20,12 @@ from twisted.internet.error import (
     TCPTimedOutError,
     TimeoutError,
 )
+from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from lmtpsvc.outgoing.delivery import Delivery
 from lmtpsvc.outgoing.destination import destination
@@ -42,19 +45,25 @@ Message = Callable[..., Delivery]
 Logged = Callable[[], list[str]]
 
 
-class Nameless(MemoryReactorClock):
+@implementer(IReactorPluggableNameResolver)
+class Machine(MemoryReactorClock):
     """
-    A reactor none of whose name servers answers.
+    A reactor that knows addresses, and whose name servers do not answer.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.nameResolver = self  # type: ignore[assignment]  # what endpoints ask
+        self.nameResolver: Any = self
 
-    def resolveHostName(self, *_words: object, **_more: object) -> None:
+    def resolveHostName(
+        self, receiver: Any, name: str, portNumber: int = 0, **_more: object
+    ) -> None:
         """
-        Ask.
+        As endpoints ask.
         """
+        if name[0].isdigit():
+            receiver.addressResolved(IPv4Address("TCP", name, portNumber))
+            receiver.resolutionComplete()
 
     def connectTCP(self, *words: Any, **more: Any) -> Any:
         # As the reactor has it for a name, which is looked up first.
@@ -218,7 +227,7 @@ class TestConnecting:
         Each kind of endpoint is given up without a word of a defect: what is called off while
         connecting, and what takes too long for us or for the endpoint.
         """
-        reactor = MemoryReactorClock()
+        reactor = Machine()
         timeouts = Timeouts(connect=31.0 if give_up == "the endpoint's" else 29.0)
         pool = Pool(
             destination(reactor, words).endpoint, Terms("foo.edu"), reactor, timeouts=timeouts
@@ -246,7 +255,7 @@ class TestConnecting:
         """
         Nobody has said that there is no such host.
         """
-        reactor = Nameless()
+        reactor = Machine()
         timeouts = Timeouts(connect=2.0)
         pool = Pool(
             destination(reactor, words).endpoint, Terms("foo.edu"), reactor, timeouts=timeouts
