@@ -291,7 +291,8 @@ class LooksInVerify(Shelf):
 
 class Computes(Shelf):
     async def store(self, message: IMessage, mailbox: Mailbox) -> None:
-        end = time.thread_time() + 0.3
+        # Once is enough to be noticed.
+        end = time.thread_time() + (0.3 if mailbox.user == "ann" else 0)
         while time.thread_time() < end:
             pass
         await super().store(message, mailbox)
