@@ -188,8 +188,12 @@ class MboxFiles:
             except FileExistsError:
                 # Somebody else was faster.
                 return os.open(spot.path, _FLAGS)
-            # The umask may have taken away what the operator asked for.
-            os.fchmod(descriptor, self._mode)
+            try:
+                # The umask may have taken away what the operator asked for.
+                os.fchmod(descriptor, self._mode)
+            except BaseException:
+                os.close(descriptor)
+                raise
         with self._lock:
             self._made.add(spot.path)
         return descriptor

@@ -137,14 +137,12 @@ def _create(path: str) -> os.stat_result:
     try:
         return _create_new(path)
     except FileExistsError as error:
-        if not _is_left_behind(path):
-            raise Busy from error
-        _log.warn("{path}: somebody has left this lock behind; it is removed", path=path)
         try:
-            os.unlink(path)
-            return _create_new(path)
+            if _removed(path):
+                return _create_new(path)
         except (FileExistsError, FileNotFoundError):
-            raise Busy from error
+            pass
+        raise Busy from error
 
 
 def _create_new(path: str) -> os.stat_result:
@@ -190,16 +188,40 @@ def _remove(path: str, made: os.stat_result) -> None:
         _log.error("{path} cannot be removed: {error}", path=path, error=error)
 
 
-def _is_left_behind(path: str) -> bool:
+def _removed(path: str) -> bool:
+    """
+    Remove a dot-lock, if it was left behind; False if it was not.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         # Gone just now, or not for us to read: its age is all we have, next time.
-        return _is_old(path)
+        if not _is_old(path):
+            return False
+        _remove_old(path)
+        return True
     try:
-        process, host, boot = _maker(descriptor)
+        # Of several processes that find it, one removes it: the next would remove the new one of the
+        # first.
+        with suppress(OSError):
+            _lock_file(descriptor, "flock")
+        if not _is_left_behind(descriptor, path):
+            return False
+        if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            return False
+        _remove_old(path)
     finally:
         os.close(descriptor)
+    return True
+
+
+def _remove_old(path: str) -> None:
+    _log.warn("{path}: somebody has left this lock behind; it is removed", path=path)
+    os.unlink(path)
+
+
+def _is_left_behind(descriptor: int, path: str) -> bool:
+    process, host, boot = _maker(descriptor)
     if host != socket.gethostname() or not (process.isascii() and process.isdigit()):
         return _is_old(path)
     return boot not in {"", _boot()} or not _lives(int(process))

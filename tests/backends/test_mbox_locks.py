@@ -22,6 +22,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
+from lmtpsvc.backends import mbox_locks
 from lmtpsvc.backends.mbox import MboxBackend
 from lmtpsvc.backends.mbox_locks import MAKER, STALE_SECONDS, Busy, locked
 from lmtpsvc.envelope import Mailbox
@@ -345,6 +346,35 @@ def test_left_behind(
 
     assert is_removed == (not lock.exists())
     assert is_removed == (not isinstance(result.result, bool))
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_left_behind_for_two(root: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """
+    Of two processes that find the same one left behind, the second leaves alone what the first is
+    about to remove, and what it has put in its place.
+    """
+    root.mkdir(exist_ok=True)
+    path = str(root / "ann")
+    lock = root / "ann.lock"
+    lock.write_text(_told("{nobody}:{here}\n"))
+    before = lock.stat()
+
+    def replace(_: int) -> bool:
+        lock.rename(root / "was")
+        lock.write_text("new")
+        return False
+
+    if when == "meanwhile":
+        monkeypatch.setattr(mbox_locks, "_lives", replace)
+    with lock.open() as other:
+        if when == "before":
+            fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Busy), locked(-1, path, ["dotlock"], nullcontext):
+            pass
+
+    assert (lock.read_text() == "new") == (when == "meanwhile")
+    assert os.path.samestat(before, lock.stat()) == (when == "before")
 
 
 @pytest.mark.parametrize(
