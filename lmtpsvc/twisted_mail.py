@@ -80,10 +80,16 @@ class MessageDeliveryBackend(PerRecipientBackend):
         return self._verify(mailbox)
 
     async def _verify(self, mailbox: Mailbox) -> None:
-        helo, nobody = (b"", b""), smtp.Address(b"")
+        helo, delivery = (b"", b""), self._delivery()
+        try:
+            # What it makes of the sender is what it wants to see with the recipient.
+            nobody = await maybeDeferred(delivery.validateFrom, helo, smtp.Address(b""))
+        except smtp.SMTPServerError:
+            # It says so again when the real one is known.
+            return
         try:
             user = _user(mailbox, helo, nobody)
-            await maybeDeferred(self._delivery().validateTo, user)
+            await maybeDeferred(delivery.validateTo, user)
         except smtp.SMTPServerError as error:
             raise _failure(error) from error
 

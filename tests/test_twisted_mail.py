@@ -229,6 +229,34 @@ class TestMessageDeliveryBackend:
         failure_of(backend.verify(Mailbox("nobody", "example.org")), PermanentFailure)
         failure_of(backend.verify(Mailbox("unknown", "example.org")), PermanentFailure)
 
+    def test_verify_as_in_a_transaction(
+        self, success_of: Callable[[Awaitable[Any]], Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        A delivery sees the recipient with what it has made of the sender: a backend of ours as one,
+        for example, which takes no other.
+        """
+        shelf = Shelf()
+        shelf.refusals["nobody"] = PermanentFailure("Who?", (1, 1))
+        delivery = BackendMessageDelivery(reactor, shelf, Anyone(), "mx.example.org")
+        backend = MessageDeliveryBackend(reactor, delivery)
+
+        assert success_of(backend.verify(ANN)) is None
+        failure_of(backend.verify(Mailbox("nobody", "example.org")), PermanentFailure)
+
+    def test_verify_without_a_sender(self, success_of: Callable[[Awaitable[Any]], Any]) -> None:
+        """
+        One that takes nothing from the null sender is asked when the real one is known.
+        """
+
+        class Choosy(Delivery):
+            def validateFrom(self, helo: tuple[bytes, bytes], origin: Any) -> Any:
+                raise smtp.SMTPBadSender(origin)
+
+        backend = MessageDeliveryBackend(reactor, Choosy())
+
+        assert success_of(backend.verify(Mailbox("nobody", "example.org"))) is None
+
     def test_no_delivery(self) -> None:
         """
         Something else is refused when it is made.
