@@ -220,6 +220,13 @@ def _mariadb(timeout: int) -> dict[str, Any]:
     }
 
 
+def _lock_milliseconds(timeout: int) -> int:
+    """
+    How long to wait for a lock: less than for a statement, whose end means that nothing works.
+    """
+    return min(LOCK_SECONDS * 1000, timeout * 500)
+
+
 def _on_connect(kind: str, timeout: int) -> Callable[[DBAPIConnection, ConnectionPoolEntry], None]:
     """
     What is said on every new connection.
@@ -236,7 +243,7 @@ def _on_connect(kind: str, timeout: int) -> Callable[[DBAPIConnection, Connectio
         case "postgresql":
             statements = [
                 f"SET statement_timeout = {timeout * 1000}",
-                f"SET lock_timeout = {LOCK_SECONDS * 1000}",
+                f"SET lock_timeout = {_lock_milliseconds(timeout)}",
                 # Who has died with a lock is not waited for.
                 f"SET idle_in_transaction_session_timeout = {2 * timeout * 1000}",
                 # remote_apply promises more than on, and may stay.
@@ -248,7 +255,7 @@ def _on_connect(kind: str, timeout: int) -> Callable[[DBAPIConnection, Connectio
         case _:
             statements = [
                 f"SET SESSION max_statement_time = {timeout}",
-                f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
+                f"SET SESSION innodb_lock_wait_timeout = {max(1, _lock_milliseconds(timeout) // 1000)}",
                 # Too long or out of range is an error, and never cut in silence.
                 "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')",
                 "SET SESSION time_zone = '+00:00'",

@@ -64,6 +64,24 @@ class TestOneFailsAlone:
         assert [None] == bench.deliver(TEXT, "bob@example.org")
         assert [1, 2] == bench.uids("bob@example.org")
 
+    @pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
+    def test_a_locked_mailbox_and_little_time(
+        self, url: str, make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        So it is where a statement has less time than a lock usually has.
+        """
+        monkeypatch.setattr(engines, "LOCK_SECONDS", 5)
+        bench = make_bench(url, timeout="2")
+        bench.deliver(TEXT, "bob@example.org")
+        with bench.engine.connect() as connection, connection.begin():
+            connection.execute(
+                sql("SELECT * FROM mailbox WHERE name = 'bob@example.org' FOR UPDATE")
+            )
+            found = bench.deliver(TEXT, "ann@example.org", "bob@example.org")
+
+        assert ["None", "451 4.2.0"] == list(map(code, found))
+
     def test_a_locked_file(self, tmp_path: Path, make_bench: Callable[..., Bench]) -> None:
         """
         Who keeps SQLite's file locked keeps everybody waiting, and not for ever.
