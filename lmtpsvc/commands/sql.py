@@ -21,6 +21,9 @@ from ..backends.sql.retention import remove_unreferenced
 #: What one statement may take: somebody waits for it, and knows why.
 _SECONDS = 3600
 
+#: No date would be left before the year 1.
+_OLDEST = timedelta(days=100 * 365)
+
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -93,4 +96,7 @@ def _age(word: str) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,6})([mhd])", word)
     if match is None:
         raise argparse.ArgumentTypeError(f"{word!r} is not an age; write 90m, 12h or 7d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    age = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if age > _OLDEST:
+        raise argparse.ArgumentTypeError(f"{word!r} is older than anything here can be")
+    return age

@@ -330,6 +330,21 @@ class TestMistakes:
         assert said.startswith(f"lmtpsvc {words[0]}: ")
         assert said.count("\n") == 1
 
+    @pytest.mark.parametrize("name", ["", "ann\n@example.org", 321 * "x"])
+    def test_no_mailbox(
+        self, name: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """
+        No mailbox is made that no mail can come to, and that no export of all could write.
+        """
+        path = tmp_path / "mbox"
+        path.write_bytes(b"From me@example.org Sat Feb  3 04:05:06 2024\n\nOne.\n\n")
+
+        assert main(["import", f"mbox:{path}", url, name]) == 1
+        assert "cannot be the name of a mailbox\n" in capsys.readouterr().err
+        with Store.at(url) as store:
+            assert [ANN, BOB] == [box.name for box in store.mailboxes()]
+
     @pytest.mark.parametrize(
         "name", ["../x@example.org", "..@example.org", ".x@a", "a/b@a", "x@", "@"]
     )

@@ -259,6 +259,14 @@ class TestCommand:
         assert [b"0000"] == bench.texts("bob@x")
         assert 1 == bench.count("content") == bench.count("content_part")
 
+    def test_no_age(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """
+        An age from before the calendar is a mistake like any other.
+        """
+        with pytest.raises(SystemExit):
+            main(["clean", f"sqlite:///{tmp_path}/mail.db", "--older-than", "999999d"])
+        assert "'999999d' is older than anything here can be" in capsys.readouterr().err
+
     def test_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """
         One line, and status 1.
