@@ -22,6 +22,7 @@ from .relay_options import RelayOptions
 from .server.allocation import keep_memory
 from .server.factory import LMTPFactory
 from .server.hangup import Hangup
+from .server.open_files import allow_files
 from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
 from .server.stop_once import StopOnce
@@ -115,6 +116,10 @@ class Running:
         What receives, with the parts that a configuration asks for.
         """
         config = parts.config
+        worries = [f"{key}: {text}" for key, text in parts.worries]
+        too_few = allow_files(config.limits.connections)
+        if too_few is not None:
+            worries.append(f"max-connections: {too_few}")
         agent = delivery_agent(
             self._options.reactor,
             config,
@@ -136,7 +141,7 @@ class Running:
             self._options.fixed(config),
             Networks(config.trusted).__contains__,
             parts.tls,
-            [f"{key}: {text}" for key, text in parts.worries],
+            worries,
         )
 
     def again(self, old: Plan) -> Plan:

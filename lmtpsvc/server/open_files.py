@@ -23,11 +23,13 @@ def allow_files(connections: int) -> str | None:
 
     Returns a line that somebody should read if there are not enough for the connections alone.
     """
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where there is no limit, as for the hard one of some systems, its number is -1.
+    allowed, most = (_MOST if each == resource.RLIM_INFINITY else each for each in limits)
     needed = min(2 * connections + BESIDE, most, _MOST)
     if allowed < needed:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, limits[1]))
         except (OSError, ValueError):
             # The system has another opinion, and what there is has to do.
             needed = allowed

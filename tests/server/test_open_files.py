@@ -93,3 +93,14 @@ def test_as_many_as_one_likes(system: Limits) -> None:
     system.limits = 1024, 1 << 20
     assert allow_files(10**30) is None
     assert (1 << 20, 1 << 20) == system.limits
+
+
+@pytest.mark.parametrize("soft", [256, resource.RLIM_INFINITY])
+def test_no_limit(system: Limits, soft: int) -> None:
+    """
+    Where the system has no limit there is nothing to worry about.
+    """
+    system.limits = soft, resource.RLIM_INFINITY
+    assert allow_files(10_000) is None
+    wanted = 20_000 + BESIDE if soft == 256 else soft
+    assert system.limits == (wanted, resource.RLIM_INFINITY)
