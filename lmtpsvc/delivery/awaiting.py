@@ -56,11 +56,14 @@ def in_time(result: Deferred[T], seconds: float, clock: IReactorTime) -> Deferre
         TimeoutError: Nothing was known by then.
     """
 
-    def too_late() -> None:
+    def cancel() -> None:
         try:
             result.cancel()
         except Exception:
-            _log.failure("what takes too long could not be called off")
+            _log.failure("what is not waited for any more could not be called off")
+
+    def too_late() -> None:
+        cancel()
         if not told.called:
             told.errback(TimeoutError())
 
@@ -75,7 +78,7 @@ def in_time(result: Deferred[T], seconds: float, clock: IReactorTime) -> Deferre
         told.callback(outcome)
 
     def call_off(_: Deferred[T]) -> None:
-        result.cancel()
+        cancel()
         if timer.active():
             timer.cancel()
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -373,6 +374,33 @@ class TestTimeout:
 
         assert replies.CANNOT_LOOK_UP == reply_for(failure_of(resolved, TimeoutError))
         (broken if who == "broken" else waiting).errback(ZeroDivisionError())
+        assert [] == clock.getDelayedCalls()
+
+    def test_fails_when_called_off(
+        self,
+        clock: Clock,
+        resolve: Callable[..., Any],
+        failure_of: Callable[..., Failure],
+    ) -> None:
+        """
+        Whoever does not want the answer any more, as the client is gone, hears nothing of what fails
+        at that, and nothing is left behind.
+        """
+
+        class Broken(Deferred[Any]):
+            def cancel(self) -> None:
+                raise ZeroDivisionError
+
+        broken = Broken()
+        resolved = resolve(lambda _: broken)
+        with capturedLogs() as logs:
+            resolved.cancel()
+
+        failure_of(resolved, CancelledError)
+        assert ["what is not waited for any more could not be called off"] == [
+            formatEvent(each) for each in logs
+        ]
+        broken.callback([])
         assert [] == clock.getDelayedCalls()
 
     def test_in_time(
