@@ -264,9 +264,9 @@ class ForwardBackend(Service):
             each.errand = errand
             each.been = (*each.been, to.destination)
             outcome.addCallback(self._arrived, each, message, to.dialect)
-        delivery.as_deferred().addCallback(
-            partial(self._look_back, message, to.destination, breaker, text)
-        ).addBoth(lambda _: self._sent.discard(delivery))
+        arrived = delivery.as_deferred().addCallback(partial(self._is_over, delivery))
+        arrived.addCallback(partial(self._look_back, message, to.destination, breaker, text))
+        arrived.addErrback(lambda failure: _log.failure("a defect in forwarding", failure))
         return delivery
 
     def _arrived(
@@ -304,6 +304,10 @@ class ForwardBackend(Service):
                 passenger.recipient = _renamed(passenger.recipient, there.user)
             self._send(message, there, [passenger])
         return outcome
+
+    def _is_over(self, delivery: Delivery, outcomes: list[Outcome]) -> list[Outcome]:
+        self._sent.discard(delivery)
+        return outcomes
 
     def _look_back(
         self,

@@ -323,6 +323,25 @@ class TestMessage:
         assert [[replies.CANNOT_LOOK_UP]] == forward.give(ANN, message=message)
         assert [] == forward.sent
 
+    def test_defect(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        What goes wrong behind the last outcome is no secret.
+        """
+
+        def fails(*_: object) -> None:
+            raise ZeroDivisionError
+
+        forward = Forward()
+        monkeypatch.setattr(forward, "_look_back", fails)
+        told = forward.give(ANN)
+        with capturedLogs() as logs:
+            forward.sent[0].answer(0, Reply(250, "OK", (0, 0)))
+
+        assert [1] == [len(each) for each in told]
+        assert [ZeroDivisionError] == [
+            each["log_failure"].type for each in logs if "log_failure" in each
+        ]
+
 
 def wishing(sender: dict[str, Any], *recipients: dict[str, Any]) -> MemoryMessage:
     """
