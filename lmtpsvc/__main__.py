@@ -71,16 +71,29 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # As shells have it for a command that was interrupted.
         status = 130
+    except OSError as error:
+        # Output that is more than fits into a buffer leaves before the end.
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = None
+            return 1
+        if sys.stdout is None or error.filename is not None:
+            raise
+        # If it was the output that could not leave, no further line can.
+        _shown(1, "\n")
+        if sys.stdout is not None:
+            raise
+        return 1
     return _shown(status)
 
 
-def _shown(status: int) -> int:
+def _shown(status: int, last: str = "") -> int:
     """
-    Have all output leave while somebody can still be told if it cannot: Python would only tell of it
-    at its very end.  Returns the exit *status*.
+    Have all output leave, *last* behind it, while somebody can still be told if it cannot: Python
+    would only tell of it at its very end.  Returns the exit *status*.
     """
     try:
         if sys.stdout is not None:
+            sys.stdout.write(last)
             sys.stdout.flush()
     except OSError as error:
         sys.stdout = None  # as Python has it where there is none

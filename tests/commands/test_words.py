@@ -84,6 +84,51 @@ def test_output_that_cannot_leave(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), ""),
+        (OSError(28, "No space left"), "lmtpsvc: standard output: No space left\n"),
+    ],
+)
+def test_output_that_leaves_no_more(
+    error: OSError,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The same in the middle; what comes behind it is not done.
+    """
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise error
+
+        def flush(self) -> None:
+            raise error
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr("lmtpsvc.commands.queue.main", lambda _: sys.stdout.write("much"))
+
+    assert main(["queue", "list"]) == 1
+    assert capsys.readouterr().err == said
+
+
+def test_not_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An error of something else is not taken for one.
+    """
+
+    def fails(_words: object) -> int:
+        raise PermissionError(13, "Permission denied", "/srv")
+
+    monkeypatch.setattr("lmtpsvc.commands.queue.main", fails)
+
+    with pytest.raises(PermissionError):
+        main(["queue", "list"])
+
+
 def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Who types Ctrl-C knows why it ended.
