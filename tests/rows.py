@@ -23,7 +23,7 @@ def each_row(
     rows: Iterable[Any],
     *,
     ids: Callable[[Any], object] | Iterable[str] | None = None,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., object]], Callable[..., None]]:
     """
     As ``pytest.mark.parametrize``, but that one test goes through all the rows; it fails with those
     that are wrong, each by its id or its values, and why.
@@ -43,13 +43,14 @@ def each_row(
             return own[number]
         return ", ".join(map("=".join, zip(columns, map(_short, table[number]), strict=True)))
 
-    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+    def decorate(test: Callable[..., object]) -> Callable[..., None]:
         @functools.wraps(test)
         def test_each_row(*args: Any, **fixtures: Any) -> None:
             wrong = []
             for number, row in enumerate(table):
                 try:
-                    test(*args, **fixtures, **dict(zip(columns, row, strict=True)))
+                    given: object = test(*args, **fixtures, **dict(zip(columns, row, strict=True)))
+                    assert given is None, f"nobody would wait for {given!r}"
                 except _WRONG as error:
                     error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
                     wrong.append(f"{named(number)}\n{''.join(traceback.format_exception(error))}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from .rows import each_row
 
@@ -83,3 +84,16 @@ def test_no_rows() -> None:
     """
     with pytest.raises(AssertionError):
         each_row("value", [])
+
+
+def test_later() -> None:
+    """
+    What a test leaves to be waited for has shown nothing.
+    """
+
+    @each_row("value", [1, 2])
+    def test(value: int) -> object:
+        return Deferred()
+
+    with pytest.raises(pytest.fail.Exception, match="2 of 2 rows"):
+        test()
