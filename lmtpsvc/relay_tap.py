@@ -22,7 +22,6 @@ from .relay_options import RelayOptions
 from .server.allocation import keep_memory
 from .server.factory import LMTPFactory
 from .server.hangup import Hangup
-from .server.open_files import allow_files
 from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
 from .server.stop_once import StopOnce
@@ -116,10 +115,6 @@ class Running:
         What receives, with the parts that a configuration asks for.
         """
         config = parts.config
-        worries = [f"{key}: {text}" for key, text in parts.worries]
-        too_few = allow_files(config.limits.connections)
-        if too_few is not None:
-            worries.append(f"max-connections: {too_few}")
         agent = delivery_agent(
             self._options.reactor,
             config,
@@ -141,7 +136,7 @@ class Running:
             self._options.fixed(config),
             Networks(config.trusted).__contains__,
             parts.tls,
-            worries,
+            [f"{key}: {text}" for key, text in parts.worries],
         )
 
     def again(self, old: Plan) -> Plan:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from textwrap import fill, indent
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -32,6 +32,9 @@ from .session.extensions import Extension
 # zope.interface before 6.1 knows no | between interfaces; as a text, only mypy reads it.
 _Any: TypeAlias = "IBackendFactory | IDirectoryFactory | IExtensionFactory"
 _Factory = TypeVar("_Factory", IBackendFactory, IDirectoryFactory, IExtensionFactory)
+
+#: Octets of the path of a UNIX socket (unix(7), without the zero at its end).
+LONGEST_PATH: Final = 107
 
 _log = Logger()
 

@@ -25,7 +25,6 @@ from .server.command import Account
 from .server.factory import LMTPFactory
 from .server.hangup import Hangup
 from .server.inherited import Inheritance
-from .server.open_files import allow_files
 from .server.plan import CannotReload, CurrentPlan, Plan
 from .server.service import LMTPService
 from .server.stop_once import StopOnce
@@ -98,10 +97,6 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool, reporters: 
     config = parts.config
     hostname = parts.rules.hostname
     reporter = reporters.reporter(config.dsn, hostname)
-    worries = [f"{key}: {text}" for key, text in parts.worries]
-    too_few = allow_files(config.limits.connections)
-    if too_few is not None:
-        worries.append(f"max-connections: {too_few}")
     agent = delivery_agent(
         options.reactor,
         config,
@@ -123,7 +118,7 @@ def _plan(options: Options, parts: Parts, spool_threads: WorkerPool, reporters: 
         options.fixed(config),
         Networks(config.trusted).__contains__,
         parts.tls,
-        worries,
+        [f"{key}: {text}" for key, text in parts.worries],
     )
 
 

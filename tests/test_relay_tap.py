@@ -5,7 +5,6 @@ The words of ``twistd lmtp-relay``, and what is wrong with them.
 from __future__ import annotations
 
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,21 +64,6 @@ class TestOptions:
         assert () == tuple(made.parts.worries)
         assert IService.providedBy(makeService(made))
         assert [] == list(Path().iterdir())
-
-    def test_open_files(
-        self, options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """
-        The relay, too, asks the system for as many files as its connections need.
-        """
-        asked: list[tuple[int, int]] = []
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 8192))
-        monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-        made = options("--hostname", "relay.example.org", "--max-connections", "9000")
-
-        [worry] = Running(made).plan(made.parts).worries
-        assert worry.startswith("max-connections: 9000 connections would need 9256 open files")
-        assert [(8192, 8192)] == asked
 
     def test_words(self, options: Callable[..., Options]) -> None:
         """

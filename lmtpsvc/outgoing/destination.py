@@ -20,10 +20,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from ..specs import Spec, parse
-
-#: Octets of the path of a UNIX socket (unix(7), without the zero at its end).
-LONGEST_PATH: Final = 107
+from ..specs import LONGEST_PATH, Spec, parse
 
 # Without its brackets, an IPv6 address could not be told from its port.
 _host_and_port: Final = re.compile(

@@ -19,6 +19,7 @@ from ..delivery.agent import DeliveryAgent
 from ..interfaces import IBackend
 from ..session.extensions import Extensions
 from .factory import LMTPFactory, trusts_nobody
+from .open_files import allow_files
 from .tls import ServerTLS
 
 
@@ -130,7 +131,11 @@ class CurrentPlan(Service):
         self._factory.use(new.agent, new.extensions).addCallback(lambda _: self._leave(leaving))
 
     def _say_worries(self) -> None:
-        for worry in self._plan.worries:
+        worries = list(self._plan.worries)
+        too_few = allow_files(self._plan.agent.limits.connections)
+        if too_few is not None:
+            worries.append(f"max-connections: {too_few}")
+        for worry in worries:
             self._log.warn("{worry}", worry=worry)
 
     def _start(self, services: Iterable[IService]) -> None:

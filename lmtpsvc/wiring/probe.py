@@ -14,11 +14,9 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ..server.listening import SMTP_PORT
+from ..specs import LONGEST_PATH
 from ..values import split_terms
 from .listeners import is_unix_socket_of_systemd, listener
-
-#: What fits into sockaddr_un of Linux, with the NUL behind it.
-MAX_SOCKET_PATH = 107
 
 
 def look_at_listener(
@@ -84,8 +82,8 @@ class _ProbingReactor:
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> None:
-        if len(os.fsencode(address)) > MAX_SOCKET_PATH:
-            raise ValueError(f"a path of more than {MAX_SOCKET_PATH} octets")
+        if len(os.fsencode(address)) > LONGEST_PATH:
+            raise ValueError(f"a path of more than {LONGEST_PATH} octets")
         directory = os.path.dirname(address) or "."
         look_at_directory(directory)
         try:

@@ -4,6 +4,7 @@ A reload: what is started, what is stopped and when, and what stays if something
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -43,6 +44,9 @@ class House:
     A server, and the plan that *again* makes next.
     """
 
+    #: As many have room on any machine.
+    connections = 10
+
     def __init__(self, server: Any) -> None:
         self.server = server
         self.happened: list[str] = []
@@ -51,7 +55,7 @@ class House:
         self.current = CurrentPlan(server.factory, self.plan(self.a, self.b), self.again)
 
     def plan(self, *parts: Part, **more: Any) -> Plan:
-        limits = Limits(message_size=1000 * len(parts))
+        limits = Limits(message_size=1000 * len(parts), connections=self.connections)
         agent = evolve(self.server.factory.agent, limits=limits)
         return Plan(agent, standard_extensions(limits), [object(), *parts], {}, "there", **more)
 
@@ -129,6 +133,27 @@ class TestReload:
         after = house.server.connect()
         assert not before.protocol._session.connection.is_trusted
         assert after.protocol._session.connection.is_trusted
+
+    def test_open_files(
+        self, house: House, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        At the start and at each reload the system is asked for as many files as the connections need.
+        """
+        asked: list[tuple[int, int]] = []
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 8192))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+        house.connections = 9000
+        house.next = house.plan(house.a, house.b)
+
+        house.current.reload()
+
+        [worry] = said(logged)[1:]
+        assert worry.startswith("max-connections: 9000 connections would need 9256 open files")
+        assert [(8192, 8192)] == asked
+        CurrentPlan(house.server.factory, house.next, house.again).startService()
+        assert said(logged)[2:] == [worry]
+        assert [(8192, 8192)] * 2 == asked
 
     def test_tls(self, house: House, logged: list[LogEvent]) -> None:
         """
