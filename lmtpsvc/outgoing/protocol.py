@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Shape
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -31,7 +32,7 @@ from ..session.client_events import (
     TransactionOver,
 )
 from ..session.outcomes import Outcome, Stage
-from ..session.terms import Terms
+from ..session.terms import TLS, Terms
 from ..wire.heard_replies import HeardReply
 from .encryption import Encryption, handshake_failure
 from .text import CHUNK, PIECE, TextProducer
@@ -110,6 +111,8 @@ class ClientProtocol(Protocol):
         self._closing = False
         self._timed_out = False
         self._handshaking = False
+        # TLS was begun, and nothing has come through it.
+        self._is_tls_new = False
         self._waited_for: tuple[Stage | None, int] | None = None
         #: Transactions that were begun here.
         self.transactions = 0
@@ -125,7 +128,7 @@ class ClientProtocol(Protocol):
             # What is written is complete, and waited for.
             transport.setTcpNoDelay(True)
         # TLS from the first octet on, of an endpoint that wraps another one.
-        self._handshaking = ISSLTransport.providedBy(transport)
+        self._handshaking = self._is_tls_new = ISSLTransport.providedBy(transport)
         self._session = ClientSession(
             self._terms,
             is_encrypted=self._handshaking,
@@ -135,6 +138,7 @@ class ClientProtocol(Protocol):
         self._run()
 
     def dataReceived(self, data: bytes) -> None:
+        self._is_tls_new = False
         if self._session is not None:
             self._session.receive(data)
             self._run()
@@ -149,7 +153,7 @@ class ClientProtocol(Protocol):
         self._patience.stop()
         session = self._session
         if session is not None and not session.is_closed:
-            if self._handshaking:
+            if self._handshaking or self._is_refused_by_tls(reason):
                 why = handshake_failure(reason, self._encryption.server_name)
                 session.give_up(_reply(f"TLS handshake failed: {why}", (7, 5)), Stage.HANDSHAKE)
             else:
@@ -157,6 +161,16 @@ class ClientProtocol(Protocol):
                 session.connection_lost("" if done else reason.getErrorMessage())
             self._run()
         self._owner.connection_gone(self)
+
+    def _is_refused_by_tls(self, reason: Failure) -> bool:
+        """
+        RFC 8446 §4.4.2.4: the server may refuse us, or our certificate, when the handshake is over for
+        us.  Its alert is lost where it closes with our LHLO unread; so where TLS need not be, any end
+        before its first word is taken for that.
+        """
+        return self._is_tls_new and (
+            self._terms.tls is TLS.MAY or isinstance(reason.value, SSL.Error)
+        )
 
     # ── what the owner calls ─────────────────────────────────────────────────────────────────────
 
@@ -258,7 +272,7 @@ class ClientProtocol(Protocol):
         except ValueError as error:
             session.give_up(_reply(f"TLS: {error}", (7, 5)), Stage.HANDSHAKE)
             return
-        self._handshaking = True
+        self._handshaking = self._is_tls_new = True
         connection.startTLS(options)
         session.tls_established()
 

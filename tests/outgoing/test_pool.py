@@ -868,6 +868,66 @@ class TestEncryption:
 
         assert codes(delivery) == [250]
 
+    @pytest.mark.parametrize(
+        "how",
+        [
+            SSL.Error([("SSL routines", "", "certificate required")]),
+            ConnectionLost(),
+            ConnectionDone(),
+        ],
+    )
+    def test_refused_behind_the_handshake(
+        self, server: Server, clock: Clock, message: Message, how: Exception
+    ) -> None:
+        """
+        With TLS 1.3, the handshake is over for us when the server looks at our certificate.
+        """
+        delivery = message()
+        connection = self.start(server, clock, TLS.MAY, delivery)
+        connection.protocol.handshakeCompleted()  # type: ignore[attr-defined]  # IHandshakeListener
+        connection.lose(how)
+        _, second = server.connections
+        second.greet("STARTTLS")
+        serve(second)
+
+        assert codes(delivery) == [250]
+
+    def test_lost_behind_the_first_word(
+        self, server: Server, clock: Clock, message: Message
+    ) -> None:
+        """
+        Once something has come through it, TLS works: nothing is sent without.
+        """
+        delivery = message()
+        connection = self.start(server, clock, TLS.MAY, delivery)
+        connection.protocol.handshakeCompleted()  # type: ignore[attr-defined]  # IHandshakeListener
+        connection.say(b"250-foo.edu\r\n")
+        connection.lose(ConnectionLost())
+
+        assert outcome_of(delivery).stage is Stage.HELLO
+        assert len(server.connections) == 1
+
+    @pytest.mark.parametrize(
+        ("how", "stage"),
+        [
+            (SSL.Error([("", "", "certificate required")]), Stage.HANDSHAKE),
+            (ConnectionDone(), Stage.HELLO),
+        ],
+    )
+    def test_must_be_behind_the_handshake(
+        self, server: Server, clock: Clock, message: Message, how: Exception, stage: Stage
+    ) -> None:
+        """
+        Where TLS must be, an alert is told as that of a handshake, and nothing is tried without.
+        """
+        delivery = message()
+        connection = self.start(server, clock, TLS.ENCRYPT, delivery)
+        connection.protocol.handshakeCompleted()  # type: ignore[attr-defined]  # IHandshakeListener
+        connection.lose(how)
+
+        assert outcome_of(delivery).stage is stage
+        assert len(server.connections) == 1
+
     def test_without_a_name(self, server: Server, clock: Clock, message: Message) -> None:
         """
         Whoever wants the certificate verified says in whose name; a pool that does not know sends
