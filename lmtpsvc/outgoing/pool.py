@@ -21,6 +21,7 @@ from ..session.client_events import Ended
 from ..session.outcomes import Stage
 from ..session.terms import TLS, Terms
 from ..wire.heard_replies import HeardReply
+from .connecting import connect
 from .delivery import Delivery
 from .encryption import Encryption
 from .protocol import ClientProtocol
@@ -223,7 +224,7 @@ class Pool:
             self._open.add(connection)
             return connection
 
-        connecting = self._endpoint.connect(_Connecting(build))
+        connecting = connect(self._endpoint, _Connecting(build), self._clock)
         self._connecting[errand] = connecting
         connecting.addTimeout(self._timeouts.connect, self._clock, _too_late)
         connecting.addCallbacks(
@@ -296,9 +297,6 @@ def _why(failure: Failure) -> tuple[str, str]:
     Why there is no connection, for everybody and for our log.
     """
     detail = " ".join(failure.getErrorMessage().split())
-    if isinstance(failure.value, error.ConnectError) and "[Failure instance: " in detail:
-        # So Twisted tells of a UNIX socket whose server lets too many wait.
-        detail = "nobody takes the connection"
     if failure.check(error.ConnectionRefusedError):
         return "Connection refused", detail
     if failure.check(*_OUT_OF_TIME):

@@ -20,7 +20,7 @@ from twisted.internet.error import (
     TCPTimedOutError,
     TimeoutError,
 )
-from twisted.internet.interfaces import IReactorPluggableNameResolver
+from twisted.internet.interfaces import IDelayedCall, IReactorPluggableNameResolver
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .conftest import Connection, Server
 
 OK = b"250 2.0.0 OK\r\n"
+#: Twisted's words for a UNIX socket that takes nobody for the moment.
+CROWDED = ConnectError(string=Failure(ConnectionDone()))
 Message = Callable[..., Delivery]
 Logged = Callable[[], list[str]]
 
@@ -108,6 +110,13 @@ def outcome_of(delivery: Delivery, number: int = 0) -> Outcome:
     outcome = delivery.outcomes[number].result
     assert isinstance(outcome, Outcome)
     return outcome
+
+
+def soon(clock: Clock) -> list[IDelayedCall]:
+    """
+    What is to be done before the time for connecting is over.
+    """
+    return [each for each in clock.getDelayedCalls() if each.getTime() - clock.seconds() < 20]
 
 
 def serve(connection: Connection, recipients: int = 1) -> None:
@@ -288,15 +297,54 @@ class TestConnecting:
         assert pool.connections == 0
         assert logged() == []
 
-    def test_crowded(self, server: Server, pool: Pool, message: Message, logged: Logged) -> None:
+    def test_crowded(
+        self, server: Server, pool: Pool, clock: Clock, message: Message, logged: Logged
+    ) -> None:
         """
-        Twisted's words for a UNIX socket that takes nobody any more look like those for a defect.
+        Where too many wait for the server of a UNIX socket, it is asked again, ever more seldom,
+        until it takes us.
         """
-        server.error = ConnectError(string=Failure(ConnectionDone()))
+        server.error = CROWDED
         delivery = message()
         pool.send(delivery)
+        for seconds in (0.05, 0.1, 0.2, 0.4, 0.8, 1, 1):
+            assert [seconds] == [round(each.getTime() - clock.seconds(), 6) for each in soon(clock)]
+            clock.advance(seconds)
+        assert codes(delivery) == []
+        server.error = None
+        clock.advance(1)
+        [connection] = server.connections
+        connection.greet()
+        serve(connection)
 
-        assert outcome_of(delivery).detail == "nobody takes the connection"
+        assert codes(delivery) == [250]
+        assert logged() == []
+
+    @pytest.mark.parametrize("give_up", ["called off", "late"])
+    def test_crowded_for_too_long(
+        self,
+        server: Server,
+        pool: Pool,
+        clock: Clock,
+        message: Message,
+        logged: Logged,
+        give_up: str,
+    ) -> None:
+        """
+        That takes no longer than any connection may.
+        """
+        server.error = CROWDED
+        delivery = message()
+        pool.send(delivery)
+        if give_up == "late":
+            clock.pump([1.0] * 30)
+            assert outcome_of(delivery).reply.text == "Connection timed out"
+        else:
+            delivery.cancel()
+
+        assert codes(delivery) == [451]
+        assert clock.getDelayedCalls() == []
+        assert pool.connections == 0
         assert logged() == []
 
     def test_refused_by_the_greeting(self, server: Server, pool: Pool, message: Message) -> None:
