@@ -1,5 +1,6 @@
 """
-The program of a process that stores messages in Maildirs on behalf of another, see `write_process`.
+The program of a process that stores messages in Maildirs on behalf of another: `disk_writer_start` runs it, and
+`write_process` sends it letters.
 
 Standard input is a socket with letters, standard output one for the answers; the message's octets are
 in memory that is shared.  The first answer, with nothing in it, says that the program runs.  The end
@@ -22,14 +23,11 @@ import errno
 import math
 import mmap
 import os
-import select
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from .file_systems import FileSystem
@@ -42,21 +40,8 @@ from .files import (
     sync_directory,
 )
 from .identity import as_user
-from .letters import (
-    NOTHING,
-    SAFE,
-    SHOWN,
-    WRITTEN,
-    Letter,
-    Outcome,
-    Receipt,
-    pack_receipt,
-    room_for_one,
-    unpack_letter,
-)
-
-#: Letters that are taken at a time, at most.
-MOST: Final = 64
+from .letter_box import LetterBox
+from .letters import NOTHING, SAFE, SHOWN, WRITTEN, Letter, Outcome, Receipt, pack_receipt
 
 # The file is the one in tmp, and not open.
 _IN_TMP: Final = -1
@@ -71,10 +56,10 @@ KEPT: Final = 5.0
 
 class DiskWriter:
     """
-    *receive* has the letters that are there, and waits for one for so many seconds, at most, or, if
-    that is None, as long as it takes; it has None at the end of all.  *answer* takes what has become of
-    them.  *room* has the octets of their messages.  *check* raises ConnectionError if nobody wants to hear
-    any more: nothing is shown then, as whoever has sent the messages gets no answer, and sends them again.
+    Stores what letters ask for, which come from *receive*, see `LetterBox.receive`; *answer* takes what has
+    become of them.  *room* has the octets of their messages.  *check* raises ConnectionError if nobody
+    wants to hear any more: nothing is shown then, as whoever has sent the messages gets no answer, and sends
+    them again.
     """
 
     def __init__(
@@ -364,67 +349,6 @@ def _make_durable(letter: Letter) -> bool:
     return letter.inode in (0, seen.st_ino) and seen.st_dev == letter.device
 
 
-class Incoming:
-    """
-    What `DiskWriter` receives, from the socket *letters*.
-    """
-
-    def __init__(self, letters: socket.socket) -> None:
-        # They are not blocking if the service has a default timeout for sockets.
-        letters.setblocking(True)
-        self._letters, self._page = letters, room_for_one()
-        # As the socket has been told.
-        self._seconds: float | None = None
-
-    def receive(self, seconds: float | None) -> list[Letter] | None:
-        """
-        The letters that are there; waits for *seconds*, see `DiskWriter`.
-
-        Raises:
-            ConnectionError: The service is gone.
-        """
-        found: list[Letter] = []
-        flags = 0
-        if seconds == 0:
-            flags = socket.MSG_DONTWAIT
-        else:
-            self._wait_for(seconds)
-        try:
-            while len(found) < MOST:
-                size = self._letters.recv_into(self._page, 0, flags)
-                if not size:
-                    # The service wants nothing more, or is gone: nobody is told of anything any more.
-                    return None
-                found.append(unpack_letter(self._page[:size]))
-                flags = socket.MSG_DONTWAIT
-        except BlockingIOError:
-            pass
-        return found
-
-    def _wait_for(self, seconds: float | None) -> None:
-        """
-        Have the kernel see to it: to ask it each time whether something has come, and then for what,
-        would take one call more for each.
-        """
-        if seconds != self._seconds:
-            self._seconds = seconds
-            # struct timeval; zero is for ever.
-            whole, rest = divmod(seconds or 0.0, 1)
-            limit = struct.pack("@ll", int(whole), int(rest * 1_000_000))
-            self._letters.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def check_service(poll: select.poll) -> None:
-    """
-    What `DiskWriter` checks, where *poll* has the socket that letters come from.
-
-    Raises:
-        ConnectionError: The service is gone; there may be letters of its.
-    """
-    if poll.poll(0):
-        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-
-
 def main(shared: int, size: int) -> None:
     """
     Store what comes; *shared* is the descriptor of the shared memory, of *size* octets.
@@ -436,11 +360,9 @@ def main(shared: int, size: int) -> None:
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     letters, answers = socket.socket(fileno=0), socket.socket(fileno=1)
-    # As with letters, see `Incoming`.
+    # As with letters, see `LetterBox`.
     answers.setblocking(True)
-    poll = select.poll()
-    # It tells of the end of the other side, which need not be asked for.
-    poll.register(letters, 0)
+    box = LetterBox(letters)
     room = memoryview(mmap.mmap(shared, size, prot=mmap.PROT_READ))
     os.close(shared)
 
@@ -449,8 +371,7 @@ def main(shared: int, size: int) -> None:
 
     try:
         answer(Receipt([], None, None, 0))
-        come = Incoming(letters).receive
-        DiskWriter(come, answer, room, partial(check_service, poll)).run()
+        DiskWriter(box.receive, answer, room, box.check).run()
     except ConnectionError:
         # The service is gone, and nobody waits for an answer.
         pass

@@ -13,22 +13,17 @@ has not got on for a while, threads do.
 from __future__ import annotations
 
 import math
-import mmap
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
-from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .disk_writer_start import Room, Started, start
 from .letters import (
     LONGEST,
     NOTHING,
@@ -47,27 +42,6 @@ K = TypeVar("K")
 
 _log = Logger()
 
-#: Where the process finds this package.
-_PACKAGES: Final = os.fspath(Path(__file__).parents[2])
-
-#: What the process runs: the words are where the package is, the descriptor of the shared memory, and
-#: how large that is.
-_RUN: Final = (
-    "import sys;"
-    "sys.path.append(sys.argv[1]);"
-    "from lmtpsvc.backends.disk_writer import main;"
-    "main(*map(int, sys.argv[2:]))"
-)
-
-#: The program with its first words: without any package but ours, as others take memory.  Of what is
-#: in the environment it hears nothing, but paths must mean the same to both.
-PROGRAM: Final = ("-I", "-S", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _RUN, _PACKAGES)
-
-#: Rooms in the shared memory: so many octets each, and so many of them.
-ROOMS: Final = ((1 << 14, 64), (1 << 18, 16))
-
-_SIZE: Final = sum(size * count for size, count in ROOMS)
-
 #: After one has ended by itself, or could not be started, so many seconds go by without.
 PAUSE: Final = 60.0
 
@@ -75,25 +49,10 @@ PAUSE: Final = 60.0
 #: given nothing more until it answers.
 PATIENCE: Final = 0.1
 
-#: Of what the process has said at its end, so many octets are read.
-_LAST_WORDS: Final = 4096
-
 #: A process that has not answered for so many seconds is ended: if the disk hangs, that changes
 #: nothing but what it does when it hangs no more; if somebody has stopped the process, nobody would
 #: ever hear of it.
 LAST_PATIENCE: Final = 10.0
-
-
-@frozen(eq=False)
-class _Room:
-    """
-    Room for one message.
-    """
-
-    begin: int
-    #: Where it goes when it is free again.
-    free: list[_Room]
-
 
 #: What is told: whose letter it is, what has become of it, and which names it has not been given.
 Told = Callable[[list[tuple[K, int, list[int]]], Receipt], object]
@@ -102,7 +61,7 @@ Told = Callable[[list[tuple[K, int, list[int]]], Receipt], object]
 @implementer(IReadDescriptor)
 class WriteProcess(Generic[K]):
     """
-    The process, and the sockets to it; all in the thread of *reactor*.  Only its start and its end,
+    The process, and what it has been sent; all in the thread of *reactor*.  Only its start and its end,
     which wait, are left to *pool*.  *seconds* is a clock that never goes back.
 
     *told* is called with what has become of letters, and once with none when the process `is_late`.
@@ -112,24 +71,16 @@ class WriteProcess(Generic[K]):
 
     def __init__(self, reactor: Any, pool: Pool, seconds: Callable[[], float]) -> None:
         self._reactor, self._pool, self._seconds = reactor, pool, seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        # To it; the other end of that, from which unread letters can be taken back; and from it.
-        self._letters: socket.socket | None = None
-        self._unread: socket.socket | None = None
-        self._answers: socket.socket | None = None
+        self._started: Started | None = None
         self._is_starting = False
         # It has said that it runs.
         self._is_ready = False
         self._is_wanted = True
         self._not_before = -math.inf
-        self._shared: mmap.mmap | None = None
-        # What it writes to its standard error.
-        self._words = -1
         # Where answers are received.
         self._page = room_for_one()
-        self._free: list[tuple[int, list[_Room]]] = []
         # What has been sent and not been answered, by number, the oldest first.
-        self._sent: dict[int, tuple[K, _Room]] = {}
+        self._sent: dict[int, tuple[K, Room]] = {}
         self._number = 0
         # Who looks, now and then, whether it gets on; and how many answers there were at that time.
         self._watch: IDelayedCall | None = None
@@ -174,22 +125,22 @@ class WriteProcess(Generic[K]):
         Raises:
             OSError: It cannot be sent.
         """
-        assert self._letters is not None, "it is there"
-        assert self._shared is not None, "it is there"
+        started = self._started
+        assert started is not None, "it is there"
         size = len(octets)
-        for largest, free in self._free:
+        for largest, free in started.free:
             if size <= largest and free:
                 room = free.pop()
                 break
         else:
             return False
         begin = room.begin
-        self._shared[begin : begin + size] = octets
+        started.shared[begin : begin + size] = octets
         self._number = number = self._number + 1
         # A `Letter`, without the class.
         letter = (number, device, together, begin, size, mode, uid, gid, tmp, new, inode)
         try:
-            self._letters.send(pack_letter(letter))
+            started.letters.send(pack_letter(letter))
         except BlockingIOError:
             room.free.append(room)
             return False
@@ -206,7 +157,7 @@ class WriteProcess(Generic[K]):
         Have it started, soon, if it is not and can be.
         """
         is_due = self._is_wanted and self._seconds() >= self._not_before
-        if is_due and self._letters is None and not self._is_starting:
+        if is_due and self._started is None and not self._is_starting:
             self._is_starting = True
             self._pool.run(self._start)
 
@@ -229,39 +180,16 @@ class WriteProcess(Generic[K]):
         """
         In a worker thread.
         """
-        opened: list[socket.socket] = []
         try:
-            try:
-                opened += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                opened += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                letters, unread, answers, its = opened
-                shared, words, process = _started(unread, its)
-            except BaseException:
-                for each in opened:
-                    each.close()
-                raise
-            its.close()
+            started = start()
         except Exception as error:
-            # Or there is no Python that could be named: `sys.executable` may be None.
             self._pool.post(self._has_not_started, error)
         else:
-            self._pool.post(self._has_started, process, letters, unread, answers, shared, words)
+            self._pool.post(self._has_started, started)
 
-    def _has_started(
-        self,
-        process: subprocess.Popen[bytes],
-        letters: socket.socket,
-        unread: socket.socket,
-        answers: socket.socket,
-        shared: mmap.mmap,
-        words: int,
-    ) -> None:
+    def _has_started(self, started: Started) -> None:
         self._is_starting = False
-        letters.setblocking(False)
-        answers.setblocking(False)
-        self._process, self._shared, self._words = process, shared, words
-        self._letters, self._unread, self._answers = letters, unread, answers
-        self._free = _rooms()
+        self._started = started
         self._reactor.addReader(self)
         # It may never come to say that it runs.
         self._look_again(LAST_PATIENCE)
@@ -283,23 +211,17 @@ class WriteProcess(Generic[K]):
         """
         End the process; nobody wants anything of it any more.
         """
-        process, sockets = self._process, (self._letters, self._unread, self._answers)
-        self._process = None
         self._is_ready = self.is_late = False
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if process is not None:
+        started = self._started
+        if started is not None:
+            # Before it has no descriptor any more.
             self._reactor.removeReader(self)
-            for each in sockets:
-                if each is not None:
-                    each.close()
-            self._letters = self._unread = self._answers = None
-            self._shared = None
-            os.close(self._words)
-            # It ends by itself then, but not if it has been stopped.
-            process.kill()
-            self._pool.run(process.wait)
+            self._started = None
+            started.close()
+            self._pool.run(started.process.wait)
 
     # ── when it does not get on ──────────────────────────────────────────────────────────────────
 
@@ -312,10 +234,11 @@ class WriteProcess(Generic[K]):
         See whether it has answered since.
         """
         self._watch = None
-        if self._process is None:
+        if self._started is None:
             return
+        process = self._started.process
         if not self._is_ready:
-            self._process.kill()
+            process.kill()
         elif not self._sent and not self.is_late:
             return
         elif self._count != self._seen:
@@ -328,26 +251,26 @@ class WriteProcess(Generic[K]):
             self._tell(Receipt(taken_back, None, None, 0))
         else:
             # Its socket tells when it has ended.
-            self._process.kill()
+            process.kill()
 
     def _ask(self) -> None:
         """
         Have it answer when it gets on: it may have begun nothing that it would tell of.
         """
-        assert self._letters is not None, "it has been started"
+        assert self._started is not None, "it does not get on"
         # If it has ended, the other socket tells.
         with suppress(OSError):
-            self._letters.send(pack_letter(QUESTION))
+            self._started.letters.send(pack_letter(QUESTION))
 
     def _taken_back(self) -> list[Outcome]:
         """
         What it has not begun.
         """
-        assert self._unread is not None, "it has been started"
+        assert self._started is not None, "it does not get on, or has ended"
         outcomes: list[Outcome] = []
         try:
             while True:
-                letter = self._unread.recv(LONGEST, socket.MSG_DONTWAIT)
+                letter = self._started.unread.recv(LONGEST, socket.MSG_DONTWAIT)
                 outcomes.append(Outcome(unpack_letter(letter).number, NOTHING, []))
         except OSError:
             # There is nothing more.
@@ -367,7 +290,7 @@ class WriteProcess(Generic[K]):
     # ── what the reactor calls ───────────────────────────────────────────────────────────────────
 
     def fileno(self) -> int:
-        return -1 if self._answers is None else self._answers.fileno()
+        return -1 if self._started is None else self._started.answers.fileno()
 
     def logPrefix(self) -> str:
         return "WriteProcess"
@@ -376,10 +299,10 @@ class WriteProcess(Generic[K]):
         """
         It has answered, or ended.
         """
-        if self._answers is None:
+        if self._started is None:
             return
         try:
-            size = self._answers.recv_into(self._page)
+            size = self._started.answers.recv_into(self._page)
         except BlockingIOError:
             return
         except OSError:
@@ -399,20 +322,21 @@ class WriteProcess(Generic[K]):
         """
         The reactor has let go of it, at its end.
         """
-        if self._answers is None:
+        if self._started is None:
             # Most reactors let go of what has closed its descriptor, too.
             return
         self._is_wanted = False
         self._end()
 
     def _has_ended(self) -> None:
-        words = _last_words(self._words)
+        assert self._started is not None, "it has been heard"
+        words = self._started.last_words()
         what = ": {words}" if words else ""
         self._rest("the process that stores mail has ended" + what, words=words)
         self._end()
 
     def _end(self) -> None:
-        unread = [] if self._unread is None else self._taken_back()
+        unread = self._taken_back()
         self._let_go()
         # What it has begun, nobody knows; of the others, the first outcome is the one that counts.
         lost = [Outcome(number, UNKNOWN, []) for number in self._sent]
@@ -433,56 +357,3 @@ class WriteProcess(Generic[K]):
                 self.told(told, answer)
         except Exception:
             _log.failure("an answer was not taken")
-
-
-def _rooms() -> list[tuple[int, list[_Room]]]:
-    """
-    All that is free, the smallest first: how large, and those that are so.
-    """
-    found: list[tuple[int, list[_Room]]] = []
-    begin = 0
-    for size, count in ROOMS:
-        free: list[_Room] = []
-        # The one that was used last is used next: it is in the processor's caches.
-        free += [_Room(begin + size * number, free) for number in reversed(range(count))]
-        found.append((size, free))
-        begin += size * count
-    return found
-
-
-def _last_words(descriptor: int) -> str:
-    """
-    The last line of what is in a file: of a traceback, that is what has gone wrong.
-    """
-    size = os.fstat(descriptor).st_size
-    octets = os.pread(descriptor, _LAST_WORDS, max(size - _LAST_WORDS, 0))
-    lines = octets.decode("utf-8", "backslashreplace").strip().splitlines()
-    return lines[-1] if lines else ""
-
-
-def _started(
-    letters: socket.socket, answers: socket.socket
-) -> tuple[mmap.mmap, int, subprocess.Popen[bytes]]:
-    """
-    The memory that is shared with the process, a file in memory for what it says, and the process.
-    """
-    with ExitStack() as undo:
-        words = os.memfd_create("lmtpsvc-words", os.MFD_CLOEXEC)
-        undo.callback(os.close, words)
-        memory = os.memfd_create("lmtpsvc", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(memory, _SIZE)
-            shared = undo.enter_context(mmap.mmap(memory, _SIZE))
-            process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, *PROGRAM, str(memory), str(_SIZE)],
-                stdin=letters.fileno(),
-                stdout=answers.fileno(),
-                stderr=words,
-                pass_fds=[memory],
-                # It keeps no disk from being unmounted.
-                cwd="/",
-            )
-        finally:
-            os.close(memory)
-        undo.pop_all()
-    return shared, words, process

@@ -22,10 +22,12 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from lmtpsvc.backends import file_systems, mbox_settings, write_process
+from lmtpsvc.backends import disk_writer_start, file_systems, mbox_settings, write_process
 from lmtpsvc.backends import maildir as maildir_module
 from lmtpsvc.backends.calls import HastyCalls
-from lmtpsvc.backends.disk_writer import MOST, DiskWriter
+from lmtpsvc.backends.disk_writer import DiskWriter
+from lmtpsvc.backends.disk_writer_start import Started
+from lmtpsvc.backends.letter_box import MOST
 from lmtpsvc.backends.letters import LONGEST, Letter, Receipt, pack_receipt, unpack_letter
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.mbox import MboxBackend
@@ -94,14 +96,14 @@ class Program:
     What `WriteProcess` takes for a process: the program is run here, when it is told to.
     """
 
-    def __init__(self, letters: socket.socket, answers: socket.socket) -> None:
+    def __init__(self, letters: socket.socket, answers: socket.socket, memory: int) -> None:
         # As a process has its own.
         self._letters, self._answers = letters.dup(), answers.dup()
         self._letters.setblocking(False)
-        self.shared = mmap.mmap(-1, write_process._SIZE)
+        shared = mmap.mmap(memory, disk_writer_start.SIZE, prot=mmap.PROT_READ)
         self._cycles = 0
         self._told: Callable[[], object] = lambda: None
-        self.writer = DiskWriter(self._receive, self._answer, memoryview(self.shared))
+        self.writer = DiskWriter(self._receive, self._answer, memoryview(shared))
         self._answer(Receipt([], None, None, 0))
 
     def run(self, cycles: int, told: Callable[[], object]) -> None:
@@ -146,7 +148,7 @@ class _Killed(BaseException):
 class ProcessHere(WriteProcess[Posting]):
     """
     A process that is none, and does nothing but when the test says `work`.  All else is as it is: there
-    is `write_process.ROOMS` for letters; *clock* makes it late, `end` ends it.
+    is `disk_writer_start.ROOMS` for letters; *clock* makes it late, `end` ends it.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -166,7 +168,15 @@ class ProcessHere(WriteProcess[Posting]):
         """
         If it has been started.
         """
-        return self._process
+        return None if self._started is None else self._started.process
+
+    @property
+    def started(self) -> Started:
+        """
+        What leads to it.
+        """
+        assert self._started is not None, "it has been started"
+        return self._started
 
     @property
     def letters(self) -> int:
@@ -215,9 +225,8 @@ class ProcessHere(WriteProcess[Posting]):
         """
         End it, so that answers that were not taken are lost.
         """
-        assert self._answers is not None, "it has been started"
         while select.select([self], [], [], 0)[0]:
-            self._answers.recv(LONGEST)
+            self.started.answers.recv(LONGEST)
         self.program.kill()
         self.hear()
 
@@ -241,11 +250,10 @@ def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHe
     A process that runs, and stores mail when the test says so.
     """
 
-    def started(letters: socket.socket, answers: socket.socket) -> tuple[mmap.mmap, int, Program]:
-        program = Program(letters, answers)
-        return program.shared, os.open(os.devnull, os.O_RDONLY), program
+    def run(letters: socket.socket, answers: socket.socket, _words: int, memory: int) -> Program:
+        return Program(letters, answers, memory)
 
-    monkeypatch.setattr(write_process, "_started", started)
+    monkeypatch.setattr(disk_writer_start, "_run", run)
     process = ProcessHere(clock)
     process.start()
     yield process

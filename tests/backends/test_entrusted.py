@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from lmtpsvc.backends import file_systems, write_process
+from lmtpsvc.backends import disk_writer_start, file_systems
 from lmtpsvc.backends.maildir import MaildirBackend
 from lmtpsvc.backends.syncing import Syncing
 from lmtpsvc.backends.target import Target
@@ -582,7 +582,7 @@ def test_a_letter_that_is_too_long(
     for _ in range(2):
         deliver("0", *many)
         work()
-    process._letters.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    process.started.letters.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     results = deliver("1", *many)
     assert process.is_idle
     work()
@@ -615,7 +615,7 @@ def one_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     There is room for one message at a time.
     """
-    monkeypatch.setattr(write_process, "ROOMS", ((1 << 14, 1),))
+    monkeypatch.setattr(disk_writer_start, "ROOMS", ((1 << 14, 1),))
 
 
 @pytest.mark.usefixtures("one_room")
@@ -665,7 +665,7 @@ def test_nobody_overtakes(
     What would have room waits behind what has none.
     """
     process.end()
-    monkeypatch.setattr(write_process, "ROOMS", ((16, 9), (1 << 14, 1)))
+    monkeypatch.setattr(disk_writer_start, "ROOMS", ((16, 9), (1 << 14, 1)))
     process._not_before = 0.0
     process.start()
     results = [

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 import lmtpsvc
 from lmtpsvc.backends.disk_writer import DiskWriter
+from lmtpsvc.backends.disk_writer_start import PROGRAM
 from lmtpsvc.backends.letters import (
     NOTHING,
     SAFE,
@@ -38,7 +39,6 @@ from lmtpsvc.backends.names import Names
 from lmtpsvc.backends.places import Place
 from lmtpsvc.backends.posting import Posting
 from lmtpsvc.backends.settings import from_words
-from lmtpsvc.backends.write_process import PROGRAM
 from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
@@ -489,7 +489,7 @@ def test_paths_mean_the_same(environment: dict[str, str]) -> None:
     """
     say = "import sys; print(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())"
     service = (
-        "import subprocess, sys; from lmtpsvc.backends.write_process import PROGRAM;"
+        "import subprocess, sys; from lmtpsvc.backends.disk_writer_start import PROGRAM;"
         f"words = list(PROGRAM[:-2]) + [{say!r}];"
         f"print(subprocess.check_output([sys.executable, *words], text=True), end='');{say}"
     )

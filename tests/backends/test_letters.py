@@ -4,7 +4,6 @@ What is said to the process that stores messages arrives as it was meant.
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmtpsvc.backends.disk_writer import MOST, Incoming, check_service
+from lmtpsvc.backends.letter_box import MOST, LetterBox
 from lmtpsvc.backends.letters import (
     LONGEST,
     NOTHING,
@@ -103,10 +102,10 @@ def numbers(ends: Ends) -> Callable[[bool], list[int] | None]:
     """
     ``numbers(wait)``: of the letters that the process finds.
     """
-    incoming = Incoming(ends[1])
+    box = LetterBox(ends[1])
 
     def numbers(wait: bool) -> list[int] | None:
-        letters = incoming.receive(None if wait else 0.0)
+        letters = box.receive(None if wait else 0.0)
         return None if letters is None else [letter.number for letter in letters]
 
     return numbers
@@ -149,7 +148,7 @@ def test_first_is_waited_for() -> None:
             return len(octets)
 
     with Socket() as letters:
-        assert [LETTER, LETTER] == Incoming(letters).receive(None)
+        assert [LETTER, LETTER] == LetterBox(letters).receive(None)
 
     assert [0, socket.MSG_DONTWAIT, socket.MSG_DONTWAIT] == flags
 
@@ -166,14 +165,14 @@ def test_waited_for_no_longer(ends: Ends) -> None:
             super().setsockopt(*arguments)
 
     with Socket(fileno=ends[1].detach()) as letters:
-        incoming = Incoming(letters)
+        box = LetterBox(letters)
         for _ in range(2):
-            assert [] == incoming.receive(0.001)
-        assert [] == incoming.receive(0.0)
+            assert [] == box.receive(0.001)
+        assert [] == box.receive(0.0)
         send(ends, 3)
         for seconds in (5.0, None):
             send(ends, 4)
-            assert incoming.receive(seconds)
+            assert box.receive(seconds)
 
     waits = [struct.unpack("@ll", limit) for limit in told]
     assert [(0, 1000), (5, 0), (0, 0)] == waits
@@ -210,12 +209,11 @@ def test_service_has_gone(ends: Ends, before: tuple[int, ...]) -> None:
     """
     It is known at once, also while there are letters of its.
     """
-    poll = select.poll()
-    poll.register(ends[1], 0)
-    check_service(poll)
+    box = LetterBox(ends[1])
+    box.check()
     send(ends, *before)
-    check_service(poll)
+    box.check()
     ends[0].close()
 
     with pytest.raises(ConnectionError):
-        check_service(poll)
+        box.check()

@@ -25,7 +25,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from lmtpsvc.backends import write_process
+from lmtpsvc.backends import disk_writer_start
+from lmtpsvc.backends.disk_writer_start import Started
 from lmtpsvc.backends.letters import NOTHING, SAFE, UNKNOWN, Receipt
 from lmtpsvc.backends.write_process import LAST_PATIENCE, PATIENCE, PAUSE, WriteProcess
 
@@ -162,8 +163,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """
 
     def program(source: str) -> None:
-        words = ("-I", "-S", "-c", source, write_process.PROGRAM[-1])
-        monkeypatch.setattr(write_process, "PROGRAM", words)
+        words = ("-I", "-S", "-c", source, disk_writer_start.PROGRAM[-1])
+        monkeypatch.setattr(disk_writer_start, "PROGRAM", words)
 
     return program
 
@@ -228,9 +229,13 @@ def begun(process: WriteProcess[str], reactor: Reactor) -> WriteProcess[str]:
     return process
 
 
+def started(process: WriteProcess[str]) -> Started:
+    assert process._started is not None
+    return process._started
+
+
 def pid(process: WriteProcess[str]) -> int:
-    assert process._process is not None
-    return int(process._process.pid)
+    return int(started(process).process.pid)
 
 
 def stop(pid: int) -> None:
@@ -256,7 +261,7 @@ def free(process: WriteProcess[str]) -> list[int]:
     """
     How many rooms of each size are free.
     """
-    return [len(rooms) for _, rooms in process._free]
+    return [len(rooms) for _, rooms in started(process).free]
 
 
 # ── it stores ────────────────────────────────────────────────────────────────────────────────────
@@ -340,7 +345,7 @@ def test_rooms(
     """
     Each message has room of its own until it has been told of; a small one may have a large one.
     """
-    monkeypatch.setattr(write_process, "ROOMS", ((16, 2), (64, 2)))
+    monkeypatch.setattr(disk_writer_start, "ROOMS", ((16, 2), (64, 2)))
     begun(process, reactor)
     stop(pid(process))
     assert [2, 2] == free(process)
@@ -485,11 +490,8 @@ def test_ends_with_the_socket(running: WriteProcess[str]) -> None:
     """
     When the socket is closed, as the kernel does for who is killed, it ends by itself.
     """
-    process = running._process
-    assert process is not None
-    assert running._letters is not None
-    running._letters.shutdown(socket.SHUT_WR)
-    assert 0 == process.wait(LONG)
+    started(running).letters.shutdown(socket.SHUT_WR)
+    assert 0 == started(running).process.wait(LONG)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
@@ -499,8 +501,7 @@ def test_ends_with_the_service(
     """
     However it is, nobody waits for it in vain.
     """
-    process = running._process
-    assert process is not None
+    process = started(running).process
     if is_stopped:
         stop(process.pid)
     running.stop()
@@ -578,8 +579,7 @@ def test_killed_while_nothing_is_to_do(
     """
     What is sent before anybody hears of it comes back.
     """
-    process = running._process
-    assert process is not None
+    process = started(running).process
     process.kill()
     process.wait(LONG)
     assert running.is_there
@@ -596,8 +596,7 @@ def test_told_first(
     """
     What it has said before it was killed counts.
     """
-    process = running._process
-    assert process is not None
+    process = started(running).process
     assert send("M1")
     poll = select.poll()
     poll.register(running.fileno(), select.POLLIN)
@@ -676,8 +675,7 @@ def test_hangs_for_good(hanging: WriteProcess[str], reactor: Reactor, told: Told
     reactor.advance(PATIENCE)
     assert 2 == len(told.story)
     reactor.advance(0.9 * LAST_PATIENCE)
-    assert hanging._process is not None
-    assert hanging._process.poll() is None
+    assert started(hanging).process.poll() is None
     reactor.advance(0.1 * LAST_PATIENCE)
     reactor.read()
     assert [("begun", UNKNOWN, [])] == told.story[2:]

@@ -1,7 +1,7 @@
 """
 The process that stores small messages, but for the syncing.
 
-Usage: idle_writer.py PROJECT MEMORY SIZE, see `lmtpsvc.backends.write_process.PROGRAM`.
+Usage: idle_writer.py PROJECT MEMORY SIZE, see `lmtpsvc.backends.disk_writer_start.PROGRAM`.
 """
 
 from __future__ import annotations

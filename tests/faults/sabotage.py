@@ -93,7 +93,7 @@ def main() -> None:
     """
     # This directory's modules are nobody's top-level modules.
     del sys.path[0]
-    from lmtpsvc.backends import syncing, write_process
+    from lmtpsvc.backends import disk_writer_start, syncing, write_process
     from lmtpsvc.backends.file_systems import FileSystem
 
     end = sys.argv.index("--")
@@ -101,7 +101,7 @@ def main() -> None:
     if mode in {"file-systems", "process"}:
         program = Path(__file__).with_name("idle_writer.py")
         project = str(Path(__file__).parents[2])
-        replace(write_process, "PROGRAM", ("-I", "-S", str(program), project))
+        replace(disk_writer_start, "PROGRAM", ("-I", "-S", str(program), project))
         if mode == "file-systems":
             replace(syncing.Syncing, "whole", lambda *_, **__: None)
         else:
