@@ -7,6 +7,7 @@ Each sub-command is a module of its own, imported only when it is asked for.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -43,7 +44,49 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     Run the sub-command that *words* name; returns the exit status.
     """
+    _have_streams()
     name, *rest = (sys.argv[1:] if words is None else words) or [""]
+    try:
+        status = _run(name, rest)
+    except KeyboardInterrupt:
+        # As shells have it for a command that was interrupted.
+        status = 130
+    except SystemExit as ended:
+        # Of --help, and of words that are wrong.
+        if not ended.code and _shown(0):
+            return 1
+        raise
+    except FileNotFoundError as error:
+        if error.filename is not None:
+            raise
+        # The only file that has no name is the directory that paths count from.
+        sys.stderr.write(f"lmtpsvc {name}: the directory in which it was started is gone\n")
+        return 1
+    except OSError as error:
+        # Output that is more than fits into a buffer leaves before the end.
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = None
+            return 1
+        if sys.stdout is None or error.filename is not None:
+            raise
+        # If it was the output that could not leave, no further line can.
+        _shown(1, "\n")
+        if sys.stdout is not None:
+            raise
+        return 1
+    return _shown(status)
+
+
+def _have_streams() -> None:
+    """
+    A stream that is closed is as good as /dev/null, and no file of ours gets its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
     if name in {"--help", "-h", "help"}:
         sys.stdout.write(usage())
         return 0
@@ -66,24 +109,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # What strangers have written is shown with the letters that there are.
             stream.reconfigure(errors="backslashreplace")
-    try:
-        status: int = command.main(rest)
-    except KeyboardInterrupt:
-        # As shells have it for a command that was interrupted.
-        status = 130
-    except OSError as error:
-        # Output that is more than fits into a buffer leaves before the end.
-        if isinstance(error, BrokenPipeError):
-            sys.stdout = None
-            return 1
-        if sys.stdout is None or error.filename is not None:
-            raise
-        # If it was the output that could not leave, no further line can.
-        _shown(1, "\n")
-        if sys.stdout is not None:
-            raise
-        return 1
-    return _shown(status)
+    status: int = command.main(rest)
+    return status
 
 
 def _shown(status: int, last: str = "") -> int:

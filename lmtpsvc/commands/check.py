@@ -132,17 +132,16 @@ def tell(
         return 1
     if not found.problems:
         sys.stdout.write(f"no problem found: {parts.summary}\n")
+    lines: list[str] = []
     refused: list[str] = []
     if options["addresses"]:
+        words = options["addresses"], lines, refused, lambda each: to(parts, each)
         try:
-            react(
-                say_routes,
-                (parts.directories, options["addresses"], refused, lambda each: to(parts, each)),
-                _reactor=options.reactor,
-            )
+            react(say_routes, (parts.directories, *words), _reactor=options.reactor)
         except SystemExit as ended:
             if ended.code:
                 return 1
+        sys.stdout.writelines(f"{line}\n" for line in lines)
     return 1 if found.problems or refused else 0
 
 

@@ -47,27 +47,39 @@ def main(words: Sequence[str]) -> int:
         " postgresql://user@host/database",
     )
     parser.add_argument("mailbox", nargs="*", help="its name; all, if none is named")
-    options = parser.parse_args(words)
-    try:
-        if "://" in options.to:
-            with Store.at(options.url) as store, Store.at(options.to) as other:
-                for box in _wanted(store, options.mailbox):
-                    _say(box.name, to_store(store, box, other))
+    done = _export(parser.parse_args(words))
+    while True:
+        try:
+            said = next(done, None)
+        except (ValueError, StoreError, OSError) as error:
+            sys.stderr.write(f"lmtpsvc export: {error}\n")
+            return 1
+        if said is None:
             return 0
-        kind, template = place(options.to)
-        write = _to_maildir if kind == "maildir" else _to_mbox
-        with Store.at(options.url) as store:
-            boxes = _wanted(store, options.mailbox)
-            # Two mailboxes in one file could not be told apart again.
-            paths = [os.path.abspath(path_for(template, box.name)) for box in boxes]
-            if len(set(paths)) < len(paths):
-                raise ValueError(f"{options.to}: several mailboxes would come to the same place")
-            for box, path in zip(boxes, paths, strict=True):
-                _say(box.name, write(store, box, path))
-    except (ValueError, StoreError, OSError) as error:
-        sys.stderr.write(f"lmtpsvc export: {error}\n")
-        return 1
-    return 0
+        # What goes wrong here is none of the above.
+        sys.stdout.write(f"{said}\n")
+        sys.stdout.flush()
+
+
+def _export(options: argparse.Namespace) -> Iterator[str]:
+    """
+    Do it; yields a line for each mailbox.
+    """
+    if "://" in options.to:
+        with Store.at(options.url) as store, Store.at(options.to) as other:
+            for box in _wanted(store, options.mailbox):
+                yield f"{box.name}: {to_store(store, box, other)}"
+        return
+    kind, template = place(options.to)
+    write = _to_maildir if kind == "maildir" else _to_mbox
+    with Store.at(options.url) as store:
+        boxes = _wanted(store, options.mailbox)
+        # Two mailboxes in one file could not be told apart again.
+        paths = [os.path.abspath(path_for(template, box.name)) for box in boxes]
+        if len(set(paths)) < len(paths):
+            raise ValueError(f"{options.to}: several mailboxes would come to the same place")
+        for box, path in zip(boxes, paths, strict=True):
+            yield f"{box.name}: {write(store, box, path)}"
 
 
 def _wanted(store: Store, names: Sequence[str]) -> list[StoredMailbox]:
@@ -78,11 +90,6 @@ def _wanted(store: Store, names: Sequence[str]) -> list[StoredMailbox]:
     for unknown in [name for name in names if name not in there]:
         raise ValueError(f"{unknown}: there is no such mailbox")
     return [there[name] for name in dict.fromkeys(names)] if names else list(there.values())
-
-
-def _say(name: str, said: str) -> None:
-    sys.stdout.write(f"{name}: {said}\n")
-    sys.stdout.flush()
 
 
 def _to_maildir(store: Store, box: StoredMailbox, path: str) -> str:

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from ..backends.mbox_locks import Busy, locked
 from ..backends.sql.reading import Store, StoreError
-from ..backends.sql.schema import NAME_LENGTH
+from ..backends.sql.schema import is_name
 from ..envelope import Address, Client, Envelope, Mailbox, Recipient, Sender
 from ..headers import read_headers
 from ..interfaces import IMessage, LineEnding, Sizes
@@ -98,7 +98,7 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     try:
         kind, path = place(options.source)
-        if not 0 < len(options.mailbox) <= NAME_LENGTH or not options.mailbox.isprintable():
+        if not is_name(options.mailbox):
             raise ValueError(f"{options.mailbox!r} cannot be the name of a mailbox")
         with ExitStack() as stack:
             if kind == "mbox":

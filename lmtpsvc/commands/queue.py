@@ -56,7 +56,10 @@ def main(words: Sequence[str]) -> int:
         engine = database.engine(1)
         try:
             if options.command == "create":
-                made = make_tables(database, engine)
+                try:
+                    made = make_tables(database, engine)
+                except OSError as error:
+                    return _refused(options, f"{database}: {error.strerror}")
                 sys.stdout.write(f"{database}: {'the tables are made' if made else 'ready'}\n")
                 return 0
             if database.path is not None and not os.path.exists(database.path):
@@ -81,8 +84,6 @@ def main(words: Sequence[str]) -> int:
         # Whoever read it has seen enough.
         sys.stderr.close()
         return 0
-    except OSError as error:
-        return _refused(options, f"{database}: {error.strerror}")
 
 
 def _refused(options: argparse.Namespace, reason: str) -> int:

@@ -4,7 +4,6 @@ Where mail for an address would go, asked of directories and backends as the ser
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +27,12 @@ def say_routes(
     _reactor: object,
     directories: Mapping[str, IDirectory],
     addresses: Sequence[str],
+    lines: list[str],
     refused: list[str],
     to: Callable[[str], Coroutine[Any, Any, list[str]]],
 ) -> Deferred[None]:
     """
-    Write to standard output where mail for each of *addresses* goes *to*; *refused* gets those that
+    Have *lines* that say where mail for each of *addresses* goes *to*; *refused* gets those that
     would be.  The *directories* are started for it, and stopped; fires when they are.
     """
 
@@ -42,11 +42,10 @@ def say_routes(
             IService(service).startService()
         for address in addresses:
             try:
-                lines = await to(address)
+                lines.extend(await to(address))
             except Refused as error:
-                lines = [f"{address}: {error}"]
+                lines.append(f"{address}: {error}")
                 refused.append(address)
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
         for service in reversed(services):
             await maybeDeferred(IService(service).stopService)
 
@@ -80,7 +79,8 @@ async def mailboxes(rules: AddressRules, directory: IDirectory, text: str) -> Se
         Refused: Nobody.
     """
     try:
-        address, _ = parse_rcpt(f"TO:<{text}>".encode())
+        # What is no text is as wrong here as it is on the wire.
+        address, _ = parse_rcpt(f"TO:<{text}>".encode(errors="surrogateescape"))
     except CommandError as error:
         raise Refused(str(error.reply)) from error
     found: Sequence[Mailbox] = await answer(lambda: directory.resolve(rules.mailbox(address)))

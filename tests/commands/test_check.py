@@ -495,6 +495,43 @@ class TestCommand:
         assert 0 == forks.run(LMTPSVC, *words, directory=tmp_path).status
         assert not (tmp_path / "mail").exists(), "nothing was made"
 
+    def test_output_that_cannot_leave(self, tmp_path: Path, forks: Forks) -> None:
+        """
+        Where mail goes is told in one line or not at all: it is no defect of the look-up.
+        """
+        program = (
+            "import io, sys\n"
+            "from lmtpsvc.__main__ import main\n"
+            "class Full(io.StringIO):\n"
+            "    is_full = False\n"
+            "    def write(self, text):\n"
+            "        self.is_full = self.is_full or '->' in text\n"
+            "        if self.is_full: raise OSError(28, 'No space left')\n"
+            "sys.stdout = Full()\n"
+            "status = main(['check', '--listen', 'unix:sock', 'ann@example.org'])\n"
+            "sys.stdout = sys.__stdout__\n"
+            "sys.exit(status)\n"
+        )
+        done = forks.run(program, directory=tmp_path)
+
+        assert "lmtpsvc: standard output: No space left\n" == done.said
+        assert 1 == done.status
+
+    def test_an_address_that_is_no_text(self, tmp_path: Path, forks: Forks) -> None:
+        """
+        As an argument has it that is not UTF-8.  What is, is text where the locale has no more than
+        ASCII, too.
+        """
+        words = ("check", "--listen", "unix:sock", "--backend", "maildir:mail")
+        addresses = ("\udcff@example.org", "\udcc3\udcbc@example.org")
+
+        done = forks.run(LMTPSVC, *words, *addresses, directory=tmp_path)
+
+        _, refused, found = done.said.splitlines()
+        assert refused.endswith("\\udcff@example.org: 501 5.1.3 Bad recipient address syntax")
+        assert found.endswith("/mail/example.org/ü")
+        assert done.status == 1
+
     def test_which(self, capsys: pytest.CaptureFixture[str]) -> None:
         """
         Without a command, or with a wrong one, it is told which there are.

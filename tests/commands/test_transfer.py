@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import mailbox
 import os
 import signal
@@ -17,9 +18,11 @@ from typing import Any
 import pytest
 
 from lmtpsvc.__main__ import main
+from lmtpsvc.backends.sql.backend import name_of
 from lmtpsvc.backends.sql.reading import Store
 from lmtpsvc.backends.sql.versions import MAIL
 from lmtpsvc.commands.transfer import Progress, path_for
+from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage, envelope
 
 ANN, BOB, CAT = (f"{name}@example.org" for name in ("ann", "bob", "cat"))
@@ -344,6 +347,45 @@ class TestMistakes:
         assert "cannot be the name of a mailbox\n" in capsys.readouterr().err
         with Store.at(url) as store:
             assert [ANN, BOB] == [box.name for box in store.mailboxes()]
+
+    def test_every_mailbox(self, url: str, tmp_path: Path) -> None:
+        """
+        Whatever the service takes for the name of a mailbox is one here, too: a letter that cannot be
+        seen, say.
+        """
+        name = name_of(Mailbox("a\N{ZERO WIDTH NON-JOINER}n", "example.org"))
+        path = tmp_path / "mbox"
+        path.write_bytes(b"From me@example.org Sat Feb  3 04:05:06 2024\n\nOne.\n\n")
+
+        assert main(["import", f"mbox:{path}", url, name]) == 0
+        with Store.at(url) as store:
+            assert store.mailbox(name).messages == 1
+
+    @pytest.mark.parametrize("kind", ["maildir", "mbox", "store"])
+    def test_output_that_cannot_leave(
+        self,
+        kind: str,
+        url: str,
+        tmp_path: Path,
+        sqlite_with: Callable[..., str],
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """
+        Is not taken for a place that is full.
+        """
+
+        class Full(io.StringIO):
+            def write(self, _text: str) -> int:
+                raise OSError(28, "No space left")
+
+        to = f"{kind}:{tmp_path}/{{user}}"
+        if kind == "store":
+            to = sqlite_with(MAIL, tmp_path / "other.db")
+        monkeypatch.setattr(sys, "stdout", Full())
+
+        assert main(["export", url, to]) == 1
+        assert capsys.readouterr().err == "lmtpsvc: standard output: No space left\n"
 
     @pytest.mark.parametrize(
         "name", ["../x@example.org", "..@example.org", ".x@a", "a/b@a", "x@", "@"]

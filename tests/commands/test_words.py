@@ -5,6 +5,7 @@ What ``lmtpsvc`` itself says: its list of commands, and what is missing.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -115,6 +116,80 @@ def test_output_that_leaves_no_more(
     assert capsys.readouterr().err == said
 
 
+def test_help_that_cannot_leave(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The same of what a command tells of itself.
+    """
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left")
+
+    for words in (["--help"], ["queue", "--help"]):
+        monkeypatch.setattr(sys, "stdout", Full())
+
+        assert main(words) == 1
+        assert capsys.readouterr().err == "lmtpsvc: standard output: No space left\n"
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "0123"]])
+def test_not_the_database(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Output that cannot leave is not taken for a database that is full.
+    """
+
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(28, "No space left")
+
+    queue = ["--queue", f"sqlite:///{tmp_path}/queue.db"]
+    assert main(["queue", "create", *queue]) == 0
+    monkeypatch.setattr("lmtpsvc.relay.ledger.read", lambda *_: [None])
+    monkeypatch.setattr("lmtpsvc.commands.queue._as_json", str)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdout", Full())
+
+    more = ["--json"] if words[0] == "show" else []
+    assert main(["queue", *words, *more, *queue]) == 1
+    assert capsys.readouterr().err == "lmtpsvc: standard output: No space left\n"
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_closed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A stream that is closed is as good as /dev/null.
+    """
+    monkeypatch.setattr(sys, name, None)
+
+    assert main(["--help"]) == 0
+    with getattr(sys, name) as stream:
+        assert stream.name == os.devnull
+
+
+def test_a_directory_that_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Paths that count from where nothing is any more are told of in one line.
+    """
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    for words in (["queue", "list"], ["check"], ["sql", "check", "sqlite:///mail.db"]):
+        assert main(words) == 1
+        said = f"lmtpsvc {words[0]}: the directory in which it was started is gone\n"
+        assert capsys.readouterr().err == said
+
+
 def test_not_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     An error of something else is not taken for one.
@@ -138,6 +213,19 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lmtpsvc.commands.queue.main", interrupted)
+
+    assert main(["queue", "list"]) == 130
+
+
+def test_interrupted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The same while what a command needs is still being imported, which takes the most of its time.
+    """
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmtpsvc.__main__.import_module", interrupted)
 
     assert main(["queue", "list"]) == 130
 

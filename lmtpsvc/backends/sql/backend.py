@@ -5,7 +5,6 @@ The SQL backend: each text once, each mailbox a counter and its rows, several me
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -34,7 +33,7 @@ from .batch import Batch
 from .engine import Database, what_is_not_safe
 from .failures import in_words, judge
 from .posting import Posting, Source, Target, original_recipient
-from .schema import NAME_LENGTH
+from .schema import is_name
 from .schema import mailbox as box
 from .settings import Settings
 
@@ -42,8 +41,6 @@ _log = Logger()
 
 #: Mailboxes in one transaction: where there are very many, the first do not wait for the last.
 AT_ONCE: Final = 256
-
-_unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
 
 
 @implementer(IBackend, ITellsWhere)
@@ -207,6 +204,6 @@ def name_of(mailbox: Mailbox) -> str:
         PermanentFailure: It does not fit.
     """
     name = str(Address(mailbox.user, mailbox.domain))
-    if not mailbox.user or len(name) > NAME_LENGTH or _unsafe(name):
+    if not mailbox.user or not is_name(name):
         raise refusal(BAD_MAILBOX)
     return name

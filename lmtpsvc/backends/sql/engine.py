@@ -138,7 +138,12 @@ def parse(text: str) -> Database:
     if name == "sqlite":
         if database.startswith("file:"):
             raise ValueError("a path is what stands behind sqlite:///, not file:")
-        url = url.set(database=os.path.abspath(database))
+        path = os.path.abspath(database)
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path!r}: SQLite takes paths in UTF-8 only") from None
+        url = url.set(database=path)
     elif name in {"mysql", "mariadb"}:
         url = url.update_query_dict({"charset": "utf8mb4"})
     try:

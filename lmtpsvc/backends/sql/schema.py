@@ -6,6 +6,7 @@ What is written here is what the newest migration leaves behind; a test compares
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from sqlalchemy import (
@@ -24,6 +25,17 @@ from .columns import NAMING, NUMBER, OCTETS, OPTIONS, TEXT, UTC_DateTime, exact
 #: Characters of a mailbox's name, and of a header column.
 NAME_LENGTH: Final = 320
 HEADER_LENGTH: Final = 255
+
+# Control characters (C0, DEL, C1) make a mess of every listing, and nobody takes half a surrogate.
+_unsafe: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
+
+
+def is_name(text: str) -> bool:
+    """
+    Whether a mailbox may be called so.
+    """
+    return 0 < len(text) <= NAME_LENGTH and not _unsafe(text)
+
 
 metadata = MetaData(naming_convention=NAMING)
 

@@ -65,6 +65,7 @@ class TestWords:
             ("postgresql://me@host", "names no database"),
             ("sqlite://", "names no database"),
             ("sqlite:////nowhere/mail.db", "/nowhere is not a directory"),
+            ("sqlite:////nowhere/\udcff.db", "takes paths in UTF-8 only"),
             ("sqlite:///x.db:create=maybe", "create=maybe: expected yes or no"),
             ("sqlite:///x.db:timeout=0", "expected a number from 1 to 200"),
             ("sqlite:///x.db:colour=red", "colour: no such option"),
