@@ -18,8 +18,8 @@ def _pauses(reactor: EPollReactor) -> bool:
     """
     It is going to ask again.
     """
-    soon = reactor.seconds() + LONGEST_PAUSE
-    return any(each.getTime() < soon for each in reactor.getDelayedCalls())
+    now = reactor.seconds()
+    return any(0 < each.getTime() - now < LONGEST_PAUSE for each in reactor.getDelayedCalls())
 
 
 def test_full_backlog(tmp_path: Path) -> None:
