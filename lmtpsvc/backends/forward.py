@@ -27,6 +27,7 @@ from ..outgoing.destination import destination
 from ..replies import (
     BAD_MAILBOX,
     CANNOT_LOOK_UP,
+    INTERNAL_ERROR,
     LOOP,
     NEEDS_TLS,
     OUT_OF_TIME,
@@ -233,7 +234,7 @@ class ForwardBackend(Service):
         except OSError as error:
             _log.error(_UNREADABLE, id=message.id, error=error)
             for each in passengers:
-                each.errback(refusal(CANNOT_LOOK_UP))
+                each.errback(refusal(INTERNAL_ERROR))
             return None
         errand = _Errand(passengers)
         try:
@@ -256,7 +257,7 @@ class ForwardBackend(Service):
                 error=error,
             )
             for each in passengers:
-                each.errback(refusal(CANNOT_LOOK_UP))
+                each.errback(refusal(INTERNAL_ERROR))
             return None
         errand.delivery = delivery
         self._sent.add(delivery)
@@ -462,7 +463,7 @@ def _wrong_with(message: IMessage) -> Reply | None:
         return LOOP if is_in_a_loop(message) else None
     except OSError as error:
         _log.error(_UNREADABLE, id=message.id, error=error)
-        return CANNOT_LOOK_UP
+        return INTERNAL_ERROR
 
 
 def _recipient(mailbox: Mailbox) -> Recipient:

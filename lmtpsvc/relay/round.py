@@ -22,7 +22,7 @@ from ..client import TLS, Client, Delivery, Outcome, Stage
 from ..delivery.report import Action
 from ..envelope import DeliverBy, Sender
 from ..errors import DeliveryError
-from ..replies import CANNOT_LOOK_UP, NEEDS_TLS, Reply
+from ..replies import CANNOT_LOOK_UP, INTERNAL_ERROR, NEEDS_TLS, Reply
 from .entries import Entry, Result, State, Waypoint
 from .lanes import Lane
 from .queue import Queue, StoredText
@@ -185,18 +185,20 @@ class Round:
                 text = await self._queue.open_text(self._entry)
             except Exception as error:
                 _log.error("{id}: no text: {error}", id=self._entry.id, error=in_words(error))
-                self._settle_all(group, CANNOT_LOOK_UP, route.name)
+                self._settle_all(group, INTERNAL_ERROR, route.name)
                 return
             with text:
                 if not self._is_off:
                     await self._try_hops(route, group, text, lane)
         except OSError as error:
             # No file descriptor, or no room for what is converted.
-            _log.error("{id}: no text: {error}", id=self._entry.id, error=error)
-            self._settle_all(group, CANNOT_LOOK_UP, route.name)
+            _log.error(
+                "{id}: cannot be read, or converted: {error}", id=self._entry.id, error=error
+            )
+            self._settle_all(group, INTERNAL_ERROR, route.name)
         except Exception:
             _log.failure("{id}: a defect in delivering", id=self._entry.id)
-            self._settle_all(group, CANNOT_LOOK_UP, route.name)
+            self._settle_all(group, INTERNAL_ERROR, route.name)
         finally:
             lane.leave(self._seconds() - began)
 

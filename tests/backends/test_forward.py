@@ -320,7 +320,7 @@ class TestMessage:
         forward = Forward()
 
         message = Unreadable(TEXT, deadline=240.0)
-        assert [[replies.CANNOT_LOOK_UP]] == forward.give(ANN, message=message)
+        assert [[replies.INTERNAL_ERROR]] == forward.give(ANN, message=message)
         assert [] == forward.sent
 
     def test_defect(self, monkeypatch: pytest.MonkeyPatch) -> None:

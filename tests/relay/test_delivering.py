@@ -24,7 +24,7 @@ from lmtpsvc.relay.entries import Entry
 from lmtpsvc.relay.queue import StoredText
 from lmtpsvc.relay.routes import ConfiguredRoutes, Hop, Route
 from lmtpsvc.relay.schedule import DAY, HOUR, MINUTE
-from lmtpsvc.replies import Reply
+from lmtpsvc.replies import INTERNAL_ERROR, Reply
 from lmtpsvc.session.terms import Mailing
 from lmtpsvc.wire.heard_replies import HeardReply
 
@@ -248,7 +248,10 @@ class TestDelivery:
         (entry,) = stage.entries()
         assert (entry.owner, entry.recipients[0].attempts) == (None, 1)
         assert [each for each in logs if each.get("log_failure")] == []
-        assert any("no text: [Errno 24]" in str(formatEvent(each)) for each in logs)
+        assert entry.recipients[0].reply == str(INTERNAL_ERROR)
+        assert any(
+            "cannot be read, or converted: [Errno 24]" in str(formatEvent(each)) for each in logs
+        )
 
     def test_text_is_gone(self, stage: Play) -> None:
         """
