@@ -31,6 +31,7 @@ _VERSION: Final = 2
 _addresses4 = Struct("!4s4sHH")
 _addresses6 = Struct("!16s16sHH")
 _UNIX_ADDRESSES: Final = 216
+_UNSPECIFIED: Final = 0x00
 _tlv = Struct("!BH")
 _ssl = Struct("!BI")
 _UNIQUE_ID, _SSL = 0x05, 0x20
@@ -171,6 +172,8 @@ def _read_binary(octets: bytes) -> ProxyHeader:
         # What follows is to be skipped, whatever it is.
         return ProxyHeader(is_own=True)
     rest = octets[_HEAD:]
+    if family == _UNSPECIFIED:
+        return _read_unspecified(rest)
     try:
         host, port, size = _binary_addresses(family, rest)
         tls, identifier = _read_tlvs(rest[size:])
@@ -179,13 +182,23 @@ def _read_binary(octets: bytes) -> ProxyHeader:
     return ProxyHeader(host, port, tls=tls, identifier=identifier)
 
 
+def _read_unspecified(rest: bytes) -> ProxyHeader:
+    """
+    What follows may be addresses of some kind, which are to be ignored (§2.2); HAProxy has TLVs there,
+    and nothing else.
+    """
+    try:
+        tls, identifier = _read_tlvs(rest)
+    except (BadProxyHeader, struct_error):
+        return ProxyHeader()
+    return ProxyHeader(tls=tls, identifier=identifier)
+
+
 def _binary_addresses(family: int, rest: bytes) -> tuple[str | None, int | None, int]:
     """
     Host and port of the client, and how many octets they took.
     """
     match family:
-        case 0x00:
-            return None, None, 0
         case 0x11:
             source, _, port, _ = _addresses4.unpack_from(rest)
             return str(IPv4Address(source)), port, _addresses4.size

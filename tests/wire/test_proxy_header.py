@@ -53,6 +53,11 @@ RIGHT = [
     (v2(0x21, 0x31, b"/run/x".ljust(216, b"\0")), ProxyHeader()),
     (v2(0x21, 0x00), ProxyHeader()),
     (v2(0x21, 0x00, SSL), ProxyHeader(tls=True)),
+    # Addresses of a family that nobody has told, which are to be ignored.
+    (v2(0x21, 0x00, b"junk"), ProxyHeader()),
+    (v2(0x21, 0x00, addresses("192.0.2.7")), ProxyHeader()),
+    (v2(0x21, 0x00, tlv(0x20, b"\1")), ProxyHeader()),
+    (v2(0x21, 0x00, SSL + b"\0"), ProxyHeader()),
     (v2(0x20, 0x00), ProxyHeader(is_own=True)),
     (v2(0x20, 0x11, b"junk"), ProxyHeader(is_own=True)),
     (v2(0x20, 0x99, addresses("192.0.2.7")), ProxyHeader(is_own=True)),
