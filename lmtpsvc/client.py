@@ -153,6 +153,7 @@ class Client:
         """
         text = Text(message)
         if body is None:
+            # A long text is looked at only if the server turns out to take nothing but 7 bits.
             body = "7BIT" if text.is_short and text.is_ascii() else "8BITMIME"
             is_ascii = None if text.is_short else text.is_ascii
         else:

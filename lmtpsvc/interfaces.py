@@ -47,8 +47,8 @@ class Capabilities:
     *line_ending* is the form that it stores, so that a large message is spooled in that form and
     needs no conversion.  *spool_directory* is where it wants large messages to be spooled: on its
     own file system it can take the spooled file itself with a hard link (`IMessage.path`).
-    *links_spooled* says that it does so wherever the mail is to belong to the service itself, with mode
-    0600, and does not read it before: such a file is written past the kernel's cache.
+    *links_spooled* says that it does so, without reading the file before, wherever the mail is to belong
+    to the service itself, with mode 0600: such a file is written past the kernel's cache.
 
     *binary* says that whoever reads a message gets exactly the octets that were sent: CRLF and bare
     LF are not mixed up, and nothing is quoted or completed.  Only where all backends say so, clients
@@ -187,8 +187,8 @@ class IDirectory(Interface):
 
     def resolve(mailbox: Mailbox) -> Awaitable[Sequence[Mailbox]] | Sequence[Mailbox]:
         """
-        Return where mail for *mailbox* goes: itself, more often than not, or what it is an alias
-        of; with what is known about each filled in.
+        Return where mail for *mailbox* goes: mostly to itself, or to what it is an alias of; with what
+        is known about each filled in.
 
         *mailbox* is what the address says, the local part folded and split at the recipient
         delimiter as the operator wants it.
@@ -201,11 +201,12 @@ class IDirectory(Interface):
 
 class ITellsSince(Interface):
     """
-    What a directory may provide besides, which knows when a mailbox has changed hands (RFC 7293).
+    What a directory may provide besides that knows since when a mailbox has been the same person's
+    (RFC 7293).
     """
 
     tells_since: bool = Attribute(
-        "Whether it knows that of anybody: as the attributes since and domain_since of mailboxes, see"
+        "Whether it knows that of any mailbox: it is in the attributes since and domain_since then, see"
         " lmtpsvc.ownership."
     )
 

@@ -47,8 +47,8 @@ _log = Logger()
 #: Mailboxes of which it is remembered where their mail goes; then it begins anew.
 REMEMBERED_MAILBOXES: Final = 10_000
 
-# What says where its mail goes, of a mailbox with attributes: with a size that a client has declared in
-# them, each is another one, and all of them have the same hash.
+# What says where the mail of a mailbox goes.  Its attributes do not, and must not be remembered: each size
+# that a client declares there would make another mailbox, and all of these have the same hash.
 _where = attrgetter("user", "domain", "detail", "home", "uid", "gid")
 
 
@@ -185,8 +185,9 @@ class MaildirBackend(Service):
         return self._batch().store(postings)
 
     def _batch(self) -> Batch:
-        knowledge = self._places, self._syncing, self._quotas, self._haste
-        return Batch(self._settings, *knowledge, self._pool)
+        return Batch(
+            self._settings, self._places, self._syncing, self._quotas, self._haste, self._pool
+        )
 
     def _check_room(self, mailbox: Mailbox, place: Place, quota: Quota) -> None:
         """

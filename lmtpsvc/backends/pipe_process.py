@@ -27,6 +27,7 @@ GRACE: Final = 2.0
 _LOOK: Final = 0.05
 
 #: Those that could not be ended, until they have ended by themselves and the kernel can forget them.
+#: `subprocess` would see to that, too, but warns of each.
 _living: Final[list[subprocess.Popen[bytes]]] = []
 
 

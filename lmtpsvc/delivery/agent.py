@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from .. import replies
-from ..envelope import Address, Envelope, Mailbox, Recipient, Sender, ValidSince
+from ..envelope import Address, Envelope, Mailbox, Recipient, Sender
 from ..interfaces import IBackend
 from ..limits import Limits
 from .deadlines import Deadlines
@@ -51,19 +51,11 @@ class DeliveryAgent:
         default=Factory(lambda agent: Deadlines(agent.clock), takes_self=True),
     )
 
-    def resolve(
-        self,
-        address: Address,
-        size: int | None = None,
-        since: ValidSince | None = None,
-        *,
-        ignore_quota: bool = False,
-        binary: bool = False,
-    ) -> Deferred[tuple[Mailbox, ...]]:
+    def resolve(self, address: Address) -> Deferred[tuple[Mailbox, ...]]:
         """
-        See `Routing.resolve`.
+        Look up who has the mail for *address*, see `Routing.look_up`.
         """
-        return self.routing.resolve(address, size, since, ignore_quota=ignore_quota, binary=binary)
+        return self.routing.resolve(address)
 
     def begin(
         self,

@@ -11,13 +11,7 @@ from typing import Protocol as Shape
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import (
-    IHandshakeListener,
-    IPushProducer,
-    ISSLTransport,
-    ITCPTransport,
-    ITransport,
-)
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,9 +22,9 @@ from ..delivery.dispatch import reply_for
 from ..delivery.held_lines import HELD, write_out
 from ..delivery.log import log_refusal
 from ..delivery.transaction import Accepted, Transaction
-from ..envelope import UNKNOWN_HOST, Envelope, Mailbox, Recipient, Sender
+from ..envelope import Envelope, Mailbox, Recipient, Sender
 from ..replies import Reply
-from ..session.connection import NO_TERMS, Connection, Terms
+from ..session.connection import NO_TERMS, Terms
 from ..session.events import (
     Asked,
     EnvelopeOffered,
@@ -46,8 +40,8 @@ from ..session.events import (
 from ..session.server import ServerSession
 from ..wire.proxy_header import ProxyHeader
 from .direct import DirectConnection
+from .facts import first_facts
 from .outlet import Outlet
-from .peer_uid import peer_uid
 from .tls import handshake_facts
 
 if TYPE_CHECKING:
@@ -79,7 +73,7 @@ class LMTPProtocol(Protocol):
     factory: LMTPFactory
     _session: ServerSession
 
-    # Here, and not in each connection, is how it begins: most of it is true of most of them to the end.
+    # Set in the class, so that a connection is made sooner: most keep most of it to their end.
     _connection: Transport | None = None
     _outlet: Outlet | None = None
     _transaction: Transaction | None = None
@@ -111,19 +105,15 @@ class LMTPProtocol(Protocol):
         transport: Any = self.transport
         self._connection = connection = transport
         self._outlet = outlet = Outlet(transport, self)
-        if isinstance(transport, DirectConnection):
-            known = self._facts(transport, *transport.host_and_port(), tls=False)
-        else:
-            peer = transport.getPeer()
-            host, port = getattr(peer, "host", "local"), getattr(peer, "port", None)
-            known = self._facts(transport, host, port, tls=ISSLTransport.providedBy(transport))
-            if ITCPTransport.providedBy(transport) and hasattr(peer, "port"):
+        factory = self.factory
+        known = first_facts(transport, factory, self._terms, self.told)
+        if not isinstance(transport, DirectConnection):
+            if ITCPTransport.providedBy(transport) and hasattr(transport.getPeer(), "port"):
                 # Several replies may leave on their own, each as soon as it is known.  (Twisted
                 # 23.10 takes a UNIX connection for a TCP one.)
                 transport.setTcpNoDelay(True)
             if not (known.tls or outlet.is_direct):
                 connection.registerProducer(self, True)
-        factory = self.factory
         agent = factory.agent
         self._tls = factory.tls
         self._session = session = factory.speaks(
@@ -207,11 +197,12 @@ class LMTPProtocol(Protocol):
 
     def _run(self) -> bool:
         """
-        Take the session as far as it goes, then send what it has to say, in one write; but if that is
-        much, only if it is taken.
+        Take the session as far as it goes, then send what it has to say, in one write.  Where it has
+        stopped because that is much, it goes on when the client has taken it.  Returns whether anything
+        was sent.
 
         An answer that comes at once lands back here from inside the loop; the flag keeps that from
-        nesting once per pipelined command.  Returns whether anything was sent.
+        nesting once per pipelined command.
         """
         if self._running:
             return False
@@ -223,7 +214,6 @@ class LMTPProtocol(Protocol):
                     _TAKE[type(event)](self, event)
                 if self.is_in_transaction and session.is_between_transactions:
                     self._end_transaction()
-                # Else nothing was left because there is much to say.
                 has_unread = session.has_unread
                 has_more = has_unread and session.has_much_to_say
                 sent = self._send(self._connection, has_unread) or sent
@@ -256,14 +246,15 @@ class LMTPProtocol(Protocol):
         if octets and self._outlet is not None:
             self._outlet.write(octets)
         if has_unread or not self._reading:
-            # Else it is read, and there is no reason not to.
+            # Else the reading goes on, and there is no reason to stop it.
             self._regulate()
         return octets != b""
 
     def _look_up_all(self, offered: EnvelopeOffered) -> None:
         """
-        The usual case: all are known at once, and welcome.  If one is not, what was found out so far
-        is told as if they had come one by one, and then it goes on like that.
+        Look up all recipients of an envelope that came in one piece.  Usually all are known at once, and
+        welcome.  If one is not, what was found out so far is told as if they had come one by one, and
+        then it goes on like that.
         """
         if not self.is_in_transaction:
             self._begin_transaction()
@@ -291,6 +282,7 @@ class LMTPProtocol(Protocol):
         for each, offer in zip(accepted, offers, strict=False):
             offer.found = each
             session.answer_recipient(offer, replies.RECIPIENT_OK)
+        # The first of these has been looked up already.
         for offer in offers:
             if found is None:
                 self._look_up(offer)
@@ -435,31 +427,6 @@ class LMTPProtocol(Protocol):
         connection.startTLS(self.factory.tls or self._tls)
         self._outlet = Outlet(transport, self)
         self._session.encrypted(evolve(self._session.connection, tls=True, offers_tls=False))
-
-    def _facts(
-        self, transport: ITransport, host: str, port: int | None, *, tls: bool
-    ) -> Connection:
-        """
-        What is known of the connection when it has just been made.
-        """
-        factory = self.factory
-        identifier = ""
-        uid = peer_uid(transport) if host == "local" else None
-        told = self.told
-        if told is not None and not told.is_own:
-            # It is not the proxy that talks to us now.
-            host, port = told.host or UNKNOWN_HOST, told.port
-            tls, identifier, uid = tls or told.tls, told.identifier, None
-        return Connection(
-            host,
-            port,
-            tls=tls,
-            offers_tls=factory.tls is not None and not tls,
-            uid=uid,
-            is_trusted=factory.trusts(host),
-            terms=self._terms,
-            session=identifier,
-        )
 
     # ── flow and time ────────────────────────────────────────────────────────────────────────────
 

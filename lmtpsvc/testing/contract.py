@@ -27,7 +27,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 from unittest import SkipTest
 
 from twisted.application.service import IService
@@ -42,8 +42,6 @@ from ..interfaces import Capabilities, IBackend
 from .case import Case
 from .message import MemoryMessage
 from .watch import MOST_SECONDS, CallWatch, TurnWatch
-
-T = TypeVar("T")
 
 #: How large the large message is.
 LARGE: Final = 50 * 1000 * 1000
