@@ -27,7 +27,7 @@ def drop(result: object) -> None:
         result.addErrback(lambda _: None)
         try:
             result.cancel()
-        except Exception:
+        except BaseException:
             _log.failure("what nobody waits for could not be called off")
 
 
@@ -59,7 +59,7 @@ def in_time(result: Deferred[T], seconds: float, clock: IReactorTime) -> Deferre
     def cancel() -> None:
         try:
             result.cancel()
-        except Exception:
+        except BaseException:
             _log.failure("what is not waited for any more could not be called off")
 
     def too_late() -> None:

@@ -67,7 +67,7 @@ class Deadlines:
             if self._waiting.pop(call, None) is not None:
                 try:
                     call()
-                except Exception:
+                except BaseException:
                     _log.failure("what was to be done at a deadline failed")
         if self._waiting:
             first = min(self._waiting.values())

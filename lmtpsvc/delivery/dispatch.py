@@ -2,13 +2,15 @@
 Handing a message to a backend, and turning what comes back into replies.
 
 Nothing that a backend does is trusted here: it may raise, return too few results or too many, fail
-with anything, or never answer.  Each mailbox gets one Deferred all the same.
+with anything, or never answer.  Each mailbox gets one Deferred all the same.  Anything includes what
+is no Exception: a plugin that lets asyncio's CancelledError escape ends its own delivery, and not the
+connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.logger import Logger
@@ -24,6 +26,9 @@ from .awaiting import as_deferred, drop
 
 _log = Logger()
 
+#: Replies from here on say that there was no delivery.
+_FIRST_REFUSAL: Final = 400
+
 
 def reply_for(failure: Failure) -> Reply:
     """
@@ -34,8 +39,11 @@ def reply_for(failure: Failure) -> Reply:
     and not a 5yz, because our bug is no reason to bounce somebody's mail.
     """
     error = failure.value
-    if isinstance(error, DeliveryError) and hasattr(error, "reply"):
-        return error.reply
+    if isinstance(error, DeliveryError):
+        # One of a plugin's own may have forgotten to make it, or made something else of it.
+        reply: object = getattr(error, "reply", None)
+        if isinstance(reply, Reply) and reply.code >= _FIRST_REFUSAL:
+            return reply
     if isinstance(error, TimeoutError):
         return replies.CANNOT_LOOK_UP
     if isinstance(error, CancelledError):
@@ -52,7 +60,7 @@ def dispatch(
     """
     try:
         awaitables = list(backend.deliver(message, mailboxes))
-    except Exception:
+    except BaseException:
         return [fail() for _ in mailboxes]
     if len(awaitables) != len(mailboxes):
         # Nobody can tell which result is whose, so none may become a 250, and none is begun.
@@ -70,7 +78,7 @@ def dispatch(
 def _deferred(awaitable: Any) -> Deferred[Any]:
     try:
         return as_deferred(awaitable)
-    except Exception:
+    except BaseException:
         return fail()
 
 
@@ -92,5 +100,5 @@ def call_off(result: Deferred[Any]) -> None:
     """
     try:
         result.cancel()
-    except Exception:
+    except BaseException:
         _log.failure("a delivery could not be called off")

@@ -114,7 +114,7 @@ class RoutedBackend:
             else:
                 positions_of.setdefault(id(backend), (backend, []))[1].append(position)
         for backend, positions in positions_of.values():
-            theirs = [mailboxes[position] for position in positions]
+            theirs = tuple(mailboxes[position] for position in positions)
             delivered = dispatch(backend, self._as_spooled_for(backend, message), theirs)
             results.update(zip(positions, delivered, strict=True))
         return [results[position] for position in range(len(mailboxes))]

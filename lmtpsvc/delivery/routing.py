@@ -106,7 +106,7 @@ class Routing:
             return as_deferred(
                 self.look_up(address, size, since, ignore_quota=ignore_quota, binary=binary)
             )
-        except Exception:
+        except BaseException:
             return fail()
 
     def look_up(
@@ -168,7 +168,7 @@ class Routing:
             asked = mailbox if size is None else with_declared_size(mailbox, size)
             try:
                 verdict = self.backend.verify(asked)
-            except Exception:
+            except BaseException:
                 for other in verdicts:
                     drop(other)
                 raise

@@ -169,6 +169,14 @@ class Transaction:
         if self._answer is _nobody:
             return
         self._dispatched = True
+        try:
+            self._hand_over(content)
+        except BaseException:
+            # A directory has made a mailbox that cannot be looked up, for instance.
+            self._cancel_open()
+            self._refuse_open(reply_for(Failure()))
+
+    def _hand_over(self, content: Content) -> None:
         recipients_of: dict[Mailbox, list[int]] = {}
         for position, each in enumerate(self._accepted):
             for mailbox in each.mailboxes:
@@ -185,7 +193,7 @@ class Transaction:
         )
         if self.report is not None:
             self._message = message
-        mailboxes = list(recipients_of)
+        mailboxes = tuple(recipients_of)
         if self.heading is None:
             self._results = dispatch(self._backend, message, mailboxes)
         else:
@@ -193,7 +201,7 @@ class Transaction:
             for mailbox in mailboxes:
                 recipient = self._accepted[recipients_of[mailbox][0]].recipient
                 own = message.headed(self.heading(recipient))
-                results += dispatch(self._backend, own, [mailbox])
+                results += dispatch(self._backend, own, (mailbox,))
             self._results = results
         waiting: Iterable[tuple[Deferred[Any], list[int]]]
         waiting = zip(self._results, recipients_of.values(), strict=True)
@@ -232,7 +240,7 @@ class Transaction:
         self._deadlines.set(seconds, call)
 
     def _stored(self, codes: object, positions: list[int]) -> None:
-        if codes:
+        if codes is not None:
             self._note(codes, positions)
         for position in positions:
             if self._open[position] == 1 and not self._worst:
@@ -333,9 +341,12 @@ class Transaction:
         it is not returned to its sender what may yet be delivered.
         """
         self._deadline = None
+        self._refuse_open(replies.OUT_OF_TIME)
+
+    def _refuse_open(self, reply: Reply) -> None:
         for position, left in enumerate(self._open):
             if left:
-                self._settle(position, replies.OUT_OF_TIME)
+                self._settle(position, reply)
 
 
 _NOTHING_TOLD: Final = ((), None)

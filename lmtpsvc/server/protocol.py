@@ -267,7 +267,7 @@ class LMTPProtocol(Protocol):
         for recipient in offered.recipients:
             try:
                 found = look_up(recipient.address, size)
-            except Exception:
+            except BaseException:
                 found = Failure()
             if not isinstance(found, tuple):
                 break
@@ -313,7 +313,7 @@ class LMTPProtocol(Protocol):
                 ignore_quota="IGNOREQUOTA" in recipient.parameters,
                 binary=offer.is_binary,
             )
-        except Exception:
+        except BaseException:
             self._not_found(Failure(), offer)
             return
         if isinstance(found, tuple):

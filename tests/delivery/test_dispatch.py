@@ -4,7 +4,9 @@ What a backend may do, and what a client hears of it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,6 +54,10 @@ async def full() -> None:
 
 async def broken() -> None:
     raise ZeroDivisionError
+
+
+def raising(error: BaseException) -> Any:
+    raise error
 
 
 def outcomes(results: Sequence[Deferred[None]]) -> list[Reply | None]:
@@ -119,6 +125,18 @@ class TestReplyFor:
         assert replies.INTERNAL_ERROR == reply_for(Failure(QuotaExceeded()))
         assert [QuotaExceeded] == [failure.type for failure in logged.defects]
 
+    @pytest.mark.parametrize("reply", [None, "550 No\r\n250 OK", Reply(250, "Delivered")], ids=repr)
+    def test_refusal_that_refuses_nobody(self, reply: Any, logged: Any) -> None:
+        """
+        One that has made something else of its reply is another: it is no 250, nor anything that has
+        no words for the client.
+        """
+        refused = TemporaryFailure("Later")
+        refused.reply = reply
+
+        assert replies.INTERNAL_ERROR == reply_for(Failure(refused))
+        assert [TemporaryFailure] == [failure.type for failure in logged.defects]
+
 
 class TestDispatch:
     """
@@ -172,10 +190,13 @@ class TestDispatch:
             lambda: (1 // 0 for _ in range(3)),
             lambda: 1 // 0,
             lambda: succeed(None),
+            partial(raising, asyncio.CancelledError()),
+            partial(raising, SystemExit(1)),
         ],
         ids=[
             *["none", "too few", "too many", "too few, open and failed", "None", "a number"],
             *["a generator that raises", "raises", "one for all"],
+            *["asyncio has cancelled it", "ends the process"],
         ],
     )
     def test_wrong_count(self, results: Callable[[], Any], logged: Any) -> None:
@@ -199,18 +220,20 @@ class TestDispatch:
 
         assert held == ended
 
-    def test_wrong_count_that_cannot_be_called_off(self, logged: Any) -> None:
+    @pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError()], ids=repr)
+    def test_wrong_count_that_cannot_be_called_off(self, error: BaseException, logged: Any) -> None:
         """
         Not even a backend that fails in being called off keeps anybody from an answer.
         """
 
-        def broken(_: Deferred[None]) -> None:
-            raise ZeroDivisionError
+        class Unwilling(Deferred[None]):
+            def cancel(self) -> None:
+                raise error
 
-        results = dispatch(Backend(lambda: [Deferred(broken)]), MESSAGE, THREE)
+        results = dispatch(Backend(lambda: [Unwilling()]), MESSAGE, THREE)
 
         assert [replies.INTERNAL_ERROR] * 3 == outcomes(results)
-        assert ZeroDivisionError in [failure.type for failure in logged.defects]
+        assert error in [failure.value for failure in logged.defects]
 
     def test_not_awaitable(self, logged: Any) -> None:
         """

@@ -4,6 +4,7 @@ From an address to mailboxes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -182,8 +183,12 @@ class TestDirectory:
             lambda _: None,
             lambda _: coroutine(None),
             lambda _: 7,
+            lambda _: (_ for _ in ()).throw(asyncio.CancelledError()),
         ],
-        ids=["raises", "fails", "coroutine", "None", "None from a coroutine", "a number"],
+        ids=[
+            *["raises", "fails", "coroutine", "None", "None from a coroutine", "a number"],
+            "asyncio has cancelled it",
+        ],
     )
     def test_defect(
         self, answer: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]

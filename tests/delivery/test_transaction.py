@@ -4,6 +4,7 @@ One message, from the first octet of its text to the last reply.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -226,6 +227,55 @@ class TestAnswers:
 
         assert [replies.INTERNAL_ERROR] == delivery.replied
         assert [ZeroDivisionError] == [failure.type for failure in logged.defects]
+
+    def test_mailboxes_are_not_the_backends(
+        self, deliver: Callable[..., Delivery], logged: Any
+    ) -> None:
+        """
+        A backend that takes the mailboxes off what it was given, one by one, is told that this cannot
+        be, and the client to come again.
+        """
+
+        class Popping(Given):
+            def deliver(self, message: IMessage, mailboxes: Any) -> Sequence[Any]:
+                while mailboxes:
+                    mailboxes.pop()
+                return self.results
+
+        delivery = deliver("ann", "bob", store=Popping([succeed(None), succeed(None)]))
+        delivery.deliver()
+
+        assert [replies.INTERNAL_ERROR] * 2 == delivery.replied
+        assert [AttributeError] * 2 == [failure.type for failure in logged.defects]
+
+    def test_mailbox_that_is_none(self, deliver: Callable[..., Delivery], logged: Any) -> None:
+        """
+        What a directory has made of a mailbox may be such that it cannot even be looked up; the client
+        is answered all the same.
+        """
+        delivery = deliver("ann", "bob")
+        accepted: Any = delivery.transaction._accepted
+        odd: Any = ["ann"]
+        accepted[0] = accepted[0]._replace(mailboxes=(Mailbox(odd, "example.org"),))
+        delivery.deliver()
+
+        assert [replies.INTERNAL_ERROR] * 2 == delivery.replied
+        assert [TypeError] == [failure.type for failure in logged.defects]
+        assert [] == delivery.clock.getDelayedCalls()
+
+    def test_value_that_is_neither_true_nor_false(self, deliver: Callable[..., Delivery]) -> None:
+        """
+        Nobody asks that of what a delivery ends with: rows of numpy, for instance, will not say.
+        """
+
+        class Rows:
+            def __bool__(self) -> bool:
+                raise ValueError
+
+        delivery = deliver("ann", store=Given([succeed(Rows())]))
+        delivery.deliver()
+
+        assert [250] == delivery.codes
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(
@@ -502,15 +552,19 @@ class TestDeadline:
         assert [LATE] == delivery.replied
         late.callback(None)
 
-    def test_canceller_raises(self, deliver: Callable[..., Delivery], logged: Any) -> None:
+    @pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError()], ids=repr)
+    def test_canceller_raises(
+        self, error: BaseException, deliver: Callable[..., Delivery], logged: Any
+    ) -> None:
         """
         A backend that cannot be called off does not keep the others from it, nor from an answer.
         """
 
-        def broken(_: Deferred[None]) -> None:
-            raise ZeroDivisionError
+        class Unwilling(Deferred[None]):
+            def cancel(self) -> None:
+                raise error
 
-        delivery = deliver("ann", "bob", store=Given([Deferred(broken), Deferred()]))
+        delivery = deliver("ann", "bob", store=Given([Unwilling(), Deferred()]))
         delivery.deliver()
 
         delivery.clock.advance(240)
@@ -518,7 +572,7 @@ class TestDeadline:
         delivery.clock.advance(30)
 
         assert [LATE, LATE] == delivery.replied
-        assert [ZeroDivisionError] == [failure.type for failure in logged.defects]
+        assert [error] == [failure.value for failure in logged.defects]
 
     def test_slow_spool(self, deliver: Callable[..., Delivery], backend: Any) -> None:
         """

@@ -4,6 +4,7 @@ A connection, on a transport that is a string.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from collections.abc import Callable
@@ -194,6 +195,28 @@ class TestConversation:
 
         assert [OK] == heard
         assert [] == world.messages
+
+    @pytest.mark.parametrize("asked", ["resolve", "verify", "deliver"])
+    @pytest.mark.parametrize("packets", [1, 3])
+    def test_no_exception_of_pythons(
+        self, packets: int, asked: str, server: Any, world: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A plugin that lets asyncio's CancelledError escape is a defect like any other: the client is
+        told to come again, and may go on.
+        """
+
+        def cancelled(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(world, asked, cancelled)
+        wire = server.connect()
+        said = [MAIL, to("ann"), b"DATA\r\nHi\r\n.\r\n" if asked == "deliver" else b"RSET\r\n"]
+
+        heard = wire.says(*said) if packets > 1 else wire.says(b"".join(said))
+
+        assert [line(replies.INTERNAL_ERROR)] == [each for each in heard if each[:1] == b"4"]
+        assert [OK] == wire.says(b"NOOP\r\n")
 
     def test_unknown(self, server: Any, world: Any, logged: Any) -> None:
         """
