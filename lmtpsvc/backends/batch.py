@@ -9,10 +9,7 @@ by one, to find out whose fault it was.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -21,9 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import from_os_error
-from .file_systems import FileSystem
 from .haste import Haste
-from .identity import as_user
 from .places import Known, Place, Places
 from .pool import Pool
 from .posting import Posting, Shown
@@ -32,6 +27,7 @@ from .settings import Settings
 from .sharing import Shared, Sharing
 from .syncing import Syncing
 from .target import Answer, Target, fire
+from .watched import Watched
 
 T = TypeVar("T")
 
@@ -62,8 +58,7 @@ class Batch:
     ) -> None:
         self._settings, self._places, self._syncing, self._pool = settings, places, syncing, pool
         self._quotas, self._haste = quotas, haste
-        # By device: those that may be synced as a whole, opened before anything was written there.
-        self._file_systems: dict[int, FileSystem] = {}
+        self._watched = Watched(places, syncing, haste)
         self._answers: list[Answer] = []
         # Shown, but not yet safe; and what could not be linked and needs a copy of its own.
         self._shown: list[Shown] = []
@@ -110,8 +105,7 @@ class Batch:
         finally:
             for each in self._held:
                 each.let_go()
-            for file_system in self._file_systems.values():
-                file_system.close()
+            self._watched.close()
             for target in targets:
                 # Of those that were called off, and after a defect.
                 if target.reservation is not None:
@@ -247,13 +241,13 @@ class Batch:
         self, posting: Posting, target: Target, *, durably: bool, watched: bool = True
     ) -> None:
         place = target.place
-        if watched and not self._file_systems:
-            self._watch_above(place)
+        if watched and not self._watched:
+            self._watched.watch_above(place, self._settings.template.root)
         known = target.known = self._made(place, durably=durably and not watched)
         if watched or self._haste.wants_to_see(known):
-            self._watch(place, known)
+            self._watched.watch(place, known)
         posting.write(target, durably=durably, calls=self._haste.calls(known, posting.octets))
-        if not durably and posting.device not in self._file_systems:
+        if not durably and posting.device not in self._watched:
             # Somebody has put the mailbox elsewhere since it was last looked at.
             posting.sync()
 
@@ -263,40 +257,17 @@ class Batch:
         """
         return self._places.known(place) or self._places.make(place, durably=durably)
 
-    def _watch_above(self, place: Place) -> None:
-        """
-        The same as `_watch`, before directories are made for *place*, so that they are heard of, too.
-        """
-        if self._places.known(place) is None:
-            with suppress(OSError):
-                self._open(self._settings.template.root or place.shared)
-
-    def _watch(self, place: Place, known: Known) -> None:
-        """
-        Hear of all that is lost from now on of what is written to *place*, if that is possible.
-        """
-        if known.device in self._file_systems:
-            return
-        with suppress(OSError), as_user(place.uid, place.gid):
-            self._open(os.path.join(place.directory, "tmp"))
-
-    def _open(self, directory: str) -> None:
-        file_system = FileSystem(directory)
-        self._haste.saw(file_system)
-        if self._file_systems.setdefault(file_system.device, file_system) is not file_system:
-            file_system.close()
-
     def _made_durable(self, written: list[Posting]) -> list[Posting]:
         """
         Wait for the disk to have the messages; returns those that it has.
         """
         safe: list[Posting] = []
         for device, group in _by_device(written, lambda posting: posting.device):
-            if device not in self._file_systems:
+            if device not in self._watched:
                 # Each has been synced.
                 safe += group
                 continue
-            whole = self._sync_whole(device, finally_=False)
+            whole = self._watched.sync(device, finally_=False)
             ask = Posting.check if whole else Posting.sync
             safe += [
                 posting
@@ -359,12 +330,12 @@ class Batch:
         """
         shown, self._shown = self._shown, []
         places = {target.place.directory: self._directories(target) for _, target in shown}
-        if not self._file_systems or not self._syncing.whole_pays(sum(places.values())):
+        if not self._watched or not self._syncing.whole_pays(sum(places.values())):
             self._settle_each(shown)
             return
         for device, group in _by_device(shown, lambda each: each[0].device):
-            if device in self._file_systems and self._sync_whole(device, finally_=True):
-                told_since = self._file_systems[device].tells_since
+            if device in self._watched and self._watched.sync(device, finally_=True):
+                told_since = self._watched.tells_since(device)
                 for posting, target in group:
                     try:
                         self._places.have_become_safe(target.place, target.known, told_since)
@@ -400,24 +371,6 @@ class Batch:
                     self._succeed(posting, target)
             if len(of_directory) > 1:
                 self._answer_now()
-
-    def _sync_whole(self, device: int, *, finally_: bool) -> bool:
-        """
-        Make all durable that is on *device*, see `FileSystem.sync`; False if that is not certain.
-        """
-        file_system = self._file_systems[device]
-        try:
-            self._syncing.whole(file_system, finally_=finally_)
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                self._places.doubt()
-                _log.warn(
-                    "{directory}: syncfs failed ({error}), syncing one by one",
-                    directory=file_system.directory,
-                    error=error,
-                )
-            return False
-        return True
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────
 
