@@ -137,7 +137,7 @@ class IBackend(Interface):
         octets, as text, in ``attributes["declared_size"]``, see `lmtpsvc.quota`; what `deliver`
         gets is without it.
 
-        Returns None (yes), or a Deferred or coroutine that ends with None.
+        Returns None (yes), or a Deferred or coroutine that ends with None; a no is raised.
 
         Fails:
             PermanentFailure: There can be no such mailbox.
@@ -151,7 +151,8 @@ class IBackend(Interface):
         Each fires once the message would survive a power cut, not before: the client then forgets
         its copy.  It fires with None, or with `lmtpsvc.response_codes.ResponseCode`s for a client
         that has asked for such; with `lmtpsvc.replies.PassedOn` if the message is not in a mailbox
-        yet, but with an SMTP server.  They may fire in any order, and should fire as early as they can:
+        yet, but with an SMTP server.  (An exception that is returned counts as raised, and False or a
+        coroutine as a defect: neither is a success.)  They may fire in any order, and should fire as early as they can:
         a reply leaves as soon as it and those of all recipients before it are known
         (RFC 2033 §4.2).
 

@@ -1,5 +1,5 @@
 """
-One Deferred out of whatever a plugin returns.
+One Deferred out of whatever a plugin returns, and what the end of it says.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar, cast
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -15,6 +16,33 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 _log = Logger()
+
+
+@frozen
+class Failed:
+    """
+    What is left behind in a Deferred whose failure has been taken.  A plugin may have given the same one
+    to somebody else, who would find None there otherwise, and take that for a success.
+    """
+
+    error: BaseException
+
+
+def failure_in(value: object) -> Failure | None:
+    """
+    What is wrong with *value*, which something ended with that did not fail; None if nothing is.
+
+    An exception that was returned is one that should have been raised; False is a no, whatever it
+    was meant for; and what is still to be awaited has not been done.
+    """
+    if isinstance(value, Failed):
+        return Failure(value.error)
+    if isinstance(value, BaseException):
+        return Failure(value)
+    if value is False or isinstance(value, Awaitable):
+        drop(value)
+        return Failure(TypeError(f"it ended with {value!r}, which is no success"))
+    return None
 
 
 def drop(result: object) -> None:
@@ -33,18 +61,36 @@ def drop(result: object) -> None:
 
 def as_deferred(result: Awaitable[T] | T) -> Deferred[T]:
     """
-    A Deferred is itself, a coroutine is started, and a plain value has fired already.
+    A Deferred fires when the *result* that it is does, a coroutine is started, and a plain value has
+    fired already.
 
     Raises:
         TypeError: *result* is some other awaitable, which only its own event loop can await.
     """
     if isinstance(result, Deferred):
-        return result
+        return _seen_by_others(result)
     if isinstance(result, Coroutine):
         return Deferred.fromCoroutine(cast("Coroutine[Deferred[Any], Any, T]", result))
     if hasattr(result, "__await__"):
         raise TypeError(f"neither a Deferred nor a coroutine: {result!r}")
     return succeed(result)
+
+
+def _seen_by_others(result: Deferred[T]) -> Deferred[T]:
+    """
+    What *result* gives, which stays as it is for whoever else was given the same one.
+    """
+
+    def tell(outcome: Any) -> object:
+        if not told.called:
+            told.callback(Failure(outcome.error) if isinstance(outcome, Failed) else outcome)
+        if isinstance(outcome, Failure):
+            return Failed(outcome.value)  # type: ignore[arg-type]  # what has failed has one
+        return outcome
+
+    told: Deferred[T] = Deferred(lambda _: result.cancel())
+    result.addBoth(tell)
+    return told
 
 
 def in_time(result: Deferred[T], seconds: float, clock: IReactorTime) -> Deferred[T]:

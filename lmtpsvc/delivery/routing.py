@@ -20,7 +20,7 @@ from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
 from ..ownership import check_owner
 from ..quota import ignoring_quota, with_declared_size
-from .awaiting import as_deferred, drop, in_time
+from .awaiting import as_deferred, drop, failure_in, in_time
 
 #: RFC 2142 §3 to §5.
 _OFFICES: Final = frozenset(
@@ -179,7 +179,15 @@ class Routing:
         waiting: list[Deferred[None]] = [as_deferred(verdict) for verdict in verdicts]
         # consumeErrors: the first refusal is the reply, those after it are no news.
         gathered = gatherResults(waiting, consumeErrors=True)
-        return gathered.addCallbacks(lambda _: tuple(found), _unwrap)
+        return gathered.addCallbacks(_if_all_say_yes, _unwrap, callbackArgs=(tuple(found),))
+
+
+def _if_all_say_yes(verdicts: Sequence[object], found: tuple[Mailbox, ...]) -> tuple[Mailbox, ...]:
+    for verdict in verdicts:
+        failure = failure_in(verdict)
+        if failure is not None:
+            failure.raiseException()
+    return found
 
 
 def _of_the_same_owner(

@@ -14,11 +14,12 @@ from twisted.python.failure import Failure
 
 from .. import replies
 from ..envelope import Envelope, Mailbox, Recipient
-from ..errors import from_os_error
+from ..errors import from_os_error, refusal
 from ..interfaces import IBackend
 from ..limits import Limits
 from ..replies import PassedOn, Reply
 from ..response_codes import ResponseCode
+from .awaiting import Failed, failure_in
 from .content import Content, MemoryContent
 from .deadlines import Deadlines
 from .dispatch import call_off, dispatch, has_succeeded, reply_for
@@ -239,14 +240,18 @@ class Transaction:
         self._deadline = call
         self._deadlines.set(seconds, call)
 
-    def _stored(self, codes: object, positions: list[int]) -> None:
+    def _stored(self, codes: object, positions: list[int]) -> object:
         if codes is not None:
+            failure = failure_in(codes)
+            if failure is not None:
+                return self._refused(failure, positions)
             self._note(codes, positions)
         for position in positions:
             if self._open[position] == 1 and not self._worst:
                 self._settle(position, replies.DELIVERED)
             else:
                 self._add(position, replies.DELIVERED)
+        return codes
 
     def _note(self, codes: object, positions: list[int]) -> None:
         """
@@ -258,12 +263,14 @@ class Transaction:
             _, before = self._told.get(position, _NOTHING_TOLD)
             self._told[position] = told, passed_on or before
 
-    def _refused(self, failure: Failure, positions: list[int]) -> None:
+    def _refused(self, failure: Failure, positions: list[int]) -> Failed:
         reply = reply_for(failure)
         if reply is replies.OUT_OF_TIME:
             reply = self._out_of_time()
         for position in positions:
             self._add(position, reply)
+        # Not the failure itself: its traceback has the message, which is to go.
+        return Failed(refusal(reply))
 
     def _add(self, position: int, reply: Reply) -> None:
         """

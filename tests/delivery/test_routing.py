@@ -256,6 +256,65 @@ class TestVerify:
 
         assert "no" == str(failure.value)
 
+    @pytest.mark.parametrize(
+        "verdict",
+        [lambda: False, lambda: succeed(False), lambda: coroutine(False), lambda: ValueError("no")],
+        ids=["False", "Deferred", "coroutine", "an exception"],
+    )
+    def test_a_no_that_was_not_raised(
+        self, verdict: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        Yes is None, and a refusal is raised: who says no in another way takes nobody's mail.
+        """
+        failure = failure_of(resolve(lambda _: [ANN_BOX], verdict))
+
+        assert replies.INTERNAL_ERROR == reply_for(failure)
+
+    def test_one_answer_for_several(self, clock: Clock, failure_of: Callable[..., Failure]) -> None:
+        """
+        Directory and backend may ask somebody once on behalf of several recipients, and give them the
+        same Deferred: each of those hears of a failure.
+        """
+        asked: Deferred[None] = Deferred()
+
+        @implementer(IBackend)
+        class Asking:
+            capabilities = Capabilities()
+
+            def verify(self, mailbox: Mailbox) -> Deferred[None]:
+                return asked
+
+            def deliver(self, message: object, mailboxes: object) -> list[Any]:
+                return []
+
+        directory = Directory(lambda mailbox: [mailbox])
+        routing = Routing(directory, Asking(), AddressRules("mx.example.org"), clock, 60.0)
+        resolved = [routing.resolve(ANN) for _ in range(2)]
+        asked.errback(PermanentFailure("no"))
+        resolved.append(routing.resolve(ANN))
+
+        for each in resolved:
+            failure_of(each, PermanentFailure)
+
+    @pytest.mark.parametrize("found", [[ANN_BOX], PermanentFailure("no")], ids=["found", "failed"])
+    def test_one_look_up_for_several(
+        self, found: Any, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
+    ) -> None:
+        """
+        The same for who is found out only once.
+        """
+        asked: Deferred[Any] = Deferred()
+        resolved = [resolve(lambda _: asked) for _ in range(2)]
+
+        if isinstance(found, Exception):
+            asked.errback(found)
+            for each in resolved:
+                failure_of(each, PermanentFailure)
+        else:
+            asked.callback(found)
+            assert [(ANN_BOX,)] * 2 == [each.result for each in resolved]
+
     def test_first_refusal_is_the_reply(
         self, resolve: Callable[..., Any], failure_of: Callable[..., Failure]
     ) -> None:

@@ -126,6 +126,9 @@ class Given:
         return self.results
 
 
+async def _store() -> None: ...
+
+
 @pytest.fixture
 def deliver(backend: Any, tmp_path: Path) -> Iterator[Callable[..., Delivery]]:
     """
@@ -366,6 +369,55 @@ class TestSameMailbox:
         assert (reply or replies.DELIVERED).code == said.code
         if reply is not None:
             assert reply == said
+
+    @pytest.mark.parametrize("late", [True, False])
+    def test_one_result_for_several_messages(
+        self, late: bool, deliver: Callable[..., Delivery]
+    ) -> None:
+        """
+        A backend that commits several messages together may give the same Deferred for all of them:
+        who is told of its failure first keeps nobody from hearing of it.
+        """
+        result: Deferred[None] = Deferred()
+        if not late:
+            result.errback(TemporaryFailure("Later"))
+        store = Given([result])
+        deliveries = [deliver("ann", store=store), deliver("bob", store=store)]
+        for delivery in deliveries:
+            delivery.deliver()
+        if late:
+            result.errback(TemporaryFailure("Later"))
+        late_comer = deliver("eve", store=store)
+        late_comer.deliver()
+
+        assert [[LATER], [LATER], [LATER]] == [each.replied for each in (*deliveries, late_comer)]
+
+    @pytest.mark.parametrize(
+        "value",
+        [lambda: False, lambda: ValueError("no"), _store],
+        ids=["False", "an exception", "a coroutine"],
+    )
+    def test_a_no_that_was_not_raised(
+        self, value: Callable[[], Any], deliver: Callable[..., Delivery], logged: Any
+    ) -> None:
+        """
+        What ends with a no, or with what has not been done, is no success: one store that is async
+        where it is called in a thread would lose all mail otherwise.
+        """
+        delivery = deliver("ann", store=Given([succeed(value())]))
+        delivery.deliver()
+
+        assert [replies.INTERNAL_ERROR] == delivery.replied
+        assert logged.defects
+
+    def test_refusal_that_was_not_raised(self, deliver: Callable[..., Delivery]) -> None:
+        """
+        One of our own, returned and not raised, is meant.
+        """
+        delivery = deliver("ann", store=Given([succeed(PermanentFailure("Never"))]))
+        delivery.deliver()
+
+        assert [NEVER] == delivery.replied
 
     @pytest.mark.parametrize(
         ("failure", "codes"), [(None, [250, 250, 250]), (TemporaryFailure("Later"), [451] * 3)]
