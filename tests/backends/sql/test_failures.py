@@ -276,6 +276,44 @@ class TestAnotherFile:
         bench.close()
         assert whole == (tmp_path / "mail.db").read_bytes()
 
+    @pytest.mark.parametrize("beside", [("-wal",), ("-shm",), ("-wal", "-shm")])
+    def test_what_is_beside_it_is_removed(
+        self, beside: tuple[str, ...], tmp_path: Path, make_bench: Callable[..., Bench]
+    ) -> None:
+        """
+        Nothing is acknowledged that would be in a log without a name, or with an index of its own.
+        """
+        bench = make_bench(f"sqlite:///{tmp_path}/mail.db")
+        assert [None] == bench.deliver(TEXT, "ann@example.org")
+        for name in beside:
+            (tmp_path / f"mail.db{name}").unlink()
+
+        for _ in range(2):
+            assert ["451 4.4.1"] == list(map(code, bench.deliver(TEXT, "ann@example.org")))
+        with pytest.raises(
+            StoreError, match=rf"mail.db{beside[0]} was removed: restart the service"
+        ):
+            bench.uids("ann@example.org")
+        bench.close()
+
+        again = make_bench(f"sqlite:///{tmp_path}/mail.db")
+        assert [None] == again.deliver(TEXT, "ann@example.org")
+        assert [1, 2] == again.uids("ann@example.org")
+
+    def test_the_log_is_saved(self, tmp_path: Path, make_bench: Callable[..., Bench]) -> None:
+        """
+        What was acknowledged before is in the file itself as soon as it is noticed that the log is
+        gone, whatever becomes of the process.
+        """
+        bench = make_bench(f"sqlite:///{tmp_path}/mail.db")
+        assert [None] == bench.deliver(TEXT, "ann@example.org")
+        (tmp_path / "mail.db-wal").unlink()
+        bench.deliver(TEXT, "ann@example.org")
+        # Not by the last who closes it: the bench's store has it open, too.
+        (tmp_path / "copy.db").write_bytes((tmp_path / "mail.db").read_bytes())
+
+        assert [1] == make_bench(f"sqlite:///{tmp_path}/copy.db").uids("ann@example.org")
+
 
 class TestNotThere:
     def backend(self, url: str) -> SQLBackend:
