@@ -29,6 +29,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,6 +38,7 @@ from ..backends.pool import Pool, WorkerPool
 from ..backends.sql import versions
 from ..backends.sql.engine import Database, parse, what_is_not_safe
 from ..backends.sql.failures import in_words, judge
+from ..backends.sql.stopping import stopped_in_time
 from ..envelope import Recipient, Sender
 from ..errors import from_os_error
 from ..interfaces import IMessage
@@ -66,7 +68,8 @@ class Queue(Service):
 
     *pool* has the threads that talk to the database, *seconds* says what time it is, in seconds
     since the epoch, and *lease* how long a relay that is not heard of keeps its claims.  *create*
-    makes the tables if there are none, and brings them up to date.
+    makes the tables if there are none, and brings them up to date.  With a *clock*, a database that
+    hangs does not keep it from stopping.
     """
 
     def __init__(
@@ -77,11 +80,12 @@ class Queue(Service):
         *,
         lease: float = LEASE,
         create: bool = True,
+        clock: IReactorTime | None = None,
     ) -> None:
         self.database, self.seconds, self.lease = database, seconds, lease
         #: Who we are to other relays.
         self.owner: str = os.urandom(12).hex()
-        self._pool, self._create = pool, create
+        self._pool, self._create, self._clock = pool, create, clock
         self._engine = database.engine(connections=_THREADS)
         # SQLite has one writer at a time anyway, and those who wait share its commit.
         writers = 1 if database.kind == "sqlite" else _THREADS // 2
@@ -97,6 +101,7 @@ class Queue(Service):
         Raises:
             ValueError: One line that says what is wrong with the words.
         """
+        options = {"clock": IReactorTime(reactor), **options}
         return cls(parse(url), WorkerPool(reactor, _THREADS, "queue"), **options)
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────
@@ -124,12 +129,19 @@ class Queue(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Fires when everything asked for is done, and no connection is left.
+        Fires when everything asked for is done, and no connection is left; or when the database had
+        its time for that.
         """
         super().stopService()
         users: Deferred[Any] = DeferredList([user() for user in self._users], consumeErrors=True)
-        users.addCallback(lambda _: self._pool.stop())
+        users.addCallback(lambda _: self._stop_asking())
         return users.addCallback(lambda _: self._engine.dispose())
+
+    def _stop_asking(self) -> Deferred[Any]:
+        stopped = self._pool.stop()
+        if self._clock is None:
+            return stopped
+        return stopped_in_time(stopped, self._clock, self.database)
 
     def before_stop(self, user: Callable[[], Deferred[None]]) -> None:
         """

@@ -8,13 +8,16 @@ import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from lmtpsvc.backends.sql.engine import parse
+from lmtpsvc.backends.sql.stopping import STOP_SECONDS
 from lmtpsvc.client import address
 from lmtpsvc.delivery.report import Action
 from lmtpsvc.envelope import (
@@ -414,6 +417,27 @@ class TestTables:
         with pytest.raises(ValueError, match="no tables for a queue yet: run lmtpsvc queue create"):
             queue.privilegedStartService()
         queue.stopService()
+
+
+class TestStop:
+    def test_hangs(self, tmp_path: Path, sqlite_with: Callable[..., str]) -> None:
+        """
+        A database that hangs does not keep us from stopping.
+        """
+
+        class Busy:
+            def stop(self) -> Deferred[None]:
+                return Deferred()
+
+        url, clock = sqlite_with(tables.QUEUE, tmp_path / "queue.db"), Clock()
+        queue = Queue(parse(url), cast("Any", Busy()), clock=clock)
+        queue.startService()
+        stopped: list[object] = []
+        queue.stopService().addCallback(stopped.append)
+        clock.advance(STOP_SECONDS - 1)
+        assert stopped == []
+        clock.advance(1)
+        assert stopped == [None]
 
 
 class TestParameters:

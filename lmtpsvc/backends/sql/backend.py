@@ -36,6 +36,7 @@ from .posting import Posting, Source, Target, original_recipient
 from .schema import is_name
 from .schema import mailbox as box
 from .settings import Settings
+from .stopping import stopped_in_time
 
 _log = Logger()
 
@@ -55,6 +56,7 @@ class SQLBackend(Service):
         self, settings: Settings, database: Database, pool: Pool, clock: IReactorTime
     ) -> None:
         self._settings, self._database, self._pool = settings, database, pool
+        self._clock = clock
         threads = threads_for(settings, database)
         self._engine: Engine = database.engine(threads, settings.timeout)
         self._is_checked = False
@@ -90,12 +92,13 @@ class SQLBackend(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Fires when all deliveries that have been asked for are done.
+        Fires when all deliveries that have been asked for are done, or the database had its time
+        for them.
         """
         super().stopService()
         # Before the pool: what waits for its turn is not in the pool yet.
         stopped = self._group.finish().addCallback(lambda _: self._pool.stop())
-        return stopped.addBoth(self._dispose)
+        return stopped_in_time(stopped, self._clock, self._database).addBoth(self._dispose)
 
     def verify(self, mailbox: Mailbox) -> Deferred[None] | None:
         """

@@ -16,12 +16,15 @@ from sqlalchemy import text as sql
 from sqlalchemy.exc import OperationalError
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from lmtpsvc.backends.sql import engine as engines
 from lmtpsvc.backends.sql.backend import SQLBackend
 from lmtpsvc.backends.sql.engine import parse, what_is_not_safe, writes
 from lmtpsvc.backends.sql.reading import Store, StoreError
 from lmtpsvc.backends.sql.settings import from_words
+from lmtpsvc.backends.sql.stopping import STOP_SECONDS
+from lmtpsvc.backends.sql.versions import MAIL
 from lmtpsvc.backends.sql.writing import Writing
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import DeliveryError
@@ -343,6 +346,51 @@ class TestNotThere:
         """
         with pytest.raises(StoreError):
             Store.at(f"postgresql://nobody@/mail?host={tmp_path}")
+
+
+class TestStop:
+    """
+    A stop while the database is at work.
+    """
+
+    @pytest.fixture
+    def url(self, tmp_path: Path, sqlite_with: Callable[..., str]) -> str:
+        """
+        One kind stands for all.
+        """
+        return sqlite_with(MAIL, tmp_path / "mail.db")
+
+    def test_in_time(self, url: str, make_bench: Callable[..., Bench]) -> None:
+        """
+        What has been asked for comes to its end first.
+        """
+        bench = make_bench(url)
+        (result,) = bench.begin(TEXT, "ann@x")
+        stopped: list[object] = []
+        bench.backend.stopService().addCallback(stopped.append)
+        bench.clock.advance(STOP_SECONDS - 1)
+        assert [] == stopped
+        bench.pool.work()
+
+        assert [None] == stopped
+        assert None is outcome(result)
+        assert [] == bench.clock.getDelayedCalls()
+
+    def test_hangs(self, url: str, make_bench: Callable[..., Bench]) -> None:
+        """
+        One that hangs is left to itself.
+        """
+        bench = make_bench(url)
+        bench.begin(TEXT, "ann@x")
+        stopped: list[object] = []
+        bench.backend.stopService().addCallback(stopped.append)
+        with capturedLogs() as logs:
+            bench.clock.advance(STOP_SECONDS)
+
+        assert [None] == stopped
+        assert ["mail.db does not answer" in str(formatEvent(each)) for each in logs] == [True]
+        # It goes on after all, and nobody minds.
+        bench.pool.work()
 
 
 def test_is_safe(bench: Bench) -> None:
