@@ -7,12 +7,13 @@ Each sub-command is a module of its own, imported only when it is asked for.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Final
+
+from .commands.streams import end_output, have_streams, is_of_output
 
 #: The module of each sub-command, whose ``main`` takes the words behind it and returns the exit
 #: status, and what it does.
@@ -44,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     Run the sub-command that *words* name; returns the exit status.
     """
-    _have_streams()
+    have_streams()
     name, *rest = (sys.argv[1:] if words is None else words) or [""]
     try:
         status = _run(name, rest)
@@ -53,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
         status = 130
     except SystemExit as ended:
         # Of --help, and of words that are wrong.
-        if not ended.code and _shown(0):
+        if not ended.code and end_output(0):
             return 1
         raise
     except FileNotFoundError as error:
@@ -64,26 +65,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         # Output that is more than fits into a buffer leaves before the end.
-        if isinstance(error, BrokenPipeError):
-            sys.stdout = None
-            return 1
-        if sys.stdout is None or error.filename is not None:
-            raise
-        # If it was the output that could not leave, no further line can.
-        _shown(1, "\n")
-        if sys.stdout is not None:
+        if not is_of_output(error):
             raise
         return 1
-    return _shown(status)
-
-
-def _have_streams() -> None:
-    """
-    A stream that is closed is as good as /dev/null, and no file of ours gets its number.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+    return end_output(status)
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
@@ -110,23 +95,6 @@ def _run(name: str, rest: Sequence[str]) -> int:
             # What strangers have written is shown with the letters that there are.
             stream.reconfigure(errors="backslashreplace")
     status: int = command.main(rest)
-    return status
-
-
-def _shown(status: int, last: str = "") -> int:
-    """
-    Have all output leave, *last* behind it, while somebody can still be told if it cannot: Python
-    would only tell of it at its very end.  Returns the exit *status*.
-    """
-    try:
-        if sys.stdout is not None:
-            sys.stdout.write(last)
-            sys.stdout.flush()
-    except OSError as error:
-        sys.stdout = None  # as Python has it where there is none
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"lmtpsvc: standard output: {error.strerror}\n")
-            return status or 1
     return status
 
 
