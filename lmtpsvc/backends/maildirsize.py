@@ -12,6 +12,7 @@ Everything here blocks, and is done as the user whose Maildir it is: see `.ident
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -41,6 +42,9 @@ _size = re.compile(r",S=([0-9]{1,19})(?=[,:]|\Z)", re.ASCII).search
 
 # Not a link to elsewhere, nor a named pipe that nobody writes to.
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+# What is said of a link, a directory, and a socket.
+_NO_FILE: Final = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
 class Sums(NamedTuple):
@@ -111,26 +115,35 @@ def read(inbox: str) -> Record | None:
     """
     try:
         descriptor = os.open(f"{inbox}/{NAME}", os.O_RDONLY | _FLAGS)
+        try:
+            octets = os.read(descriptor, MOST_OCTETS)
+            return parse(octets, os.fstat(descriptor).st_mtime)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return None
-    try:
-        octets = os.read(descriptor, MOST_OCTETS)
-        return parse(octets, os.fstat(descriptor).st_mtime)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        _log.warn(
+            "{inbox}: {name} is no file, counting: {error}", inbox=inbox, name=NAME, error=error
+        )
+        return None
 
 
 def append(inbox: str, change: Sums) -> None:
     """
-    Add *change*.  Where there is no file, there is nothing to do: who needs it counts.
+    Add *change*.  Where there is no file, or something else, there is nothing to do: who needs it counts.
 
     Raises:
         OSError: It did not work.
     """
     try:
         descriptor = os.open(f"{inbox}/{NAME}", os.O_WRONLY | os.O_APPEND | _FLAGS)
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno in (errno.ENOENT, *_NO_FILE):
+            return
+        raise
     try:
         os.write(descriptor, b"%d %d\n" % change)
     finally:

@@ -183,14 +183,19 @@ class TestVerify:
         result.addErrback(lambda failure: failure.trap(DeliveryError))
 
     def test_cannot_be_known(
-        self, maildir: Make, root: Path, failure_of: Any, success_of: Any
+        self,
+        maildir: Make,
+        failure_of: Any,
+        success_of: Any,
+        break_call: Callable[..., None],
     ) -> None:
         """
         If the file cannot be read, nobody is told that the mailbox is full.
         """
         backend = maildir(quota="1000")
-        success_of(backend.deliver(HUNDRED, [ANN])[0])
-        (root / "example.org" / "ann" / "maildirsize").mkdir()
+        for _ in range(2):
+            success_of(backend.deliver(HUNDRED, [ANN])[0])
+        break_call("read", "maildirsize", errno.EIO)
 
         refused = failure_of(backend.verify(ANN), DeliveryError)
         assert "451" == str(refused.value.reply)[:3]

@@ -5,6 +5,7 @@ The file ``maildirsize``: what it may say, and what is counted when it does not 
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -145,28 +146,38 @@ def test_one_call(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"1000S,10C\n100 2\n7 1\n50 1\n" == (inbox / "maildirsize").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
-def test_not_a_file(inbox: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory", "loop", "socket"])
+def test_not_a_file(inbox: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Nobody is led elsewhere, or kept waiting, by what the owner of a mailbox puts there.
+    Nobody is led elsewhere, or kept waiting, by what the owner of a mailbox puts there: what is in it
+    is counted, and a file put in its place where that is possible.
     """
     path, elsewhere = inbox / "maildirsize", inbox.parent / "elsewhere"
     elsewhere.write_bytes(b"1000S,10C\n100 2\n")
-    if kind == "link":
-        path.symlink_to(elsewhere)
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
+    match kind:
+        case "link":
+            path.symlink_to(elsewhere)
+        case "loop":
+            path.symlink_to(path)
+        case "pipe":
+            os.mkfifo(path)
+        case "socket":
+            monkeypatch.chdir(inbox)
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind("maildirsize")
+        case _:
+            path.mkdir()
 
-    if kind == "pipe":
+    with capturedLogs() as log:
         assert read(str(inbox)) is None
-    else:
-        with pytest.raises(OSError):
-            read(str(inbox))
-    with pytest.raises(OSError):
-        append(str(inbox), Sums(1, 1))
+    assert (["warn"] if kind != "pipe" else []) == [event["log_level"].name for event in log]
+    append(str(inbox), Sums(1, 1))
     assert b"1000S,10C\n100 2\n" == elsewhere.read_bytes()
+
+    with capturedLogs() as log:
+        assert Sums(0, 0) == recount(str(inbox), QUOTA, 0o600, store=True)
+    assert (kind == "directory") == bool(log)
+    assert (kind == "directory") == (read(str(inbox)) is None)
 
 
 class TestRecount:

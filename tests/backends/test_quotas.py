@@ -261,8 +261,7 @@ class TestReserve:
         """
         says("1000S\n500 5\n")
         reservation = quotas.reserve(place, ROOM_FOR_TEN, 200)
-        (Path(place.inbox) / "maildirsize").unlink()
-        (Path(place.inbox) / "maildirsize").mkdir()
+        break_call("write", "maildirsize", errno.ENOSPC)
 
         with capturedLogs() as log:
             reservation.end(delivered=True)
