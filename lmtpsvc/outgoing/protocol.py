@@ -5,7 +5,7 @@ ClientProtocol: a connection to a server.  It joins a session to a transport, an
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from typing import Protocol as Shape
 
 from OpenSSL import SSL
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .delivery import Delivery
 
 _log = Logger()
+
+_TOO_MUCH: Final = "the server says more than it was asked"
 
 
 class Transport(Shape):
@@ -289,7 +291,7 @@ class ClientProtocol(Protocol):
         if session.is_ready:
             self._owner.connection_ready(self)
         else:
-            session.out_of_step(Stage.HELLO, "the server says more than it was asked")
+            session.out_of_step(Stage.HELLO, _TOO_MUCH)
 
     def _over(self, session: ClientSession) -> None:
         self._stop_producing()
@@ -315,6 +317,10 @@ class ClientProtocol(Protocol):
     # ── the text ─────────────────────────────────────────────────────────────────────────────────
 
     def _begin_text(self, session: ClientSession) -> None:
+        if session.has_unread:
+            # Whose reply is whose is not known any more, nor who would get the text.
+            session.out_of_step(Stage.TEXT, _TOO_MUCH)
+            return
         if session.is_text_wanted:
             self._send_piece(session)
         if session.is_text_wanted and not session.is_chunking and self._connection is not None:

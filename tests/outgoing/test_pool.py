@@ -507,6 +507,23 @@ class TestReuse:
 
         assert len(server.connections) == 2
 
+    def test_too_much_said_before_the_text(
+        self, server: Server, pool: Pool, message: Message
+    ) -> None:
+        """
+        Before a text, too, be it the beginning of a reply: who has been accepted is not known then.
+        """
+        delivery = message("ann", "bob")
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet("CHUNKING")
+        assert connection.heard().count(b"RCPT") == 2
+        connection.say(OK + b"550 5.0.0 what?\r\n" + OK + b"5")
+
+        assert codes(delivery) == [550, 451]
+        assert b"BDAT" not in connection.heard()
+        assert connection.is_closing
+
     def test_refused_message(self, server: Server, pool: Pool, message: Message) -> None:
         """
         After a refusal and RSET the connection is as good as before.
