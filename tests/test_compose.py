@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import smtplib
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import pytest
 
 from lmtpsvc.testing import BlockingPostbox
 
+from .running import free_port, serving, twistd
+
 pytestmark = pytest.mark.interop
 
 ROOT = Path(__file__).parent.parent
@@ -27,12 +28,6 @@ EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "compose.md"
 TEXT = b"Subject: hello\r\n\r\n.A letter.\r\n"
 BOTH = ["ann@example.org", "bob@example.org"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -52,32 +47,8 @@ def application(directory: Path, name: str, changes: Mapping[str, str]) -> Itera
         text = text.replace(old, new)
     ports = [int(new) for new in changes.values() if new.isdigit()]
     (directory / name).write_text(text)
-    words = ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "-oy"]
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *words, directory / name],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        for port in ports:
-            while True:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.02)
+    with serving(twistd(directory, "-oy", name), *ports):
         yield
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert "Traceback" not in log.read_text(), log.read_text()
 
 
 class TestSMTPInFront:

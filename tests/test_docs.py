@@ -16,10 +16,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,6 +46,7 @@ from lmtpsvc.tap import Options
 from lmtpsvc.wiring.parts import make_parts
 
 from .rows import each_row
+from .running import free_port, serving, twistd
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "docs" / "systemd" / "lmtpsvc.service"
@@ -319,52 +318,6 @@ class Service:
     port: int
 
 
-def free_port() -> int:
-    """
-    A TCP port on loopback where nobody listens.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(directory: Path, port: int, *arguments: str) -> Iterator[None]:
-    """
-    ``twistd lmtp`` with *arguments*, from when somebody listens on *port*.
-    """
-    words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-    words += ["-n", "--pidfile=", "lmtp", *arguments]
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            words,
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            assert process.poll() is None, log.read_text()
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-
-
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """
@@ -373,12 +326,12 @@ def service() -> Iterator[Service]:
     directory, port = Path(tempfile.mkdtemp(prefix="lmtp-docs-")), free_port()
     [users] = examples("docs/operate.md", "users")
     (directory / "users").write_text(users)
-    with running(
+    program = twistd(
         directory,
-        port,
-        *("--listen", f"tcp:{port}:interface=127.0.0.1"),
+        *("lmtp", "--listen", f"tcp:{port}:interface=127.0.0.1"),
         *("--users", "file:users", "--hostname", "mx.example.org", "--json-log", "json"),
-    ):
+    )
+    with serving(program, port):
         yield Service(directory, port)
     shutil.rmtree(directory)
 
@@ -479,10 +432,11 @@ class TestTLS:
         certificate(tmp_path)
         port = free_port()
         endpoint = f"ssl:port={port}:privateKey=key.pem:certKey=cert.pem:interface=127.0.0.1"
+        words = ("lmtp", "--listen", endpoint, "--users", "any", "--stop-timeout", "1")
         context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
 
         with (
-            running(tmp_path, port, "--listen", endpoint, "--users", "any", "--stop-timeout", "1"),
+            serving(twistd(tmp_path, *words), port),
             socket.create_connection(("127.0.0.1", port), 5) as connection,
             context.wrap_socket(connection, server_hostname="mx.example.org") as tls,
         ):

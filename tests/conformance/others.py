@@ -26,7 +26,7 @@ from typing import Final
 
 from attrs import frozen
 
-from ..interop.running import Daemon, accepts, free_port
+from ..running import Daemon, accepts, free_port
 from ..transcripts.__main__ import HERE as TRANSCRIPTS
 from ..transcripts.holding import Verdict
 from ..transcripts.notation import Conversation

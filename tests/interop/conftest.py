@@ -19,9 +19,9 @@ from typing import NoReturn
 import pytest
 
 from ..certificates import Authority
+from ..running import run
 from . import samples
 from .dovecot import Dovecot
-from .running import run
 from .service import CONVERSING, Service, running_service
 from .store import Store
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from attrs import define, field
 
-from .running import Daemon, accepts, free_port
+from ..running import Daemon, accepts, free_port
 from .store import Store
 
 #: It runs as an ordinary account, which owns the Maildirs: neither root nor several accounts are

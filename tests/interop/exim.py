@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import define
 
-from .running import run
+from ..running import run
 
 CONFIGURATION: Final = """\
 exim_path = {program}

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from .running import Daemon, accepts, free_port
+from ..running import Daemon, accepts, free_port
 
 DOVECOT: Final = """\
 base_dir = {top}/run

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from .running import Daemon, accepts, free_port, run, wait_until
+from ..running import Daemon, accepts, free_port, run, wait_until
 
 MAIN: Final = """\
 compatibility_level = 3.6

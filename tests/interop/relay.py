@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from .running import Daemon, accepts, free_port
+from ..forks import TWISTD
+from ..running import Daemon, accepts, free_port
 
 #: Attempts follow each other as fast as tests want them to.
 IMPATIENT = ("--retry-after", "0.3s", "--retry-server", "0.3s")
@@ -38,7 +39,7 @@ class Relay:
         self.queue = directory / "queue.db"
         self._daemon = Daemon(
             [
-                *(sys.executable, "-c", f"{before}from twisted.scripts.twistd import run; run()"),
+                *(sys.executable, "-c", f"{before}{TWISTD}"),
                 *("--nodaemon", "--pidfile=", "lmtp-relay"),
                 *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
                 *("--queue", f"sqlite:///{self.queue}", "--hostname", "relay.example.test"),

@@ -4,15 +4,13 @@ The service under test, as an administrator starts it.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .running import Daemon, accepts, free_port
+from ..running import accepts, free_port, twistd
 from .store import Store
 
 DOMAIN = "example.test"
@@ -68,19 +66,15 @@ class Service:
         known = directory / "users"
         lines = (user if ":" in user else f"{user}@{DOMAIN}" for user in users)
         known.write_text("".join(f"{line}\n" for line in lines))
-        self._daemon = Daemon(
-            [
-                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
-                *("--nodaemon", "--pidfile=", "lmtp"),
-                *("--listen", f"tcp:{self.tcp[1]}:interface=127.0.0.1"),
-                *("--listen", f"unix:{self.unix}:mode=666"),
-                *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}{words}"),
-                *("--users", listed or f"file:{known}"),
-                *more,
-            ],
-            log=directory / "service.log",
-            cwd=directory,
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        self._daemon = twistd(
+            directory,
+            "lmtp",
+            *("--listen", f"tcp:{self.tcp[1]}:interface=127.0.0.1"),
+            *("--listen", f"unix:{self.unix}:mode=666"),
+            *("--backend", f"maildir:{self.store.root}/{{domain}}/{{user}}{words}"),
+            *("--users", listed or f"file:{known}"),
+            *more,
+            log="service.log",
         )
 
     def start(self) -> None:

@@ -4,8 +4,6 @@ BDAT from our own client to the real service: what is sent is what is stored.
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +19,8 @@ from lmtpsvc.backends.sql.reading import Store as SQLStore
 from lmtpsvc.client import Client, HeardReply
 from lmtpsvc.session.terms import Body
 
+from ..running import accepts, twistd
 from .lmtp import Client as PlainClient
-from .running import Daemon, accepts
 
 ANN, BOB = "ann@example.test", "bob@example.test"
 HEAD: Final = b"Subject: octets\r\nContent-Transfer-Encoding: binary\r\n\r\n"
@@ -71,16 +69,8 @@ def place(request: pytest.FixtureRequest, top: Path) -> Iterator[Place]:
     words, stored = STORES[request.param]
     directory = Path(tempfile.mkdtemp(prefix="b", dir=top))
     socket = directory / "lmtp.sock"
-    daemon = Daemon(
-        [
-            *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
-            *("--nodaemon", "--pidfile=", "lmtp", "--listen", f"unix:{socket}", "--users", "any"),
-            *("--backend", words.format(top=directory)),
-        ],
-        log=directory / "log",
-        cwd=directory,
-        environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    listening = ("--listen", f"unix:{socket}", "--users", "any")
+    daemon = twistd(directory, "lmtp", *listening, "--backend", words.format(top=directory))
     daemon.start(lambda: accepts(socket))
     yield Place(socket, lambda address: stored(directory, address))
     daemon.stop()

@@ -12,7 +12,7 @@ from shlex import join
 
 import pytest
 
-from .running import run
+from ..running import run
 from .service import DOMAIN, Service
 
 Peer = Callable[[str], Path]

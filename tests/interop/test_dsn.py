@@ -17,8 +17,8 @@ from typing import NoReturn
 import pytest
 from attrs import frozen
 
+from ..running import free_port, run, wait_until
 from .postfix import Postfix
-from .running import free_port, run, wait_until
 from .service import DOMAIN, Service, running_service
 from .store import Stored
 

@@ -9,7 +9,6 @@ import signal
 import smtplib
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,9 +18,8 @@ import pytest
 from cryptography.x509 import DNSName
 
 from ..certificates import Authority
+from ..running import accepts, free_port, twistd, wait_until
 from .lmtp_servers import dovecot
-from .running import Daemon, accepts, free_port, wait_until
-from .workers import TWISTD
 
 LETTER = b"Subject: hello\r\n\r\nA letter.\r\n"
 
@@ -42,17 +40,13 @@ class Service:
         self.address = (host, port or free_port())
         self.port = self.address[1]
         self.directory = directory
-        self.daemon = Daemon(
-            [
-                *TWISTD,
-                *("--nodaemon", "--pidfile=", "lmtp"),
-                *("--listen", f"tcp:{self.port}:interface={host}"),
-                *("--trusted", "127.0.0.0/8"),
-                *words,
-            ],
-            log=directory / f"{name}.log",
-            cwd=directory,
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        self.daemon = twistd(
+            directory,
+            "lmtp",
+            *("--listen", f"tcp:{self.port}:interface={host}"),
+            *("--trusted", "127.0.0.0/8"),
+            *words,
+            log=f"{name}.log",
         )
 
     def start(self) -> Service:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import mailbox
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -18,11 +17,11 @@ from threading import Thread
 
 import pytest
 
+from ..running import accepts, twistd
 from . import dovecot as dovecot_module
 from . import samples
 from .dovecot import Dovecot
 from .lmtp import Client
-from .running import Daemon, accepts
 from .store import Store, with_crlf
 
 DOMAIN = "example.test"
@@ -37,16 +36,8 @@ class Server:
     def __init__(self, directory: Path, root: Path) -> None:
         directory.mkdir()
         self.socket = directory / "lmtp.sock"
-        self._daemon = Daemon(
-            [
-                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
-                *("--nodaemon", "--pidfile=", "lmtp", "--listen", f"unix:{self.socket}"),
-                *("--backend", f"mbox:{root}/{{domain}}/{{user}}"),
-            ],
-            log=directory / "log",
-            cwd=directory,
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        words = ("--backend", f"mbox:{root}/{{domain}}/{{user}}")
+        self._daemon = twistd(directory, "lmtp", "--listen", f"unix:{self.socket}", *words)
 
     def start(self) -> None:
         """

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import poplib
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,8 +16,8 @@ from typing import Any, NoReturn
 import pytest
 from attrs import frozen
 
+from ..running import Daemon, accepts, free_port, twistd, wait_until
 from .postfix import Postfix
-from .running import Daemon, accepts, free_port, wait_until
 from .service import DOMAIN
 
 SENDER = f"sender@{DOMAIN}"
@@ -81,21 +80,13 @@ def chain(
     tac.write_text(POP3.format(passwords=str(passwords), port=port, url=url))
     escaped = url.replace("=", r"\=")
 
-    def twistd(name: str, *words: str) -> Daemon:
-        program = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-        return Daemon(
-            [*program, "--nodaemon", "--pidfile=", *words],
-            log=directory / f"{name}.log",
-            cwd=directory,
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-
     lmtp = twistd(
-        "lmtp",
+        directory,
         *("lmtp", "--listen", f"unix:{socket}:mode=666", "--users", f"file:{users}"),
         *("--backend", f"sql:{escaped}:create=yes"),
+        log="lmtp.log",
     )
-    pop3 = twistd("pop3", "-oy", str(tac))
+    pop3 = twistd(directory, "-oy", tac, log="pop3.log")
     place = directory / "postfix"
     place.mkdir(mode=0o755)
     postfix = Postfix(postconf, place, DOMAIN, f"unix:{socket}")

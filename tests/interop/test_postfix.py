@@ -20,10 +20,10 @@ from typing import NoReturn
 import pytest
 from attrs import field, frozen
 
+from ..running import wait_until
 from . import samples
 from .dovecot import Dovecot
 from .postfix import Outcome, Postfix
-from .running import wait_until
 from .service import DOMAIN, Service, running_service
 from .store import Store, Stored, with_crlf
 

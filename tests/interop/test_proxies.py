@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from ..running import Daemon, accepts, free_port, run, wait_until
 from .lmtp_servers import certificate, dovecot
 from .postfix import Postfix
-from .running import Daemon, accepts, free_port, run, wait_until
 from .service import DOMAIN, Service, running_service
 
 Peer = Callable[[str], Path]

@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 
 from ..certificates import Authority
+from ..running import run, wait_until
 from .postfix import Postfix
 from .relay import IMPATIENT, SHORT_LEASE, Relay
-from .running import run, wait_until
 from .service import DOMAIN, Service
 
 Peer = Callable[[str], Path]

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ..running import twistd, wait_until
 from .lmtp import Client
-from .running import Daemon, wait_until
-from .workers import TWISTD
 
 LETTER = b"Subject: hello\r\n\r\nA letter.\r\n"
 
@@ -27,12 +25,7 @@ class Service:
     def __init__(self, directory: Path, *words: str) -> None:
         self.directory = directory
         self.socket = directory / "sock"
-        self._daemon = Daemon(
-            [*TWISTD, "--nodaemon", "--pidfile=", "lmtp", *(words or ("--config", "lmtp.toml"))],
-            log=directory / "log",
-            cwd=directory,
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        self._daemon = twistd(directory, "lmtp", *(words or ("--config", "lmtp.toml")))
 
     def start(self, says: str = "mail goes to") -> None:
         self._daemon.start(lambda: says in self.log)

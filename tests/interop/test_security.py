@@ -5,7 +5,6 @@ service runs.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -18,9 +17,8 @@ import pytest
 from cryptography import x509
 
 from ..certificates import Authority, Pair
+from ..running import accepts, free_port, run, twistd, wait_until
 from .postfix import Postfix
-from .running import Daemon, accepts, free_port, run, wait_until
-from .workers import TWISTD
 
 Peer = Callable[[str], Path]
 
@@ -71,12 +69,7 @@ class Service:
         (directory / "lmtp.toml").write_text(
             CONFIG.format(port=self.port, tls=self.tls, workers=workers)
         )
-        self._daemon = Daemon(
-            [*TWISTD, "--nodaemon", "--pidfile=", "lmtp", "--config", "lmtp.toml"],
-            log=directory / "log",
-            cwd=directory,
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        self._daemon = twistd(directory, "lmtp", "--config", "lmtp.toml")
 
     def install(self, pair: Pair) -> None:
         """

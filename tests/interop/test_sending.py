@@ -15,9 +15,9 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
+from ..running import free_port, run, wait_until
 from .lmtp_servers import Server, certificate, cyrus, dovecot, smtp_sink
 from .postfix import Postfix
-from .running import free_port, run, wait_until
 from .service import DOMAIN, Service
 
 Peer = Callable[[str], Path]

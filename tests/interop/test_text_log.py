@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .running import Daemon, accepts, free_port
+from ..forks import TWISTD
+from ..running import Daemon, accepts, free_port
 
 #: Python runs this before anything else: whoever takes the short way says so.
 MARK = """
@@ -48,7 +49,7 @@ def test_short(twistd: Sequence[str], words: Sequence[str], tmp_path: Path) -> N
     port = free_port()
     service = Daemon(
         [
-            *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+            *(sys.executable, "-c", TWISTD),
             *("--nodaemon", "--pidfile=", *twistd, "lmtp", *words),
             *("--backend", f"maildir:{tmp_path}/mail/{{user}}"),
             *("--listen", f"tcp:{port}:interface=127.0.0.1"),

@@ -7,8 +7,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ..running import run
 from ..transcripts.reading import read_folder
-from .running import run
 from .service import Service
 
 ROOT = Path(__file__).parents[2]

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import endpoints
 
+from ..running import accepts, free_port, wait_until
 from .lmtp import Client
-from .running import accepts, free_port, wait_until
-from .workers import CLEAN, SECONDS, TWISTD, Workers, is_alive, running
+from .workers import CLEAN, PROGRAM, SECONDS, Workers, is_alive, running
 
 LETTER = b"Subject: hello\r\n\r\nA letter.\r\n"
 
@@ -185,7 +185,7 @@ class TestDelivery:
                 directory,
                 "-l",
                 "systemd:domain=INET:name=lmtp",
-                program=[sys.executable, "-c", AS_SYSTEMD, str(listening.fileno()), *TWISTD],
+                program=[sys.executable, "-c", AS_SYSTEMD, str(listening.fileno()), *PROGRAM],
                 environment={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "lmtp"},
                 descriptors=[listening.fileno()],
             ) as workers:

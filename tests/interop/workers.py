@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from .running import kill_group, wait_until
+from ..forks import TWISTD
+from ..running import kill_group, wait_until
 from .store import Store
 
 
@@ -25,7 +26,7 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+PROGRAM = (sys.executable, "-c", TWISTD)
 SECONDS = 30.0
 #: So many connections are for every worker, be it ever so slow.
 MANY = 50
@@ -45,7 +46,7 @@ class Workers:
         words: Sequence[str],
         *,
         twistd: Sequence[str] = (),
-        program: Sequence[str] = TWISTD,
+        program: Sequence[str] = PROGRAM,
         environment: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
     ) -> None:

@@ -4,17 +4,14 @@
 
 from __future__ import annotations
 
-import os
 import poplib
 import re
 import smtplib
 import socket
 import ssl
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +21,7 @@ from lmtpsvc.backends.sql.reading import Store
 from lmtpsvc.pop3.passwords import scrypted, stored
 
 from ..certificates import Authority
+from ..running import free_port, serving, twistd
 
 pytestmark = pytest.mark.interop
 
@@ -85,12 +83,6 @@ class Running:
             return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def tac(directory: Path, lmtp: int, pop3: int, change: Callable[[str], str]) -> Path:
     """
     The example, with other ports and another directory.
@@ -120,32 +112,9 @@ def started(tmp_path: Path, change: Callable[[str], str] = str) -> Iterator[Runn
     (tmp_path / "passwords").write_text(
         f"ann@example.org:{line}\nbob@example.org:{line}\nempty@example.org:\n"
     )
-    log = tmp_path / "log"
-    words = ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "-oy"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *words, tac(tmp_path, service.lmtp, service.pop3, change)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        for port in (service.lmtp, service.pop3):
-            while True:
-                assert process.poll() is None, log.read_text()
-                with closing(socket.socket()) as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
+    program = twistd(tmp_path, "-oy", tac(tmp_path, service.lmtp, service.pop3, change))
+    with serving(program, service.lmtp, service.pop3):
         yield service
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert "Traceback" not in log.read_text(), log.read_text()
 
 
 def text_of(answer: tuple[bytes, list[bytes], int]) -> bytes:

@@ -8,12 +8,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from attrs import define, field
+
+from .forks import TWISTD
 
 T = TypeVar("T")
 
@@ -130,6 +134,33 @@ class Daemon:
             kill_group(process.pid)
             process.wait()
         return process.returncode
+
+
+def twistd(directory: Path, *words: str | Path, log: str = "log") -> Daemon:
+    """
+    ``twistd`` with these *words*, in *directory*, where it writes to *log*.
+    """
+    return Daemon(
+        [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", *map(str, words)],
+        log=directory / log,
+        cwd=directory,
+        environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+@contextmanager
+def serving(daemon: Daemon, *ports: int) -> Iterator[None]:
+    """
+    *daemon* is started, and all *ports* are open; at the end it stops in good order.
+    """
+    daemon.start(lambda: all(accepts(("127.0.0.1", port)) for port in ports))
+    try:
+        yield
+    finally:
+        status = daemon.stop()
+    said = daemon.log.read_text(errors="replace")
+    assert status == -signal.SIGTERM, said
+    assert "Traceback" not in said, said
 
 
 def kill_group(leader: int) -> None:
