@@ -227,7 +227,9 @@ class IBackendFactory(Interface):
 
         It must not change anything on disk that a later error would leave behind, and must find
         every mistake that can be found now.  If what it returns provides
-        `twisted.application.service.IService`, it is started and stopped with the service.
+        `twisted.application.service.IService`, it is started and stopped with the service: nobody
+        waits for its ``startService``, which raises if mail cannot be taken, and mail comes as soon as
+        it returns; what its ``stopService`` returns is waited for, for as long as it takes.
 
         Raises:
             ValueError: The words are wrong; the text, one line, is shown to the operator.

@@ -7,13 +7,14 @@ is stopped then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import define, frozen
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..delivery.agent import DeliveryAgent
 from ..interfaces import IBackend
@@ -21,6 +22,9 @@ from ..session.extensions import Extensions
 from .factory import LMTPFactory, trusts_nobody
 from .open_files import allow_files
 from .tls import ServerTLS
+
+#: A part that has not stopped after so long is named: an operator may wonder.
+PATIENCE_SECONDS: Final = 10
 
 
 class CannotReload(Exception):
@@ -85,11 +89,7 @@ class CurrentPlan(Service):
         """
         super().startService()
         for service in self._plan.services:
-            try:
-                service.startService()
-            except OSError as error:
-                what = error.filename or type(service).__name__
-                raise OSError(error.errno or 0, error.strerror or str(error), what) from error
+            self._start_one(service)
         self._say_worries()
 
     @inlineCallbacks
@@ -101,7 +101,7 @@ class CurrentPlan(Service):
         for leaving in list(self._leaving.values()):
             yield self._stop(leaving.service)
         for service in reversed(self._plan.services):
-            yield maybeDeferred(service.stopService)
+            yield self._end(service)
 
     def reload(self) -> None:
         """
@@ -142,15 +142,40 @@ class CurrentPlan(Service):
         started: list[IService] = []
         for service in services:
             try:
-                service.startService()
-            except Exception as error:
+                self._start_one(service)
+            except OSError as error:
                 for each in reversed(started):
-                    maybeDeferred(each.stopService).addErrback(self._not_stopped)
-                if isinstance(error, OSError):
-                    what = error.filename or type(service).__name__
-                    raise CannotReload(f"{what}: {error.strerror or error}") from error
-                raise
+                    self._end(each)
+                raise CannotReload(f"{error.filename}: {error.strerror}") from error
             started.append(service)
+
+    def _start_one(self, service: IService) -> None:
+        """
+        Start a part.
+
+        Raises:
+            OSError: With the file, or else the part, and what is wrong; a defect has been logged.
+        """
+        name = type(service).__name__
+        try:
+            begun: object = service.startService()
+            if isinstance(begun, Coroutine):
+                begun.close()
+                raise TypeError(
+                    "startService is async: nobody waits for it, so that it must not be"
+                )
+        except OSError as error:
+            what = error.filename or name
+            raise OSError(error.errno or 0, error.strerror or str(error), what) from error
+        except Exception as error:
+            self._log.failure("{name} cannot be started", name=name)
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise OSError(0, said, name) from error
+        if isinstance(begun, Deferred):
+            # Twisted's own do not wait for it either.
+            begun.addErrback(
+                lambda failure: self._log.failure("{name} has not started", failure, name=name)
+            )
 
     def _leave(self, services: Iterable[IService]) -> None:
         for service in services:
@@ -164,14 +189,33 @@ class CurrentPlan(Service):
         if leaving is None:
             return succeed(None)
         if leaving.gone is None:
-            leaving.gone = maybeDeferred(service.stopService).addErrback(self._not_stopped)
+            leaving.gone = self._end(service)
             leaving.gone.addCallback(lambda _: self._leaving.pop(id(service)))
         gone: Deferred[Any] = Deferred()
         leaving.gone.addCallback(lambda _: gone.callback(None))
         return gone
 
-    def _not_stopped(self, failure: Any) -> None:
-        self._log.failure("a part that is not needed any more cannot be stopped", failure)
+    def _end(self, service: IService) -> Deferred[Any]:
+        """
+        Stop a part; fires when it has stopped, or says that it cannot: the others are to stop, too.
+        """
+        name = type(service).__name__
+
+        def tell() -> None:
+            self._log.warn(
+                "{name} has not stopped after {seconds} seconds; waiting for it",
+                name=name,
+                seconds=PATIENCE_SECONDS,
+            )
+
+        def over(outcome: object) -> None:
+            if late.active():
+                late.cancel()
+            if isinstance(outcome, Failure):
+                self._log.failure("{name} cannot be stopped", outcome, name=name)
+
+        late = self._plan.agent.clock.callLater(PATIENCE_SECONDS, tell)
+        return maybeDeferred(service.stopService).addBoth(over)
 
 
 def _without(services: Iterable[IService], others: Iterable[IService]) -> list[IService]:

@@ -5,13 +5,14 @@ A reload: what is started, what is stopped and when, and what stays if something
 from __future__ import annotations
 
 import resource
+import sqlite3
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
@@ -216,7 +217,10 @@ class TestReload:
         assert ["/srv: Permission denied (the old configuration stays in force)"] == said(logged)
         house.next = house.plan(house.b, Part(house.happened, "e", ValueError()))
         house.current.reload()
-        assert "cannot reload" in said(logged)[-1]
+        assert [
+            "Part cannot be started",
+            "Part: ValueError: (the old configuration stays in force)",
+        ] == said(logged)[-2:]
 
     def test_not_running(self, house: House, logged: list[LogEvent]) -> None:
         """
@@ -251,6 +255,50 @@ class TestReload:
             house.current.startService()
 
         assert ("no such table", "Part") == (caught.value.strerror, caught.value.filename)
+
+    def test_defect_at_start(self, make_server: Callable[..., Any], logged: list[LogEvent]) -> None:
+        """
+        One that fails in another way, as databases do, is told in one line, too; its author finds the
+        traceback in the log.
+        """
+        house = House(make_server(Limits()))
+        house.a.error = sqlite3.OperationalError("unable to open\ndatabase file")
+
+        with pytest.raises(
+            OSError, match="OperationalError: unable to open database file"
+        ) as caught:
+            house.current.startService()
+
+        assert "Part" == caught.value.filename
+        assert house.a.error is logged[-1]["log_failure"].value
+
+    def test_start_that_would_be_awaited(self, make_server: Callable[..., Any]) -> None:
+        """
+        ``async def startService`` would do nothing at all.
+        """
+        house = House(make_server(Limits()))
+
+        async def start() -> None: ...
+
+        house.a.startService = start  # type: ignore[assignment,method-assign]  # a mistake
+
+        with pytest.raises(OSError, match="startService is async"):
+            house.current.startService()
+
+    def test_start_that_fails_later(
+        self, make_server: Callable[..., Any], logged: list[LogEvent]
+    ) -> None:
+        """
+        Nobody waits for it; that it has failed is in the log.
+        """
+        house = House(make_server(Limits()))
+        started: Deferred[None] = Deferred()
+        house.a.startService = lambda: started  # type: ignore[assignment,method-assign]  # as some do
+        house.current.startService()
+
+        started.errback(ValueError("no such table"))
+
+        assert ["Part has not started"] == said(logged)
 
 
 RCPT = b"MAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\n"
@@ -414,3 +462,32 @@ class TestStop:
 
         assert "cannot be stopped" in formatEvent(logged[-1])
         success_of(house.current.stopService())
+
+    def test_fails_at_the_end(
+        self, house: House, logged: list[LogEvent], success_of: Callable[..., Any]
+    ) -> None:
+        """
+        A part that fails when the service stops is logged, and those behind it are stopped all the same.
+        """
+        house.b.stopping = fail(RuntimeError("a defect"))
+
+        success_of(house.current.stopService())
+
+        assert ["b stopped", "a stopped"] == house.new()
+        assert ["Part cannot be stopped"] == said(logged)
+
+    def test_takes_long(
+        self, house: House, logged: list[LogEvent], success_of: Callable[..., Any]
+    ) -> None:
+        """
+        What the service waits for, when it stops, is said after ten seconds, and is waited for.
+        """
+        house.b.stopping = Deferred()
+        stopped = house.current.stopService()
+
+        house.server.clock.advance(10)
+
+        assert ["Part has not stopped after 10 seconds; waiting for it"] == said(logged)
+        house.b.stopping.callback(None)
+        success_of(stopped)
+        assert [] == house.server.clock.getDelayedCalls()
