@@ -17,7 +17,7 @@ from ..envelope import Envelope, Mailbox, Recipient
 from ..errors import from_os_error, refusal
 from ..interfaces import IBackend
 from ..limits import Limits
-from ..replies import PassedOn, Reply
+from ..replies import NO_SPACE, PassedOn, Reply
 from ..response_codes import ResponseCode
 from .awaiting import Failed, failure_in
 from .content import Content, MemoryContent
@@ -155,7 +155,8 @@ class Transaction:
     def _not_spooled(self, failure: Failure) -> None:
         if isinstance(failure.value, OSError):
             _log.error("{id}: cannot be spooled: {error}", id=self._id, error=failure.value)
-            failure = Failure(from_os_error(failure.value))
+            # Whose quota it is that ends here: no mailbox's.
+            failure = Failure(from_os_error(failure.value, NO_SPACE))
         self._refuse_all(reply_for(failure))
 
     def _refuse_all(self, reply: Reply) -> None:

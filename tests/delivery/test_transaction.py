@@ -829,6 +829,7 @@ class TestEndings:
         ("error", "reply"),
         [
             (OSError(errno.ENOSPC, "No space"), replies.NO_SPACE),
+            (OSError(errno.EDQUOT, "Disk quota exceeded"), replies.NO_SPACE),
             (OSError(errno.EIO, "I/O error"), replies.CANNOT_STORE),
             (ZeroDivisionError(), replies.INTERNAL_ERROR),
         ],
