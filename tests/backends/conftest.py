@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn, TypeVar
 
 import pytest
-from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
@@ -41,6 +41,8 @@ from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
 
+from ..pools import SpotPool
+
 T = TypeVar("T")
 
 #: What statfs(2) calls it.
@@ -50,25 +52,7 @@ EXT4 = 0xEF53
 NOW = 1_700_000_000.5
 
 
-class SpotPool:
-    """
-    A pool that does each job on the spot.
-    """
-
-    def run(self, job: Callable[[], object], priority: int = 0) -> None:
-        job()
-
-    def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        call(*arguments)
-
-    def submit(self, job: Callable[[], T]) -> Deferred[T]:
-        return execute(job)
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-
-class HeldPool(SpotPool):
+class ClockPool(SpotPool):
     """
     A pool that keeps the jobs until `work`; what the reactor is to do when it comes round is done
     first, by *clock*.
@@ -261,7 +245,7 @@ def process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessHe
 
 
 @pytest.fixture
-def work(held_pool: HeldPool, process: ProcessHere) -> Callable[[], None]:
+def work(held_pool: ClockPool, process: ProcessHere) -> Callable[[], None]:
     """
     ``work()``: all that is left to do, by threads and the process.
     """
@@ -280,8 +264,8 @@ def spot_pool() -> SpotPool:
 
 
 @pytest.fixture
-def held_pool(clock: Clock) -> HeldPool:
-    return HeldPool(clock)
+def held_pool(clock: Clock) -> ClockPool:
+    return ClockPool(clock)
 
 
 @pytest.fixture
@@ -521,7 +505,7 @@ def no_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def together(
-    maildir: Callable[..., MaildirBackend], held_pool: HeldPool, at_once: None, no_shortcut: None
+    maildir: Callable[..., MaildirBackend], held_pool: ClockPool, at_once: None, no_shortcut: None
 ) -> Callable[..., list[list[Commitment]]]:
     """
     ``together(backend, [(message, [ANN]), ...])``: the results of what came while the disk was

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 
 from lmtpsvc.backends.sql.engine import parse
@@ -19,40 +18,12 @@ from lmtpsvc.relay.entries import Result, State
 from lmtpsvc.relay.queue import Queue
 from lmtpsvc.relay.tables import QUEUE
 
-T = TypeVar("T")
+from ..pools import HeldPool
 
 #: When the tests begin.
 START = 1_000_000.0
 
 TEXT = b"Subject: Hello\r\n\r\nHello, all.\r\n"
-
-
-class SpotPool:
-    """
-    A pool that does each job at once; or, while it is *held*, keeps them until `work`.
-    """
-
-    def __init__(self) -> None:
-        self.is_held = False
-        self.jobs: list[Callable[[], object]] = []
-
-    def run(self, job: Callable[[], object], priority: int = 0) -> None:
-        self.jobs.append(job)
-        if not self.is_held:
-            self.work()
-
-    def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        call(*arguments)
-
-    def submit(self, job: Callable[[], T]) -> Deferred[T]:
-        return execute(job)
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-    def work(self) -> None:
-        while self.jobs:
-            self.jobs.pop(0)()
 
 
 class Bench:
@@ -65,13 +36,13 @@ class Bench:
         self.clock = Clock()
         self.clock.advance(START)
         self.queues: list[Queue] = []
-        self.pools: list[SpotPool] = []
+        self.pools: list[HeldPool] = []
 
     def queue(self, lease: float = 60.0) -> Queue:
         """
         One more relay's queue.
         """
-        pool = SpotPool()
+        pool = HeldPool(is_held=False)
         queue = Queue(parse(self.url), pool, self.clock.seconds, lease=lease)
         queue.privilegedStartService()
         queue.startService()

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
-from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -23,34 +23,9 @@ from lmtpsvc.commitment import Commitment
 from lmtpsvc.envelope import Mailbox
 from lmtpsvc.testing import MemoryMessage
 
-T = TypeVar("T")
+from ...pools import HeldPool
 
 KINDS = ("sqlite", "postgresql", "mariadb")
-
-
-class HeldPool:
-    """
-    A pool that keeps the jobs until `work`, and does them on the spot then.
-    """
-
-    def __init__(self) -> None:
-        self.jobs: list[Callable[[], object]] = []
-
-    def run(self, job: Callable[[], object], priority: int = 0) -> None:
-        self.jobs.append(job)
-
-    def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        call(*arguments)
-
-    def submit(self, job: Callable[[], T]) -> Deferred[T]:
-        return execute(job)
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-    def work(self) -> None:
-        while self.jobs:
-            self.jobs.pop(0)()
 
 
 class Bench:

@@ -30,7 +30,8 @@ from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import DeliveryError
 from lmtpsvc.testing import MemoryMessage
 
-from .conftest import Bench, HeldPool, outcome
+from ...pools import HeldPool
+from .conftest import Bench, outcome
 
 TEXT = b"Subject: one\r\n\r\nOne.\r\n"
 
