@@ -40,6 +40,34 @@ def private_key(path: Path, key: ec.EllipticCurvePrivateKey, password: bytes = b
     return path
 
 
+def self_signed(path: Path, name: str = "localhost") -> Path:
+    """
+    Write a key, and the certificate for *name* that nobody else has signed, to *path*.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_name(name), _name(name), key, NOW + DAY)
+    names = x509.SubjectAlternativeName([x509.DNSName(name)])
+    made = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    private_key(path, key)
+    with path.open("ab") as file:
+        file.write(made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(NOW - DAY, end - DAY))
+        .not_valid_after(end)
+    )
+
+
 @frozen
 class Pair:
     """
@@ -77,9 +105,9 @@ class Authority:
         """
         path = self.directory / f"{self.name}.pem"
         if not path.exists():
-            builder = self._builder(_name(self.name), self.key, NOW + 30 * DAY).add_extension(
-                x509.BasicConstraints(ca=True, path_length=None), critical=True
-            )
+            builder = _builder(
+                _name(self.name), _name(self.name), self.key, NOW + 30 * DAY
+            ).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             self._write(path, builder)
         return path
 
@@ -95,26 +123,13 @@ class Authority:
         if names is None:
             names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(_name(common), key, end)
+        builder = _builder(_name(common), _name(self.name), key, end)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         stem = f"{self.name}-{common}-{len(list(self.directory.iterdir()))}"
         path = self.directory / f"{stem}.pem"
         self._write(path, builder)
         return Pair(path, private_key(self.directory / f"{stem}.key", key))
-
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(_name(self.name))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(min(NOW - DAY, end - DAY))
-            .not_valid_after(end)
-        )
 
     def _write(self, path: Path, builder: x509.CertificateBuilder) -> None:
         made = builder.sign(self.key, hashes.SHA256())

@@ -18,15 +18,11 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve, fields, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.logger import capturedLogs, formatEvent
 
 from lmtpsvc import replies
@@ -45,6 +41,7 @@ from lmtpsvc.session.states import TRANSITIONS, State, Verb
 from lmtpsvc.tap import Options
 from lmtpsvc.wiring.parts import make_parts
 
+from .certificates import self_signed
 from .rows import each_row
 from .running import free_port, serving, twistd
 
@@ -429,11 +426,11 @@ class TestTLS:
         """
         A client of the ``ssl:`` endpoint is greeted, and its message says LMTPS in Received.
         """
-        certificate(tmp_path)
+        pem = self_signed(tmp_path / "pem", "mx.example.org")
         port = free_port()
-        endpoint = f"ssl:port={port}:privateKey=key.pem:certKey=cert.pem:interface=127.0.0.1"
+        endpoint = f"ssl:port={port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
         words = ("lmtp", "--listen", endpoint, "--users", "any", "--stop-timeout", "1")
-        context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        context = ssl.create_default_context(cafile=str(pem))
 
         with (
             serving(twistd(tmp_path, *words), port),
@@ -441,33 +438,6 @@ class TestTLS:
             context.wrap_socket(connection, server_hostname="mx.example.org") as tls,
         ):
             assert tls.recv(1000).startswith(b"220 ")
-
-
-def certificate(directory: Path) -> None:
-    """
-    Make ``key.pem`` and ``cert.pem`` for mx.example.org.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.example.org")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("mx.example.org")]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (directory / "cert.pem").write_bytes(made.public_bytes(pem))
-    (directory / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
 
 
 @pytest.mark.interop

@@ -8,14 +8,10 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from ..certificates import self_signed
 from ..running import Daemon, accepts, free_port
 
 DOVECOT: Final = """\
@@ -94,31 +90,6 @@ DAEMON {{
 """
 
 
-def certificate(path: Path, name: str) -> None:
-    """
-    Write a key and a certificate for *name*, signed by itself, to *path*.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    none = serialization.NoEncryption()
-    path.write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none) + made.public_bytes(pem)
-    )
-
-
 class Server:
     """
     A running server on loopback.
@@ -165,7 +136,7 @@ def dovecot(
     top.mkdir()
     for name in ("run", "state", "mail"):
         (top / name).mkdir()
-    certificate(top / "tls.pem", "mx.example.test")
+    self_signed(top / "tls.pem", "mx.example.test")
     ids = f"{account.pw_uid}:{account.pw_gid}"
     (top / "users").write_text(
         "".join(f"{user}@example.test::{ids}::{top}/home/{user}::\n" for user in users)

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from ..certificates import self_signed
 from ..running import Daemon, accepts, free_port, run, wait_until
-from .lmtp_servers import certificate, dovecot
+from .lmtp_servers import dovecot
 from .postfix import Postfix
 from .service import DOMAIN, Service, running_service
 
@@ -61,7 +62,7 @@ def trusting(top: Path, ports: dict[str, int]) -> Iterator[Service]:
     """
     The service, which trusts proxies on 127.0.0.1 and UNIX sockets.
     """
-    certificate(top / "proxied.pem", "mx.example.test")
+    self_signed(top / "proxied.pem", "mx.example.test")
     files = f"privateKey={top}/proxied.pem:certKey={top}/proxied.pem"
     more = [
         *("--trusted", "127.0.0.1,local", "--json-log", "json"),

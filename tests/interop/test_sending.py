@@ -15,8 +15,9 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
+from ..certificates import self_signed
 from ..running import free_port, run, wait_until
-from .lmtp_servers import Server, certificate, cyrus, dovecot, smtp_sink
+from .lmtp_servers import Server, cyrus, dovecot, smtp_sink
 from .postfix import Postfix
 from .service import DOMAIN, Service
 
@@ -214,7 +215,7 @@ class TestDovecot:
         Somebody else's, or one that nobody vouches for: not a word of the message is said.
         """
         other = tmp_path / "other.pem"
-        certificate(other, "mx.example.test")
+        self_signed(other, "mx.example.test")
         file = dovecot_lmtp.top / "tls.pem" if trusted else other
         words = ["--tls", "must", "--tls-name", name, "--tls-authorities", str(file)]
         sent = send(*to(ANN), *words, dovecot_lmtp.address)
@@ -319,7 +320,7 @@ def postfix(
     directory = top / "postfix"
     directory.mkdir()
     directory.chmod(0o755)
-    certificate(directory / "tls.pem", "mx.example.test")
+    self_signed(directory / "tls.pem", "mx.example.test")
     postfix = Postfix(
         peer("postconf"),
         directory,

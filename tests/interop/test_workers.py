@@ -4,7 +4,6 @@ Several processes share the work, and no client can tell.
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import signal
 import socket
@@ -15,11 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import endpoints
 
+from ..certificates import self_signed
 from ..running import accepts, free_port, wait_until
 from .lmtp import Client
 from .workers import CLEAN, PROGRAM, SECONDS, Workers, is_alive, running
@@ -48,31 +45,9 @@ def certificate(directory: Path) -> Path:
     """
     A file with the key and certificate of localhost, in a directory of its own.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
     path = directory / "pem" / "localhost.pem"
     path.parent.mkdir()
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
+    return self_signed(path)
 
 
 def tcp(port: int) -> str:

@@ -4,20 +4,14 @@ What only a real socket can show: replies that leave one by one, a socket in a f
 
 from __future__ import annotations
 
-import datetime as dt
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no types
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -35,6 +29,8 @@ from twisted.python.failure import Failure
 
 from lmtpsvc.limits import Limits
 from lmtpsvc.server.direct import DirectReactor
+
+from ..certificates import self_signed
 
 MESSAGE = b"MAIL FROM:<ann@example.net>\r\n%sDATA\r\nSubject: x\r\n\r\nHi\r\n.\r\n"
 
@@ -191,36 +187,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     A certificate for this machine that nobody but us trusts, and its key.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls") / "server.pem")
 
 
 def converse(port: int, certificate: Path, octets: bytes) -> list[bytes]:
