@@ -103,10 +103,11 @@ class ServerTLS:
         )
         options.requireCertificate = files.clients == "require"
         try:
-            options.getContext()
+            context = options.getContext()
         except SSL.Error as error:
             # A key that is too short for OpenSSL's level of security, for example.
             raise UnusableTLS("tls-certificate", f"{files.certificate}: {_said(error)}") from error
+        context.set_alpn_select_callback(_no_protocol)
         worries = [
             ("tls-certificate", f"{files.certificate}: {text}")
             for text in _of_dates(own, now or datetime.now(UTC))
@@ -122,6 +123,14 @@ class ServerTLS:
         One connection; Twisted asks.
         """
         return SSL.Connection(self.options.getContext(), None)
+
+
+def _no_protocol(_connection: object, _offered: object) -> Any:
+    """
+    RFC 7301 §3.1: who knows no protocol by its name goes on as if none were offered.  Twisted would
+    end the handshake.
+    """
+    return SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 def _read(option: str, path: str) -> bytes:

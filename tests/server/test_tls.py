@@ -4,11 +4,13 @@ Certificates as an operator gives them, and what a handshake tells.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 
 from lmtpsvc.server.tls import ServerTLS, TLSFiles, UnusableTLS, name_in
 
@@ -122,6 +124,31 @@ class TestReading:
 
         assert "tls-key" == option
         assert text.endswith("everybody may read or change the private key (mode 644)")
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_protocol_by_name(version: int, authority: Authority) -> None:
+    """
+    A client that names the protocol it speaks (ALPN) is welcome like any other.
+    """
+    pair = authority.sign()
+    made = ServerTLS.read(TLSFiles(str(pair.certificate), str(pair.key)))
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_max_proto_version(version)
+    context.set_alpn_protos([b"smtp", b"lmtp"])
+    client, server = SSL.Connection(context, None), made.serverConnectionForTLS(None)
+    client.set_connect_state()
+    server.set_accept_state()
+    for _ in range(2):
+        for side, other in ((client, server), (server, client)):
+            with suppress(SSL.WantReadError):
+                side.do_handshake()
+            with suppress(SSL.WantReadError):
+                other.bio_write(side.bio_read(16384))
+    server.do_handshake()
+    client.do_handshake()
+
+    assert b"" == client.get_alpn_proto_negotiated()
 
 
 @pytest.mark.parametrize(
