@@ -13,6 +13,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -29,6 +30,7 @@ from ..session.events import (
     Asked,
     EnvelopeOffered,
     Event,
+    ExtensionFailed,
     MessageReceived,
     RecipientOffered,
     TextAbandoned,
@@ -46,6 +48,9 @@ from .tls import handshake_facts
 
 if TYPE_CHECKING:
     from .factory import LMTPFactory
+
+
+_log = Logger(namespace="lmtpsvc.server")
 
 
 class Transport(Shape):
@@ -413,6 +418,9 @@ class LMTPProtocol(Protocol):
         self._asked = answer = in_time(answer, agent.limits.lookup_seconds, agent.clock)
         answer.addCallbacks(found, not_found)
 
+    def _note_failure(self, event: ExtensionFailed) -> None:
+        _log.failure("an extension failed in a way that it should not", Failure(event.error))
+
     def _begin_tls(self, _event: TLSBegins) -> None:
         """
         Nothing of what was said before may be trusted, and nothing of it comes along.
@@ -469,4 +477,5 @@ _TAKE: Mapping[type[Event], Callable[[LMTPProtocol, Any], None]] = {
     TextAbandoned: LMTPProtocol._abandon,
     Asked: LMTPProtocol._find,
     TLSBegins: LMTPProtocol._begin_tls,
+    ExtensionFailed: LMTPProtocol._note_failure,
 }

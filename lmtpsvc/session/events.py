@@ -110,6 +110,16 @@ class TLSBegins:
     """
 
 
+@define(eq=False)
+class ExtensionFailed:
+    """
+    An extension has failed with *error*, in a way that it should not: log it.  The client has been told to
+    come again.
+    """
+
+    error: BaseException
+
+
 Event = (
     RecipientOffered
     | EnvelopeOffered
@@ -120,4 +130,5 @@ Event = (
     | MessageReceived
     | Asked
     | TLSBegins
+    | ExtensionFailed
 )

@@ -13,7 +13,7 @@ from .. import replies
 from ..replies import Reply
 from ..wire.commands import CommandError
 from .conversation import Conversation
-from .events import Asked, TLSBegins
+from .events import Asked, ExtensionFailed, TLSBegins
 from .reply_queue import Answer
 from .states import State
 
@@ -109,10 +109,13 @@ class Exchanges(Conversation):
         """
         if self._asked is asked:
             self._asked = None
+            before = len(self._replies)
             try:
                 asked.then(found)
             except CommandError as error:
                 self._refuse(error.reply)
+            except BaseException as error:
+                self._fail(error, before)
 
     def refuse_asked(self, asked: Asked, reply: Reply) -> None:
         """
@@ -140,6 +143,21 @@ class Exchanges(Conversation):
     def _end_exchange(self) -> None:
         self._line_reader, self._line_limit = None, self._limits.command_line
         self._too_long = replies.LINE_TOO_LONG
+
+    def _fail(self, error: BaseException, before: int, *, is_text: bool = False) -> None:
+        """
+        An extension has failed in a way that it should not, while it carried out a command; *before*
+        that, so many replies were to be drained.
+
+        If text may be behind the command, this is the end, as text must never be run as commands.
+        """
+        self._events.append(ExtensionFailed(error))
+        self._asked = None
+        self._end_exchange()
+        if is_text or self.in_transaction:
+            self._say_farewell(replies.INTERNAL_ERROR)
+        elif len(self._replies) == before:
+            self._refuse(replies.INTERNAL_ERROR)
 
     def _refuse(self, reply: Reply) -> None:
         self._replies.put(reply)

@@ -145,6 +145,7 @@ class ServerSession(Envelopes):
             self._end_exchange()
             self._refuse(too_long)
             return True
+        before = len(queue)
         try:
             if self._line_reader is not None:
                 self._take_line(buffer[start : end + 1])
@@ -170,6 +171,8 @@ class ServerSession(Envelopes):
                 self._say_farewell(error.reply)
             else:
                 self._refuse(error.reply)
+        except BaseException as error:
+            self._fail(error, before, is_text=self._begins_chunk(buffer, start))
         return True
 
     def _begins_chunk(self, buffer: bytes, start: int) -> bool:
@@ -198,8 +201,9 @@ class ServerSession(Envelopes):
         client = self._client
         self._client = self.connection.named(name) if client is None else client.named(name)
         self._forget_transaction()
+        answer = self._extensions.capabilities(self._hostname, self)
         self._state = after
-        self._replies.put(self._extensions.capabilities(self._hostname, self))
+        self._replies.put(answer)
         if self._farewell is not None:
             self._say_what_is_due()
 

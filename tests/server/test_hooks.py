@@ -4,11 +4,13 @@ What a connection does for extensions: it finds things out, and begins TLS.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
+from twisted.logger import LogEvent
 
 from lmtpsvc import replies
 from lmtpsvc.errors import refusal
@@ -193,3 +195,106 @@ class TestFacts:
 
         assert isinstance(protocol, LMTPProtocol)
         assert protocol.factory is server.factory
+
+
+class Broken(Extension):
+    """
+    Fails in a way that it should not, at one *point* or another.
+    """
+
+    keyword = "XBROKEN"
+
+    def __init__(self, point: str, error: BaseException) -> None:
+        self._point, self._error = point, error
+        self.verbs = {b"XBROKEN": self.verb}
+        self.mail_parameters = {"XBROKEN": self.parameter}
+
+    def fail_at(self, point: str) -> None:
+        if self._point == point:
+            raise self._error
+
+    def announcement(self, session: ServerSession) -> str:
+        self.fail_at("announcement")
+        return "XBROKEN"
+
+    def parameter(self, value: str | None) -> str | None:
+        self.fail_at("parameter")
+        return value
+
+    def check_recipient(self, session: ServerSession, sender: Any, recipient: Any) -> None:
+        self.fail_at("recipient")
+
+    def verb(self, session: ServerSession, argument: bytes) -> None:
+        self.fail_at("verb")
+        if argument == b"line":
+            session.read_line(lambda _: self.fail_at("line"), 100)
+        elif argument == b"ask":
+            session.ask(lambda _: None, lambda _: self.fail_at("then"))
+        else:
+            session.reply(Reply(250, "Fine"))
+            self.fail_at("behind the reply")
+
+
+INTERNAL = replies.INTERNAL_ERROR.wire[:-2]
+
+
+class TestDefects:
+    """
+    What an extension should not have raised costs one command, not the connection.
+    """
+
+    @pytest.mark.parametrize(
+        ("point", "said", "heard"),
+        [
+            ("announcement", b"LHLO there\r\n", [INTERNAL]),
+            ("parameter", b"MAIL FROM:<> XBROKEN=1\r\n", [INTERNAL]),
+            (
+                "recipient",
+                b"MAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\n",
+                [replies.SENDER_OK.wire[:-2], INTERNAL],
+            ),
+            ("verb", b"XBROKEN\r\n", [INTERNAL]),
+            ("line", b"XBROKEN line\r\nodd\r\n", [INTERNAL]),
+            ("then", b"XBROKEN ask\r\n", [INTERNAL]),
+            ("behind the reply", b"XBROKEN\r\n", [b"250 Fine"]),
+        ],
+    )
+    @pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError()], ids=repr)
+    def test_one_command(
+        self,
+        error: BaseException,
+        point: str,
+        said: bytes,
+        heard: list[bytes],
+        make_server: Any,
+        logged: list[LogEvent],
+    ) -> None:
+        """
+        It is answered 451, if it was not answered already, and the log has the traceback.
+        """
+        server = make_server(Limits())
+        server.factory.extensions = Extensions([Broken(point, error)])
+        wire = server.accept()
+        wire.heard()
+        if point != "announcement":
+            wire.says(b"LHLO client.example.net\r\n")
+
+        assert [*heard, replies.OK.wire[:-2]] == wire.says(said, b"NOOP\r\n")
+        assert [error] == [each["log_failure"].value for each in logged if "log_failure" in each]
+
+    def test_text_may_be_behind_it(self, make_server: Any) -> None:
+        """
+        Nobody knows how much of what follows is text: none of it is taken for commands.
+        """
+
+        class Taking(Broken):
+            def __init__(self) -> None:
+                super().__init__("verb", ZeroDivisionError())
+                self.verbs = {b"BDAT": self.verb}
+
+        server = make_server(Limits())
+        server.factory.extensions = Extensions([Taking()])
+        wire = server.connect()
+
+        assert [INTERNAL] == wire.says(b"BDAT 6 LAST\r\nNOOP\r\n")
+        assert wire.disconnecting

@@ -15,6 +15,7 @@ from lmtpsvc.limits import Limits
 from lmtpsvc.replies import Reply
 from lmtpsvc.session.events import (
     Event,
+    ExtensionFailed,
     MessageReceived,
     RecipientOffered,
     TextAbandoned,
@@ -108,6 +109,8 @@ class Application:
                 for offer, slot in zip(self._accepted, event.slots, strict=True):
                     answer = partial(self.session.answer_message, slot, delivered(offer.recipient))
                     self._answer(offer.recipient, "slow", answer)
+            case ExtensionFailed():
+                raise event.error
 
     def _answer(self, recipient: Recipient, patient: str, answer: Callable[[], object]) -> None:
         if recipient.address.local.startswith(patient):
