@@ -48,6 +48,8 @@ class _Plugin(Generic[T]):
         self._signature = inspect.signature(make)
         self.synopsis = _synopsis(name, self._signature) if synopsis is None else synopsis
         self.help = (inspect.getdoc(make) or "") if help is None else help
+        #: Whose it is, for an operator who has to do something about it: this class is nobody's.
+        self.made_by = f"{make.__module__}.{getattr(make, '__qualname__', make)}"
 
     def build(self, reactor: object, *words: str, **options: str) -> T:
         """

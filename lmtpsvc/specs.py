@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.plugin import getPlugins
 
 from .interfaces import (
+    Capabilities,
     IBackend,
     IBackendFactory,
     IDirectory,
@@ -40,6 +41,7 @@ _log = Logger()
 
 _well_escaped = re.compile(r"(?:[^\\]|\\[:=\\])*", re.DOTALL).fullmatch
 _words = re.compile(r":((?:[^:\\]|\\.)*)", re.DOTALL).findall
+_is_name = re.compile(r"[^:=\\]+").fullmatch
 _option = re.compile(r"((?:[^=\\]|\\.)*)=(.*)", re.DOTALL).fullmatch
 
 
@@ -95,6 +97,10 @@ def backend_from_string(reactor: object, text: str) -> IBackend:
     made = _build(factory, reactor, spec)
     if not IBackend.providedBy(made):
         raise ValueError(f"{spec.name}: {_where(factory)} is broken: it made no IBackend")
+    if not _has_capabilities(made):
+        raise ValueError(
+            f"{spec.name}: {_where(factory)} is broken: it says no lmtpsvc.interfaces.Capabilities"
+        )
     return made
 
 
@@ -171,23 +177,33 @@ def describe(factories: Iterable[_Any]) -> str:
     return "\n".join(parts)
 
 
+def _has_capabilities(backend: IBackend) -> bool:
+    try:
+        capabilities: object = backend.capabilities
+    except Exception:
+        return False
+    return isinstance(capabilities, Capabilities) and capabilities.line_ending in {"\r\n", "\n"}
+
+
 def _unescaped(word: str) -> str:
     return re.sub(r"\\(.)", r"\1", word)
 
 
 def _is_sound(factory: _Any) -> bool:
     """
-    Whether a plugin has the three texts: one that has not is logged, and harms nobody else.
+    Whether a plugin has the three texts, and a name that can be said: one that has not is logged, and
+    harms nobody else.
     """
     try:
-        sound = all(
-            isinstance(text, str) for text in (factory.name, factory.synopsis, factory.help)
-        )
+        texts = factory.name, factory.synopsis, factory.help
+        sound = all(isinstance(text, str) for text in texts) and bool(_is_name(factory.name))
     except Exception:
         sound = False
     if not sound:
         _log.error(
-            "{plugin} is left out: its name, synopsis and help must be str", plugin=_where(factory)
+            "{plugin} is left out: its name, synopsis and help must be str, and in the name there must"
+            " be no ':', '=' or '\\'",
+            plugin=_where(factory),
         )
     return sound
 
@@ -235,4 +251,7 @@ def _build(factory: _Any, reactor: object, spec: Spec) -> object:
 
 
 def _where(factory: object) -> str:
+    made_by = getattr(factory, "made_by", None)
+    if isinstance(made_by, str):
+        return made_by
     return f"{type(factory).__module__}.{type(factory).__qualname__}"

@@ -23,7 +23,7 @@ from lmtpsvc.interfaces import (
     IDirectoryFactory,
     IMessage,
 )
-from lmtpsvc.plugins import ExtensionPlugin
+from lmtpsvc.plugins import BackendPlugin, ExtensionPlugin
 from lmtpsvc.session.standard import Pipelining
 from lmtpsvc.specs import Spec, parse
 
@@ -275,6 +275,35 @@ class TestBuilding:
         """
         assert "is broken: it made no IBackend" in refused("shelf:/a", Shelves(make=dict))
 
+    @pytest.mark.parametrize("said", [None, Capabilities("\r")], ids=repr)  # type: ignore[arg-type]  # a mistake
+    def test_says_no_capabilities(self, said: Any, refused: Callable[..., str]) -> None:
+        """
+        So is one that does not say what the service should know about it.
+        """
+
+        class Odd(Shelf):
+            capabilities = said
+
+        assert "is broken: it says no lmtpsvc.interfaces.Capabilities" in refused(
+            "shelf:/a", Shelves(make=Odd)
+        )
+
+    def test_whose_it_is(self, refused: Callable[..., str]) -> None:
+        """
+        A plugin that is a class of somebody's in a line is told by that class.
+        """
+
+        class Broken(Shelf):
+            def __init__(self, reactor: object) -> None:
+                raise TypeError("odd")
+
+        plugin = BackendPlugin("broken", Broken)
+
+        assert "test_specs.TestBuilding.test_whose_it_is.<locals>.Broken failed" in refused(
+            "broken", plugin
+        )
+        assert 2 == refused("broken", plugin, plugin).count("Broken")
+
 
 class TestFactories:
     def test_sorted(self, install: Callable[..., None]) -> None:
@@ -291,6 +320,15 @@ class TestFactories:
         A plugin without a name is left out, and the others are there.
         """
         install(Shelves(None), Shelves())  # type: ignore[arg-type]  # a stranger's mistake
+
+        assert ["shelf"] == [factory.name for factory in specs.backend_factories()]
+
+    @pytest.mark.parametrize("name", ["", "she:lf", "shelf=", "shelf\\"])
+    def test_name_that_cannot_be_said(self, name: str, install: Callable[..., None]) -> None:
+        """
+        So is one whose name would be taken for something else.
+        """
+        install(Shelves(name), Shelves())
 
         assert ["shelf"] == [factory.name for factory in specs.backend_factories()]
 

@@ -8,6 +8,7 @@ add verbs.  A new one is a class of a few lines, registered where the service is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -91,6 +92,11 @@ class Extension:
         """
 
 
+# RFC 5321 §4.1.1.1, ehlo-keyword, and esmtp-keyword in §4.1.2; case does not matter there.
+_is_keyword = re.compile(r"[A-Z0-9][A-Z0-9-]*").fullmatch
+
+_is_verb = re.compile(rb"[A-Z0-9-]+").fullmatch
+
 _Parsers = Mapping[str, tuple[Extension, ParameterParser]]
 _NOBODY = (None, None)
 
@@ -100,11 +106,15 @@ class Extensions:
     The extensions of a service, in the order in which they are announced.
 
     Raises:
-        ValueError: Two of them claim the same keyword, parameter or verb.
+        ValueError: Two of them claim the same keyword, parameter or verb; or one is written such that no
+            client could ever say it.
     """
 
     def __init__(self, extensions: Iterable[Extension]) -> None:
         self._extensions = tuple(extensions)
+        for each in self._extensions:
+            if (wrong := _unsayable(each)) is not None:
+                raise ValueError(f"{type(each).__module__}.{type(each).__qualname__}: {wrong}")
         # Most are there for everybody: only the others are asked.
         self._choosy = frozenset(
             each
@@ -274,6 +284,24 @@ class Extensions:
                 raise CommandError(replies.UNKNOWN_PARAMETER)
             parsed[keyword] = parser(value)
         return parsed
+
+
+def _unsayable(extension: Extension) -> str | None:
+    """
+    What of an extension's is not as it comes from clients, if anything: keywords, and verbs.
+    """
+    said = getattr(extension, "keyword", None)
+    if not (isinstance(said, str) and _is_keyword(said)):
+        return f"{said!r} is no keyword: write it in upper case"
+    for name in ("mail_parameters", "rcpt_parameters"):
+        for parameter in getattr(extension, name):
+            if not (isinstance(parameter, str) and _is_keyword(parameter)):
+                return f"{parameter!r} in {name} is no keyword: write it in upper case"
+    verbs: Iterable[object] = extension.verbs
+    for verb in verbs:
+        if not (isinstance(verb, bytes) and _is_verb(verb)):
+            return f"{verb!r} in verbs is no verb: write it as octets, in upper case"
+    return None
 
 
 def _checks_plain(extension: Extension) -> bool:

@@ -134,6 +134,27 @@ class TestRegistry:
         with pytest.raises(ValueError, match=r"twice|two extensions"):
             Extensions([*ours, Named(**members)])
 
+    @pytest.mark.parametrize(
+        ("members", "wrong"),
+        [
+            ({"keyword": None}, "None is no keyword"),
+            ({"keyword": "xnow"}, "'xnow' is no keyword"),
+            ({"keyword": "X\r\n250 Y"}, "is no keyword"),
+            ({"keyword": "X", "mail_parameters": {"x": flag}}, "'x' in mail_parameters"),
+            ({"keyword": "X", "rcpt_parameters": {b"X": flag}}, "b'X' in rcpt_parameters"),
+            ({"keyword": "X", "verbs": {"XNOW": print}}, "'XNOW' in verbs"),
+            ({"keyword": "X", "verbs": {b"xnow": print}}, "b'xnow' in verbs"),
+        ],
+    )
+    def test_cannot_be_said(self, members: dict[str, Any], wrong: str) -> None:
+        """
+        What no client could ever say is a mistake that is found at the start, too.
+        """
+        with pytest.raises(ValueError, match=wrong) as caught:
+            Extensions([Named(**members)])
+
+        assert "test_extensions.Named: " in str(caught.value)
+
     def test_same_parameter_on_mail_and_rcpt(self) -> None:
         """
         A parameter of MAIL is not one of RCPT: both may have the same keyword.
