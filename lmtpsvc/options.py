@@ -66,7 +66,7 @@ class ListeningOptions(usage.Options):
         ["spool", None, None, "Directory for large messages on their way in"],
         ["json-log", None, None, "File for one JSON object per recipient, which may be rotated; or -"],
         ["tls-certificate", None, None,
-         "PEM file: the certificate for STARTTLS and lmtps:, and those that lead to its authority"],
+         "PEM file: the certificate for STARTTLS and tls:, and those that lead to its authority"],
         ["tls-key", None, None, "PEM file: its private key, if it is not in the same file"],
         ["tls-client-ca", None, None, "PEM file: authorities that sign certificates of clients"],
         ["tls-client", None, None,
