@@ -34,6 +34,8 @@ from ..interfaces import IMessage, LineEnding, Sizes
 from .transfer import LETTERS, Progress, place
 
 _FLAGS: Final = {letter: flag for flag, letter in LETTERS.items()}
+#: Those in ``Status`` and ``X-Status``, where there are any.
+_STATUS: Final = {"R": "\\Seen", "A": "\\Answered", "F": "\\Flagged", "T": "\\Draft"}
 _bare_lf: Final = re.compile(rb"(?<!\r)\n")
 #: What a service like this one puts on top; its own Received is the last of it.
 _trace: Final = re.compile(
@@ -202,9 +204,9 @@ def _letters(box: mailbox.mbox) -> Iterator[Found]:
     try:
         for key in box.keys():  # noqa: SIM118 - it iterates over messages
             # Without what Python makes of them: the headers stay as they are.
-            letters = box.get_message(key).get_flags()
-            more = {"R": "\\Seen", "A": "\\Answered", "F": "\\Flagged", "T": "\\Draft"}
-            flags = [flag for letter, flag in more.items() if letter in letters]
-            yield Found(_quoted.sub(rb"\1", box.get_bytes(key)), flags, None)
+            text = _quoted.sub(rb"\1", box.get_bytes(key))
+            headers = read_headers(BytesIO(text))
+            letters = f"{headers['Status'] or ''}{headers['X-Status'] or ''}"
+            yield Found(text, [flag for letter, flag in _STATUS.items() if letter in letters], None)
     finally:
         box.close()

@@ -149,6 +149,22 @@ class TestMbox:
         assert sorted(flags for _, flags in found) == sorted(flags for _, flags in EXPECTED)
         assert sorted(os.listdir(tmp_path))[:2] == ["ann.mbox", "bob.mbox"]
 
+    def test_senders_of_the_world(self, url: str, tmp_path: Path) -> None:
+        """
+        What is not ASCII in the line before a message keeps neither it nor those behind it back.
+        """
+        path = tmp_path / "mbox"
+        path.write_bytes(
+            b"From j\xc3\xb6rg@example.org Sat Feb  3 04:05:06 2024\nStatus: RO\n\nOne.\n\n"
+            b"From \xff Sat Feb  3 04:05:06 2024\nX-Status: A\n\nTwo.\n\n"
+        )
+
+        assert main(["import", f"mbox:{path}", url, CAT]) == 0
+        assert [
+            (b"Status: RO\r\n\r\nOne.\r\n", ["\\Seen"]),
+            (b"X-Status: A\r\n\r\nTwo.\r\n", ["\\Answered"]),
+        ] == contents(url, CAT)
+
     def test_left_locked(self, url: str, tmp_path: Path) -> None:
         """
         The lock of an import that was killed is no lock.
