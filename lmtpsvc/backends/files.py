@@ -209,14 +209,14 @@ def remove(path: str) -> None:
 def remove_older(directory: str, before: float) -> int:
     """
     Remove the files in *directory* that nobody has touched since *before*, a time in seconds;
-    returns how many.
+    returns how many.  One that cannot be removed is in nobody's way.
     """
     removed = 0
-    with os.scandir(directory) as entries:
+    with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 continue
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 seen = entry.stat(follow_symlinks=False)
                 if max(seen.st_mtime, seen.st_atime) < before:
                     os.unlink(entry.path)

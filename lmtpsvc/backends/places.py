@@ -9,7 +9,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from threading import Lock
 from typing import Final
 
@@ -328,9 +327,7 @@ class Places:
             # The part of it where the name will be is another one.
             os.path.lexists(f"{place.directory}/new/{name}")
         if has_names(tmp) and now - tidied >= TIDY_SECONDS:
-            # A file that cannot be removed is in nobody's way.
-            with suppress(OSError):
-                remove_older(tmp, now - STALE_SECONDS)
+            remove_older(tmp, now - STALE_SECONDS)
         return new
 
     def _remember(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from lmtpsvc.backends.files import (
     create_nameless,
     give_name,
     make_directory_durably,
+    remove_older,
 )
 
 Calls = list[tuple[str, str]]
@@ -144,3 +146,26 @@ def test_nameless_fails(
 
     assert [] == os.listdir(tmp_path)
     assert before == os.listdir("/proc/self/fd")
+
+
+def test_what_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Is in nobody's way, whatever the reason, and does not keep other leftovers; nor is a directory that
+    cannot be read.
+    """
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+    unlink = os.unlink
+
+    def forbid(path: str) -> None:
+        if path.endswith("b"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", forbid)
+        assert remove_older(str(tmp_path), time.time() + 60) == 2
+
+    assert os.listdir(tmp_path) == ["b"]
+    assert remove_older(str(tmp_path / "none"), time.time()) == 0
+    assert remove_older(str(tmp_path / "b"), time.time()) == 0
