@@ -230,7 +230,6 @@ SAY_LHLO = Reply(500, "This is LMTP (RFC 2033): say LHLO, not HELO or EHLO", (5,
 SAY_EHLO = Reply(500, "This is SMTP (RFC 5321): say EHLO, not LHLO", (5, 1))
 LINE_TOO_LONG = Reply(500, "Line too long", (5, 2))
 LINE_ENDING = Reply(500, "A command line ends with CR LF and has no other CR, LF or NUL", (5, 2))
-NOT_ASCII = Reply(500, "Octets above 127 are not allowed here", (5, 2))
 SYNTAX = Reply(501, "Syntax error in parameters", (5, 4))
 NO_PARAMETERS = Reply(501, "No parameters are allowed here", (5, 4))
 BAD_HELLO = Reply(501, "Syntax: LHLO domain", (5, 4))

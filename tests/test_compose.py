@@ -113,6 +113,9 @@ class TestSMTPInFront:
         assert (int(code), text.encode()) == caught.value.args
 
     def test_twice_on_a_connection(self, port: int, postbox: BlockingPostbox) -> None:
+        """
+        Several messages may come over one connection.
+        """
         with smtplib.SMTP("127.0.0.1", port) as client:
             client.sendmail("me@example.net", BOTH, TEXT)
             client.sendmail("", BOTH[:1], b"Subject: two\r\n\r\n")

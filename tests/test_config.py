@@ -404,6 +404,9 @@ class TestTLS:
         ],
     )
     def test_made(self, text: str, clients: int, options: Callable[..., Options]) -> None:
+        """
+        Whether clients are asked for a certificate, or have to have one, is as it was said.
+        """
         tls = options(self.PAIR + text).parts.tls
 
         assert tls is not None
@@ -411,6 +414,9 @@ class TestTLS:
         assert clients == mode & ~SSL.VERIFY_CLIENT_ONCE
 
     def test_none(self, options: Callable[..., Options]) -> None:
+        """
+        Without a certificate there is no TLS.
+        """
         assert options("").parts.tls is None
 
     @pytest.mark.parametrize(
@@ -418,6 +424,9 @@ class TestTLS:
         [("unix:s", False), ("tls:unix:s", True), ("tls-required:unix:s", False)],
     )
     def test_listener(self, listen: str, encrypted: bool, options: Callable[..., Options]) -> None:
+        """
+        ``tls:`` in front of an endpoint is TLS from the first octet on.
+        """
         [listener] = options(self.PAIR, "--listen", listen)["listeners"]
 
         assert encrypted == listener.encrypted
@@ -463,6 +472,9 @@ class TestTLS:
         ],
     )
     def test_mistake(self, text: str, line: str, mistake: Callable[..., str]) -> None:
+        """
+        What is wrong with the files is told in one line, by the key.
+        """
         assert line == mistake(text)
 
 
@@ -503,6 +515,9 @@ class TestAuth:
         ],
     )
     def test_mistake(self, text: str, line: str, mistake: Callable[..., str]) -> None:
+        """
+        What is wrong with who may log in is told in one line, by the key.
+        """
         assert line == mistake(text)
 
 

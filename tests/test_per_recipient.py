@@ -253,7 +253,7 @@ class TestBlockingBackend:
 
 def test_to_the_end_of_a_coroutine(success_of: Callable[[Awaitable[Any]], Any]) -> None:
     """
-    A coroutine will do.
+    What is awaited to its end may be a coroutine.
     """
 
     async def answer() -> int:

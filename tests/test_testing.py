@@ -103,7 +103,7 @@ class TestRunners:
 
     def test_trial_notices(self, tmp_path: Path) -> None:
         """
-        It fails there, too.
+        With trial, a backend that breaks the contract fails.
         """
         one = "test_shelf.ShelfTests.test_any_octets"
         status, said = outcome(tmp_path, "twisted.trial", "twisted.trial.unittest", "[:3]", one)

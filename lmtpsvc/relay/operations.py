@@ -7,7 +7,7 @@ and everything else is as the operator wants it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -96,9 +96,6 @@ def discard(connection: Connection, entry: Entry, numbers: Sequence[int], now: f
     )
     _settle(connection, entry.id)
     return gone.rowcount
-
-
-Operation = Callable[[Connection, Entry, Sequence[int], float], int]
 
 
 def _change(

@@ -74,6 +74,9 @@ class TestPasswords:
         assert [1, 1, 0] == [each.asked for each in (first, second, third)]
 
     def test_all_say_no(self, success_of: Success) -> None:
+        """
+        A password that no checker takes is wrong.
+        """
         assert success_of(authority(Checker(no())).check_password("ann", "secret")) is None
 
     @pytest.mark.parametrize("result", [OSError(), fail(OSError())], ids=["raised", "failed"])
@@ -141,6 +144,9 @@ class TestPasswords:
         assert 1 == len(jobs)
 
     def test_file_of_twisted(self, tmp_path: Path, success_of: Success) -> None:
+        """
+        Twisted's own ``file:`` does: a name and a password in each line.
+        """
         (tmp_path / "users").write_text("ann:secret\nbob:pass:word\n")
         said = authority(checker_from_string(f"file:{tmp_path}/users"))
 
@@ -167,6 +173,9 @@ class TestPasswords:
 
 class TestKeys:
     def test_the_first_that_knows(self, tmp_path: Path, success_of: Success) -> None:
+        """
+        Of several files, the one that knows the name has the keys.
+        """
         for user in ("ann", "bob"):
             (tmp_path / user).write_text(LINE.replace("ann", user))
         said = authority(
@@ -178,6 +187,9 @@ class TestKeys:
         assert not success_of(said.stored_keys("eve")).is_known
 
     def test_broken_meanwhile(self, tmp_path: Path, failure_of: Any) -> None:
+        """
+        A file that has become unreadable is "not now" to the client, and one line in the log.
+        """
         (tmp_path / "logins").write_text(LINE)
         said = authority(checker_from_string(f"scram:{tmp_path}/logins"))
         (tmp_path / "logins").write_text("ann")
@@ -203,9 +215,15 @@ class TestNames:
         ],
     )
     def test_believed(self, words: str, name: str, login: str | None, success_of: Success) -> None:
+        """
+        A name that TLS or the kernel has proven may log in, if it is among those that may.
+        """
         assert login == success_of(authority(checker_from_string(words)).check_proven(name))
 
     def test_uid(self, success_of: Success) -> None:
+        """
+        A uid is the name of its user, if it has one.
+        """
         said = authority()
 
         assert "root" == success_of(said.name_of(0))
@@ -234,6 +252,9 @@ def test_what_is_there(tmp_path: Path) -> None:
 
 
 def test_waits(no_result: Any, success_of: Success) -> None:
+    """
+    A failure is answered after so many seconds, and not before.
+    """
     clock = Clock()
     waiting = authority().wait(clock, 4)
     clock.advance(3)
@@ -258,11 +279,17 @@ class TestWords:
         ],
     )
     def test_mistake(self, words: str, said: str) -> None:
+        """
+        A mistake in the words behind ``--auth`` is told in one line.
+        """
         with pytest.raises(ValueError) as raised:
             checker_from_string(words)
         assert str(raised.value).startswith(said)
 
     def test_broken_file(self, tmp_path: Path) -> None:
+        """
+        A line of the file that cannot be read is told with its number.
+        """
         (tmp_path / "logins").write_text("ann:secret")
 
         with pytest.raises(ValueError, match=r"^scram: .*/logins: line 1: expected user:SCRAM"):

@@ -29,6 +29,9 @@ class TestKeys:
         [("secret", True), ("Secret", False), ("", False), ("sec\0ret", False)],
     )
     def test_password(self, password: str, right: bool) -> None:
+        """
+        Keys tell their own password from any other.
+        """
         assert right == is_password(password, KEYS)
 
     def test_prepared(self) -> None:
@@ -55,12 +58,18 @@ class TestKeys:
         assert make_keys("x").salt != make_keys("x").salt
 
     def test_no_password(self) -> None:
+        """
+        What no client could say is no password.
+        """
         with pytest.raises(ValueError, match="not a password"):
             make_keys("a\0b")
 
 
 class TestParse:
     def test_lines(self) -> None:
+        """
+        Comments and empty lines are left out, and a name may have a blank in it.
+        """
         text = f"# Logins\n\n{LINE}\n{format_line('a b@x', KEYS)}\n"
 
         assert {"ann": KEYS, "a b@x": KEYS} == dict(parse(text))
@@ -81,6 +90,9 @@ class TestParse:
         ],
     )
     def test_broken(self, text: str, said: str) -> None:
+        """
+        A line that is none is told with its number, and what is wrong with it.
+        """
         with pytest.raises(ValueError) as raised:
             dict(parse(text))
         assert str(raised.value).startswith(said)
@@ -88,6 +100,9 @@ class TestParse:
 
 class TestFile:
     def test_found(self, tmp_path: Path) -> None:
+        """
+        A name in the file has the keys of its line.
+        """
         path = tmp_path / "logins"
         path.write_text(LINE)
 
@@ -123,13 +138,16 @@ class TestFile:
         assert set(looks) == {(len(each.salt), each.iterations) for each in found}
 
     def test_empty(self, tmp_path: Path) -> None:
+        """
+        In an empty file, nobody is known.
+        """
         (tmp_path / "logins").touch()
 
         assert not KeysFile(str(tmp_path / "logins")).find("ann").is_known
 
     def test_changed(self, tmp_path: Path) -> None:
         """
-        It is read again.
+        A file that has changed is read again.
         """
         path = tmp_path / "logins"
         path.write_text(LINE)

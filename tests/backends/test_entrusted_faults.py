@@ -470,7 +470,7 @@ def test_letters_of_a_service_that_has_gone(letter: Letter, together: bool, tmp_
 @pytest.mark.parametrize("together", [False, True])
 def test_a_path_that_cannot_be(letter: Letter, together: bool) -> None:
     """
-    It harms nobody else.
+    A letter with such a path comes back undone, and the others are stored.
     """
     impossible = letter._replace(
         number=2, tmp=letter.tmp.replace("/tmp/", "/tmp\0/"), together=together

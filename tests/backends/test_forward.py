@@ -193,6 +193,9 @@ class TestDestinations:
         assert 1 == len(forward.sent)
 
     def test_fixed(self) -> None:
+        """
+        A destination without a field is the same for everybody.
+        """
         forward = Forward("unix:/run/lmtp.sock")
 
         assert "unix:/run/lmtp.sock" == forward.where(ANN)
@@ -231,7 +234,7 @@ class TestMessage:
 
     def test_by_and_by(self) -> None:
         """
-        However it is read.
+        The same octets go on, in however small pieces they are read.
         """
         file, _ = passed_on(MESSAGE)
 
@@ -720,6 +723,9 @@ class TestDown:
 
 class TestWords:
     def test_all(self) -> None:
+        """
+        All options are read.
+        """
         settings = from_words(
             MemoryReactorClock(),
             ["tcp", "node1", "24"],
@@ -766,6 +772,9 @@ class TestWords:
         assert "\n" not in str(caught.value)
 
     def test_factory(self) -> None:
+        """
+        The plugin is one, and makes a backend.
+        """
         factory = ForwardFactory()
         assert verifyObject(IPlugin, factory)
         assert verifyObject(IBackendFactory, factory)

@@ -201,11 +201,17 @@ class TestStatus:
         assert [reply] == outcomes(pipe(SHELL, "-c", f"exit {status}"), [ANN])
 
     def test_each_its_own(self, pipe: Callable[..., PipeBackend]) -> None:
+        """
+        Each recipient is answered with the exit status of his own run.
+        """
         backend = pipe(SHELL, "-c", 'test "$USER" = ann || exit 67')
 
         assert [None, replies.NO_SUCH_USER] == outcomes(backend, [ANN, BOB])
 
     def test_signal(self, pipe: Callable[..., PipeBackend]) -> None:
+        """
+        A command that a signal has ended is "not now".
+        """
         assert [replies.CANNOT_STORE] == outcomes(pipe(SHELL, "-c", "kill -9 $$"), [ANN])
 
     def test_the_log(self, pipe: Callable[..., PipeBackend]) -> None:
@@ -363,6 +369,9 @@ class TestAccount:
 
 class TestWords:
     def test_all(self) -> None:
+        """
+        All options are read.
+        """
         settings = from_words(
             [sys.executable, "a", "{recipients}"],
             {
@@ -411,12 +420,18 @@ class TestWords:
         assert "\n" not in str(caught.value)
 
     def test_another_user_needs_root(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Only root can run a command as somebody else, and others are told so at start.
+        """
         monkeypatch.setattr(os, "geteuid", lambda: 4711)
 
         with pytest.raises(ValueError, match="only root"):
             from_words(["/bin/true"], {"as": "nobody"})
 
     def test_factory(self) -> None:
+        """
+        The plugin is one, and makes a backend that says what it runs.
+        """
         factory = PipeFactory()
         assert verifyObject(IPlugin, factory)
         assert verifyObject(IBackendFactory, factory)
@@ -426,6 +441,9 @@ class TestWords:
         assert "/bin/true" == backend.where(ANN)
 
     def test_account(self) -> None:
+        """
+        An account is found by its name.
+        """
         assert 0 == Account.of("root").uid
 
 

@@ -22,7 +22,7 @@ from ..rows import each_row
 
 def test_defaults() -> None:
     """
-    What is not said.
+    What is not said has its default.
     """
     settings = from_words("/srv/mail/{user}", {})
 
@@ -32,7 +32,7 @@ def test_defaults() -> None:
 
 def test_all_options() -> None:
     """
-    What can be said.
+    All options are read.
     """
     words = {"detail": "folder", "mode": "2770", "newline": "crlf", "threads": "4", "full": "552"}
 

@@ -98,6 +98,9 @@ def token_of(codes: Any) -> str:
 
 class TestToken:
     def test_there_and_back(self) -> None:
+        """
+        A token names the file to whoever has the key.
+        """
         sharing = Sharing(KEY, "/nowhere")
 
         token = sharing.token(NAMED)
@@ -121,16 +124,25 @@ class TestToken:
 
     @pytest.mark.parametrize("token", ["", "a", "ab", "abcd", "A" * 200])
     def test_nonsense(self, token: str) -> None:
+        """
+        What is no token names nothing.
+        """
         with pytest.raises(NotShared):
             Sharing(KEY, "/nowhere").read(token)
 
     def test_another_key(self) -> None:
+        """
+        A token that was signed with another key names nothing.
+        """
         with pytest.raises(NotShared, match="our key"):
             Sharing(b"x" * 32, "/nowhere").read(Sharing(KEY, "/nowhere").token(NAMED))
 
 
 class TestKey:
     def test_read(self, key: Path) -> None:
+        """
+        The key is read from its file.
+        """
         assert KEY == read_key(str(key))
 
     @pytest.mark.parametrize(
@@ -151,6 +163,9 @@ class TestKey:
         assert str(caught.value).startswith("sharing: ")
 
     def test_without_a_root(self, key: Path) -> None:
+        """
+        Where Maildirs are in home directories, there is nothing to share.
+        """
         with pytest.raises(ValueError, match="sharing needs a directory"):
             from_words("{home}/Maildir", {"sharing": str(key)})
 

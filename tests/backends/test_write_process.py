@@ -910,7 +910,7 @@ def test_leaves_nothing_open(
     process: WriteProcess[str], reactor: Reactor, told: Told, send: Callable[..., bool]
 ) -> None:
     """
-    However often it ends.
+    However often the process ends, nothing of it stays open.
     """
     before = opened()
     for count in (1, 2, 3):

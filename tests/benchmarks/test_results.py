@@ -65,7 +65,7 @@ class TestTables:
 
     def test_idle(self, results: Results) -> None:
         """
-        What a connection costs.
+        What an idle connection costs stands in the table.
         """
         assert "| lmtpsvc | 500 | 6.0 | 0.005 |" in render(results)
 

@@ -66,6 +66,9 @@ def test_changed(passwd: Callable[..., int]) -> None:
 
 
 def test_deleted(passwd: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    ``--delete`` takes out one name; who is not there cannot be.
+    """
     passwd("ann", typed="secret")
     passwd("bob", typed="secret")
 
@@ -75,6 +78,9 @@ def test_deleted(passwd: Callable[..., int], capsys: pytest.CaptureFixture[str])
 
 
 def test_iterations(passwd: Callable[..., int]) -> None:
+    """
+    How hard it is to guess may be said, and has a default.
+    """
     passwd("ann", typed="secret")
     passwd("bob", "--iterations", "5000", typed="secret")
 

@@ -165,7 +165,7 @@ class TestShown:
 
     def test_status(self) -> None:
         """
-        All, some, none.
+        The exit status says whether all, some or none were accepted.
         """
         for outcomes, status in (([YES, YES], ALL), ([YES, NO], SOME), ([NO, NO], NONE)):
             shown = Shown(quiet=True, single=False)

@@ -243,7 +243,7 @@ class TestAnotherStore:
 
     def test_one_mailbox(self, url: str, other: str) -> None:
         """
-        Only what is named.
+        Only the mailbox that is named is exported.
         """
         assert main(["export", url, other, BOB]) == 0
 
@@ -316,7 +316,7 @@ class TestProgress:
 
     def test_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
         """
-        Nothing in a file.
+        Where standard error is no terminal, there is no bar.
         """
         progress = Progress("ann", 1)
         progress.step()

@@ -95,6 +95,9 @@ class TestCareless(Tickets):
         return f"careless:{directory}/tickets.db:queues=ann,bob,cid"
 
     def test_power_cut(self) -> None:
+        """
+        A backend that does not sync breaks its promise, which is noticed.
+        """
         with pytest.raises((AssertionError, sqlite3.Error)) as caught:
             super().test_power_cut()
 

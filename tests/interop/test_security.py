@@ -160,6 +160,9 @@ class TestSwaks:
         assert f"login=mta client=127.0.0.1 mechanism={mechanism}" in service.log
 
     def test_wrong_password(self, serving: Callable[..., Service], peer: Peer) -> None:
+        """
+        Nobody gets in with a wrong password, and the log says who has tried.
+        """
         service = serving()
 
         status, said = self.swaks(peer, service, "STARTTLS", "PLAIN", "wrong")
@@ -198,6 +201,9 @@ class TestSwaks:
 class TestOurOwn:
     @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN", "LOGIN"])
     def test_password(self, mechanism: str, serving: Callable[..., Service]) -> None:
+        """
+        ``lmtpsvc send`` logs in with each mechanism, which stands in the log and in Received.
+        """
         service = serving()
         (service.directory / "password").write_text("secret\n")
 
@@ -223,6 +229,9 @@ class TestOurOwn:
     def test_certificate_of_a_stranger(
         self, serving: Callable[..., Service], tmp_path: Path
     ) -> None:
+        """
+        A certificate that another authority has signed gets nobody in.
+        """
         service = serving()
         pair = Authority(tmp_path, "Stranger").sign("mta.example.test")
 

@@ -158,7 +158,7 @@ class TestDovecot:
 
     def test_plainly(self, dovecot_lmtp: Server) -> None:
         """
-        The same without both.
+        Without CHUNKING and PIPELINING, each recipient has a reply as well.
         """
         sent = send(
             *to(ANN, UNKNOWN, BOB), "--no-chunking", "--no-pipelining", dovecot_lmtp.address
@@ -169,7 +169,7 @@ class TestDovecot:
 
     def test_large(self, dovecot_lmtp: Server) -> None:
         """
-        Several chunks.
+        A large message goes in several chunks, and comes through.
         """
         letter = b"Subject: large\n\n" + b".x\n" * 400_000
         sent = send(*to(BOB), dovecot_lmtp.address, letter=letter)

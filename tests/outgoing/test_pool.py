@@ -826,7 +826,7 @@ class TestSpeakingFor:
         self, server: Server, pool: Pool, message: Message
     ) -> None:
         """
-        One of them makes room.
+        Where all connections speak for somebody, one is closed for who speaks for nobody.
         """
         for number in range(2):
             pool.send(message(xclient=ANN_SPEAKS))

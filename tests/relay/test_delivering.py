@@ -703,7 +703,7 @@ class TestLife:
         self, stage: Play, success_of: Callable[[Any], Any], no_result: Callable[[Any], None]
     ) -> None:
         """
-        But not for ever.
+        A stop does not wait for the server for ever; its recipient is tried again.
         """
         stage.add("a@example.org")
         (sent,) = stage.sent

@@ -73,7 +73,7 @@ def test_turns() -> None:
 
 def test_longest() -> None:
     """
-    Nobody is forgotten.
+    However slow a destination is, its turn comes within the longest time.
     """
     some, _ = lane()
     for _ in range(50):

@@ -42,7 +42,7 @@ def test_schedule() -> None:
 
 def test_numbers() -> None:
     """
-    What is said in words.
+    The numbers that the page has in its sentences.
     """
     rates = Rates()
     assert (rates.per_destination, rates.waiting, rates.retry) == (10, 100, MINUTE)

@@ -96,6 +96,9 @@ def test_no_open_relay(word: str) -> None:
 
 
 def test_usual() -> None:
+    """
+    Networks are those that were named; what is none is a mistake.
+    """
     networks = relay_networks(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "local"])
 
     assert "10.9.8.7" in networks

@@ -106,7 +106,7 @@ class TestEnvironment:
 
     def test_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        All else stays.
+        The environment stays as it is otherwise.
         """
         monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
         assert Command.of(None, []).environment() == dict(os.environ)

@@ -95,6 +95,10 @@ class TestFinding:
         assert wire.is_read
 
     def test_coroutine(self, server: Any, curious: Curious) -> None:
+        """
+        An extension may ask with a coroutine as well.
+        """
+
         async def find() -> str:
             return "it"
 
@@ -144,7 +148,7 @@ class TestFinding:
 
     def test_the_client_has_gone(self, server: Any, curious: Curious) -> None:
         """
-        Then it is called off.
+        What an extension asks is called off when its client has gone.
         """
         cancelled: list[object] = []
         curious.answers = [Deferred(cancelled.append)]
@@ -181,7 +185,7 @@ class TestTLS:
 class TestFacts:
     def test_trusted(self, server: Any) -> None:
         """
-        The factory says who is.
+        A client that the factory trusts is known to extensions as trusted.
         """
         server.factory.trusts = {"192.0.2.7"}.__contains__
 

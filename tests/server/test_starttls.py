@@ -305,6 +305,9 @@ class TestStartTLS:
 
     @in_reactor
     async def test_unix_socket(self, listen: Listen, tmp_path: Path, world: Any) -> None:
+        """
+        STARTTLS works on a UNIX socket, too.
+        """
         listening = await listen(words=f"unix:{tmp_path}/sock")
 
         def talk() -> list[bytes]:
@@ -339,6 +342,9 @@ class TestStartTLS:
 class TestFromTheFirstOctet:
     @in_reactor
     async def test_a_letter(self, listen: Listen, world: Any) -> None:
+        """
+        Without STARTTLS, all of the conversation is over TLS; Received says so.
+        """
         listening = await listen(encrypted=True)
 
         def talk() -> list[bytes]:

@@ -26,6 +26,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 class TestReading:
     def test_two_files(self, authority: Authority) -> None:
+        """
+        A certificate, and its key in a file of its own, are nothing to worry about.
+        """
         pair = authority.sign()
 
         made = ServerTLS.read(TLSFiles(str(pair.certificate), str(pair.key)))
@@ -88,6 +91,9 @@ class TestReading:
         assert "\n" not in str(raised.value)
 
     def test_clients_authority(self, authority: Authority, tmp_path: Path) -> None:
+        """
+        An empty file of authorities is told by the name of its option.
+        """
         pair = authority.sign()
         (tmp_path / "empty").touch()
 
@@ -117,6 +123,9 @@ class TestReading:
         assert (("tls-certificate", f"{pair.certificate}: {text}"),) == made.worries
 
     def test_open_to_everybody(self, authority: Authority) -> None:
+        """
+        A key that everybody may read is worth a warning, and no more.
+        """
         pair = authority.sign()
         pair.key.chmod(0o644)
 

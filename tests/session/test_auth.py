@@ -290,6 +290,9 @@ class TestExchange:
 
     @each_row("cut", [100_000, 1])
     def test_longest_line(self, cut: int) -> None:
+        """
+        The longest response that may be is read, however it is cut.
+        """
         octets = base64(b"\0ann\0" + b"x" * 9208)
         assert MAX_LINE - 4 < len(octets) + 2 <= MAX_LINE
 
@@ -298,6 +301,9 @@ class TestExchange:
 
 class TestWhen:
     def test_before_lhlo(self) -> None:
+        """
+        Before LHLO, nobody can log in.
+        """
         session = ServerSession("mx", Limits(), Extensions([Auth(Clerk())]), SECURE)
         session.data_to_send()
         session.receive(b"AUTH PLAIN\r\n")
@@ -355,6 +361,9 @@ class TestFailing:
         assert [("192.0.2.1", "PLAIN", None)] * 3 == talk.clerk.told
 
     def test_well_in_the_end(self) -> None:
+        """
+        Who has failed once may try again.
+        """
         talk = Talk()
 
         assert [NO, OK] == talk(b"AUTH PLAIN " + base64("\0ann\0x"), b"AUTH PLAIN " + PLAIN)
@@ -414,6 +423,9 @@ class TestRequired:
         assert [line(heard)] == talk(said)
 
     def test_after(self) -> None:
+        """
+        Where a login is required, mail is taken after it.
+        """
         talk = Talk(Connection("192.0.2.1", tls=True, terms=self.TERMS))
 
         assert [OK, line(replies.SENDER_OK)] == talk(b"AUTH PLAIN " + PLAIN, b"MAIL FROM:<>")
@@ -453,4 +465,7 @@ class TestSubmitter:
         ],
     )
     def test_broken(self, said: str) -> None:
+        """
+        AUTH= at MAIL with a value that is none is refused.
+        """
         assert [line(replies.BAD_PARAMETER)] == Talk()(f"MAIL FROM:<a@b> {said}".encode())

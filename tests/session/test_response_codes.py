@@ -101,4 +101,7 @@ def test_no_token(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b"=", b"=yes", b"=MAILDATA,X"])
 def test_the_question_has_one_value(value: bytes) -> None:
+    """
+    XRESPCODES takes one value, or none; others are refused.
+    """
     assert converse(TRUSTED, message(b" XRESPCODES" + value))[0][0].startswith(b"501 ")

@@ -87,22 +87,37 @@ class TestHello:
         assert "SMTP" == talk.protocol
 
     def test_protocol(self, talk: Talk) -> None:
+        """
+        What EHLO says is the name of the client, and ESMTP the protocol.
+        """
         talk(b"EHLO client.example.net\r\n" + ENVELOPE + b"DATA\r\n" + TEXT)
 
         assert "ESMTP" == talk.protocol
         assert "client.example.net" == talk.session.client.name
 
     def test_lhlo(self, talk: Talk) -> None:
+        """
+        Who says LHLO to an SMTP server is told to say EHLO.
+        """
         assert [str(replies.SAY_EHLO)] == talk(b"LHLO client.example.net\r\n")
 
     @pytest.mark.parametrize("said", [b"EHLO\r\n", b"HELO a b\r\n"])
     def test_bad(self, said: bytes, talk: Talk) -> None:
+        """
+        A greeting without a name that can be one is refused.
+        """
         assert [str(replies.BAD_HELLO)] == talk(said)
 
     def test_first(self, talk: Talk) -> None:
+        """
+        MAIL before a greeting is refused.
+        """
         assert [str(replies.EHLO_FIRST)] == talk(b"MAIL FROM:<>\r\n")
 
     def test_help(self, talk: Talk) -> None:
+        """
+        HELP lists the verbs of SMTP.
+        """
         said = "\n".join(talk(b"HELP\r\n"))
 
         assert "SMTP, RFC 5321: EHLO HELO MAIL" in said
@@ -157,7 +172,7 @@ class TestText:
 
     def test_too_large(self, cut: int) -> None:
         """
-        Is said once.
+        That a message is too large is said once, for all recipients.
         """
         talk = Talk(limits=Limits(message_size=10))
         said = talk(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n" + TEXT + b"NOOP\r\n", cut)
@@ -190,6 +205,9 @@ class TestText:
 
 
 def test_prdr_has_no_value(talk: Talk) -> None:
+    """
+    PRDR takes no value.
+    """
     talk(b"EHLO x\r\n")
 
     assert talk(b"MAIL FROM:<> PRDR=yes\r\n")[0].startswith("501 ")

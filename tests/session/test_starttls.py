@@ -178,6 +178,9 @@ class TestRequired:
         assert [line(heard)] == talk(said + b"\r\n")
 
     def test_behind_the_handshake(self) -> None:
+        """
+        Where TLS is required, mail is taken behind the handshake.
+        """
         talk = Talk(Connection("192.0.2.1", offers_tls=True, terms=self.TERMS))
         talk(b"STARTTLS\r\n")
 

@@ -189,6 +189,9 @@ class TestAnswers:
             postbox.refuse("ann@example.org", reply)
 
     def test_no_address(self, postbox: Postbox) -> None:
+        """
+        A rule for what is no address is a mistake.
+        """
         with pytest.raises(ValueError, match="not an address"):
             postbox.fail("ann")
 
@@ -249,6 +252,9 @@ class TestPlaces:
             postbox.start()
 
     def test_not_started(self) -> None:
+        """
+        Where it listens is not known before it is started.
+        """
         with pytest.raises(RuntimeError, match="not started"):
             _ = Postbox().port
 
@@ -276,6 +282,9 @@ class TestStopping:
 
     @in_reactor
     async def test_never_started(self) -> None:
+        """
+        One that was never started can be stopped.
+        """
         await Postbox().stop()
 
 
@@ -313,10 +322,16 @@ class TestBlocking:
         assert done.is_set()
 
     def test_nothing(self, blocking: BlockingPostbox) -> None:
+        """
+        Where no message comes, the wait ends.
+        """
         with pytest.raises(TimeoutError):
             blocking.next(0.01)
 
     def test_unix(self, tmp_path: Path) -> None:
+        """
+        It listens on a UNIX socket, too.
+        """
         with BlockingPostbox(f"unix:{tmp_path}/s") as postbox:
             with smtplib.LMTP(postbox.host) as lmtp:
                 lmtp.sendmail("me@example.net", ["ann@example.org"], TEXT)

@@ -84,7 +84,7 @@ class TestRead:
 
     def test_whole(self) -> None:
         """
-        All that can be said.
+        All that the notation knows is read.
         """
         [conversation] = read("group", WHOLE)
 

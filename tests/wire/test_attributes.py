@@ -141,7 +141,7 @@ class TestValues:
     )
     def test_refused(self, read: Callable[[str], Any], values: list[str]) -> None:
         """
-        All else is 501.
+        A value that is not as it should be is 501.
         """
         for value in values:
             assert replies.BAD_ATTRIBUTE == refusal(partial(read, value)), value

@@ -218,7 +218,7 @@ class TestHello:
     @pytest.mark.parametrize("name", ["", "foo edu", "foo\r\nQUIT", "jörg.example", "[foo]"])
     def test_invalid(self, name: str) -> None:
         """
-        Nothing else.
+        What is neither domain nor address literal cannot be said.
         """
         with pytest.raises(ValueError):
             hello_line("LHLO", name)

@@ -43,6 +43,9 @@ class TestLooking:
         assert [] == list(bench.store.messages("nobody"))
 
     def test_one_message(self, bench: Bench) -> None:
+        """
+        One message is asked for by mailbox and UID; where there is none, that is said.
+        """
         bench.deliver(b"Subject: hello\r\n\r\n", ANN)
 
         assert "hello" == bench.store.message(ANN, 1).subject
@@ -100,6 +103,9 @@ class TestChanging:
 
     @pytest.mark.parametrize("flags", [["a b"], [""], ["x" * 256]])
     def test_no_flags(self, bench: Bench, flags: list[str]) -> None:
+        """
+        A word that cannot be a flag is refused, and so is a message that is not there.
+        """
         bench.deliver(b"x", ANN)
         with pytest.raises(ValueError):
             bench.store.set_flags(ANN, 1, flags)

@@ -39,7 +39,7 @@ from .conftest import Bench
 class TestWords:
     def test_the_colons_of_a_url(self, tmp_path: Path) -> None:
         """
-        Need no backslash.
+        The colons of a URL need no backslash.
         """
         made = backend_from_string(reactor, f"sql:sqlite:///{tmp_path}/mail.db:compression=zlib")
 
@@ -74,7 +74,7 @@ class TestWords:
     )
     def test_mistakes(self, words: str, said: str) -> None:
         """
-        Are one line each.
+        Mistakes in the words are one line each.
         """
         with pytest.raises(ValueError) as caught:
             backend_from_string(reactor, f"sql:{words}")
@@ -82,6 +82,9 @@ class TestWords:
         assert "\n" not in str(caught.value)
 
     def test_a_password_is_not_shown(self) -> None:
+        """
+        What is said of a URL with a mistake in it does not tell its password.
+        """
         with pytest.raises(ValueError) as caught:
             parse("postgresql://me:s3cret@host:port/mail")
         assert "s3cret" not in str(caught.value)
@@ -89,7 +92,7 @@ class TestWords:
     @pytest.mark.parametrize("missing", ["sqlalchemy", "alembic", "psycopg"])
     def test_a_missing_package(self, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        Says what to install.
+        Where a package is missing, it says what to install.
         """
         # ``from . import versions`` finds it here, too.
         monkeypatch.delattr("lmtpsvc.backends.sql.versions")
@@ -104,6 +107,9 @@ class TestWords:
             SQLFactory().build(reactor, "postgresql", "//me@host/mail")
 
     def test_defaults(self) -> None:
+        """
+        With nothing but a URL, all settings are the defaults.
+        """
         assert Settings("sqlite:///x") == from_words(["sqlite", "///x"], {})
 
 
