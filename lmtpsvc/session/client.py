@@ -218,8 +218,8 @@ class ClientSession:
         """
         Say the next *octets* of the text, CRLF at the ends of its lines; *last* with the end.
 
-        With DATA, a lone CR or LF is sent as CRLF (RFC 5321 §2.3.8); with BDAT all octets as they
-        are.  If `is_chunking`, each call is a chunk, and the next may come when `TextWanted` does.
+        A lone CR or LF is sent as CRLF (RFC 5321 §2.3.8), but for BDAT in LMTP or with BINARYMIME: all
+        octets as they are.  If `is_chunking`, each call is a chunk, and the next may come when `TextWanted` does.
 
         Raises:
             RuntimeError: No text is wanted (`is_text_wanted`).

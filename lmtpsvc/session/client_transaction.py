@@ -19,7 +19,7 @@ from ..wire.command_lines import (
     xtext,
 )
 from ..wire.heard_replies import HeardReply
-from ..wire.text import TextEncoder
+from ..wire.text import LineEnds, TextEncoder
 from .client_events import RecipientAccepted, RecipientSettled, TextWanted
 from .outcomes import Outcome, Stage
 from .terms import Dialect, Mailing
@@ -96,6 +96,7 @@ class ClientTransaction:
         "_chunking",
         "_encoder",
         "_is_text_wanted",
+        "_line_ends",
         "_lines",
         "_mailing",
         "_open",
@@ -113,6 +114,7 @@ class ClientTransaction:
         self._unheard = True
         self._chunking = False
         self._encoder: TextEncoder | None = None
+        self._line_ends: LineEnds | None = None
         self._is_text_wanted = False
         self._text_begun = False
         # Made now, so that a mistake is found before anything is said.
@@ -135,6 +137,13 @@ class ClientTransaction:
             return
         capabilities, pipeline = session.capabilities, session.pipeline
         self._chunking = session.terms.chunking and "CHUNKING" in capabilities
+        if (
+            self._chunking
+            and session.terms.dialect is Dialect.SMTP
+            and mailing.body != "BINARYMIME"
+        ):
+            # Some refuse a message with others, however it comes.
+            self._line_ends = LineEnds()
         if mailing.xforward:
             known = capabilities.parameters("XFORWARD")
             for line in attribute_lines("XFORWARD", mailing.xforward, known):
@@ -277,6 +286,10 @@ class ClientTransaction:
                 self._expect_outcomes(".")
             return
         self._is_text_wanted = False
+        if self._line_ends is not None:
+            octets = self._line_ends.feed(octets)
+            if last:
+                octets += self._line_ends.end()
         shown = f"BDAT {len(octets)} LAST" if last else f"BDAT {len(octets)}"
         pipeline.send(shown.encode() + b"\r\n")
         pipeline.send(octets)

@@ -126,19 +126,15 @@ def encode_text(data: bytes) -> bytes:
 _lone = re.compile(rb"\r(?!\n)|(?<!\r)\n").sub
 
 
-class TextEncoder:
+class LineEnds:
     """
-    Makes text ready for DATA, chunk by chunk: dots stuffed, the end put behind it.
-
-    A lone CR or LF becomes CRLF, which is the only thing that a client may send for it
-    (RFC 5321 §2.3.8).  It is no matter of taste: servers that take ``LF . LF`` for the end of the
-    text would take what follows for commands.
+    Makes CRLF of a lone CR or LF, chunk by chunk: the only thing that a client may send for it
+    (RFC 5321 §2.3.8).
     """
 
-    __slots__ = ("_at_start", "_cr")
+    __slots__ = ("_cr",)
 
     def __init__(self) -> None:
-        self._at_start = True
         # The chunk before ended with a CR, which waits for its LF.
         self._cr = False
 
@@ -151,11 +147,39 @@ class TextEncoder:
         self._cr = data.endswith(b"\r")
         if self._cr:
             data = data[:-1]
-        if not data:
-            return b""
         breaks = data.count(_CRLF)
         if data.count(b"\n") != breaks or data.count(b"\r") != breaks:
             data = _lone(_CRLF, data)
+        return data
+
+    def end(self) -> bytes:
+        """
+        Return what was held back.
+        """
+        return _CRLF if self._cr else b""
+
+
+class TextEncoder:
+    """
+    Makes text ready for DATA, chunk by chunk: dots stuffed, the end put behind it.
+
+    A lone CR or LF becomes CRLF.  It is no matter of taste: servers that take ``LF . LF`` for the end
+    of the text would take what follows for commands.
+    """
+
+    __slots__ = ("_at_start", "_line_ends")
+
+    def __init__(self) -> None:
+        self._at_start = True
+        self._line_ends = LineEnds()
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Return what to send for the chunk *data*.  A CR at its end is held back.
+        """
+        data = self._line_ends.feed(data)
+        if not data:
+            return b""
         stuffed = data.replace(_STUFFED, b"\r\n..")
         if self._at_start and data.startswith(b"."):
             stuffed = b"." + stuffed
@@ -166,6 +190,6 @@ class TextEncoder:
         """
         Return what is left to send: the end of the text, with a CRLF before it if that is missing.
         """
-        if self._cr or not self._at_start:
+        if self._line_ends.end() or not self._at_start:
             return _CRLF + b".\r\n"
         return b".\r\n"

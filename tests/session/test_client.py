@@ -344,6 +344,29 @@ TALKS = {
         mailing("pat", "jones"),
         SMTP,
     ),
+    "CHUNKING in SMTP, and lone LFs and CRs": Talk(
+        [
+            GREETING,
+            hello("CHUNKING", verb="EHLO"),
+            *[(MAIL, OK), (PAT, OK), (b"BDAT 6\r\na\r\nb\r\n", OK), (b"BDAT 4\r\n\r\n\r\n", OK)],
+            (b"BDAT 5 LAST\r\n\r\nc\r\n", OK),
+        ],
+        [250],
+        mailing("pat", body="7BIT"),
+        SMTP,
+        (b"a\nb\r\n", b"\n\r\n\r", b"c\r"),
+    ),
+    "CHUNKING in SMTP, and binary text": Talk(
+        [
+            *[GREETING, hello("CHUNKING", "BINARYMIME", verb="EHLO")],
+            *[(MAIL[:-2] + b" BODY=BINARYMIME\r\n", OK), (PAT, OK)],
+            (b"BDAT 4 LAST\r\n\r\n\r\0", OK),
+        ],
+        [250],
+        mailing("pat", body="BINARYMIME"),
+        SMTP,
+        (b"\r\n\r\0",),
+    ),
     "CHUNKING that is not wanted": Talk(
         [
             *[GREETING, hello("CHUNKING"), (MAIL, OK), (PAT, OK), (DATA, GO)],

@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis.strategies import binary, integers, lists, sampled_from, sets
 
-from lmtpsvc.wire.text import TextDecoder, TextEncoder, encode_text
+from lmtpsvc.wire.text import LineEnds, TextDecoder, TextEncoder, encode_text
 
 from ..rows import each_row
 
@@ -310,3 +310,17 @@ class TestEncoder:
         assert sent == encode([text])
         assert sent.count(b"\r") == sent.count(b"\n") == sent.count(b"\r\n")
         assert (b"\r\n" + sent).find(b"\r\n.\r\n") == len(sent) - 3
+
+
+@given(lists(sampled_from([b".", b"\r", b"\n", b"\r\n", b"a"])))
+def test_line_ends(chunks: list[bytes]) -> None:
+    """
+    However the text was cut, it gets the same ends of lines, and nothing else.
+    """
+    ends, whole = LineEnds(), LineEnds()
+
+    sent = b"".join([*map(ends.feed, chunks), ends.end()])
+
+    assert sent == whole.feed(b"".join(chunks)) + whole.end()
+    assert sent.count(b"\r") == sent.count(b"\n") == sent.count(b"\r\n")
+    assert sent.splitlines() == b"".join(chunks).splitlines()
