@@ -8,13 +8,11 @@ that says of a recipient is written down the moment it is said, whatever becomes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Final, Protocol
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ..backends.sql.failures import in_words
@@ -25,6 +23,7 @@ from ..errors import DeliveryError
 from ..replies import CANNOT_LOOK_UP, INTERNAL_ERROR, NEEDS_TLS, Reply
 from .entries import Entry, Result, State, Waypoint
 from .lanes import Lane
+from .notes import Notes
 from .queue import Queue, StoredText
 from .reports import Reports, after_success, wants
 from .routes import Hop, IRouter, Route
@@ -33,8 +32,6 @@ from .seven_bit import CannotConvert, seven_bit
 
 #: RFC 5321 §4.5.3.1.8: as many recipients every server takes in a transaction.
 MOST_RECIPIENTS: Final = 100
-#: Seconds until something is written down again that could not be.
-PAUSES: Final = (0.5, 1.0, 2.0, 5.0)
 
 _EXPIRED: Final = Reply(550, "The time that its sender gave it is over", (4, 7))
 _DOWN: Final = Reply(451, "The next server does not answer", (4, 1))
@@ -72,11 +69,9 @@ class Round:
         self._schedule = _schedule(around.schedule, entry.sender.deliver_by)
         self._deliveries: set[Delivery] = set()
         self._waits: set[Deferred[Any]] = set()
-        self._heard: list[Result] = []
-        self._is_recording = False
-        self._recorders: list[Deferred[None]] = []
         self._is_off = False
         self._is_lost = False
+        self._notes = Notes(entry.id, around.queue, around.clock, self._lost)
 
     def run(self) -> Deferred[None]:
         """
@@ -104,6 +99,11 @@ class Round:
         for delivery in tuple(self._deliveries):
             delivery.give_up(_STOPPING)
 
+    def _lost(self) -> None:
+        if not self._is_lost:
+            _log.warn("{id}: it is another relay's by now, or was deleted", id=self._entry.id)
+            self.call_off(lost=True)
+
     async def _run(self) -> None:
         now = self._seconds()
         due = [
@@ -126,8 +126,9 @@ class Round:
             )
         except Exception:
             _log.failure("{id}: a defect in delivering", id=self._entry.id)
-        await self._recorded()
-        await self._finish()
+        await self._notes.written()
+        if not self._is_lost:
+            await self._notes.finish(self._around.reports)
 
     # ── where to ─────────────────────────────────────────────────────────────────────────────────
 
@@ -351,7 +352,7 @@ class Round:
     def _judge(self, each: Waypoint, outcome: Outcome, hop: Hop) -> None:
         if outcome.is_success:
             told = after_success(each.recipient, self._entry.sender, outcome, hop.dialect)
-            self._note(
+            self._notes.add(
                 Result(
                     each.number,
                     State.DONE,
@@ -394,7 +395,9 @@ class Round:
             is_late = schedule.is_late(arrived, now) and not each.warned
             if is_late and wants(each.recipient, sender, Action.DELAYED):
                 told = Action.DELAYED
-        self._note(Result(each.number, state, now, str(reply), where, server, due=due, report=told))
+        self._notes.add(
+            Result(each.number, state, now, str(reply), where, server, due=due, report=told)
+        )
         self._log(each, state, reply, where, detail)
 
     def _put_off(self, group: Iterable[Waypoint], lane: Lane, route: Route) -> None:
@@ -403,7 +406,7 @@ class Round:
         """
         due = self._seconds() + lane.turn()
         for each in group:
-            self._note(
+            self._notes.add(
                 Result(
                     each.number,
                     State.WAITING,
@@ -426,64 +429,6 @@ class Round:
             reply=str(reply),
             detail=f" ({detail})" if detail else "",
         )
-
-    # ── writing it down ──────────────────────────────────────────────────────────────────────────
-
-    def _note(self, result: Result) -> None:
-        """
-        Write *result* down; those that come while others are being written go together.
-        """
-        self._heard.append(result)
-        if not self._is_recording:
-            self._is_recording = True
-            Deferred.fromCoroutine(self._record())
-
-    async def _record(self) -> None:
-        while self._heard:
-            results, self._heard = self._heard, []
-            if not await self._insist(partial(self._queue.record, self._entry.id, results)):
-                self._lost()
-        self._is_recording = False
-        waiting, self._recorders = self._recorders, []
-        for each in waiting:
-            each.callback(None)
-
-    async def _recorded(self) -> None:
-        if self._is_recording:
-            done: Deferred[None] = Deferred()
-            self._recorders.append(done)
-            await done
-
-    async def _finish(self) -> None:
-        if self._is_lost:
-            return
-        reports = self._around.reports
-        if await self._insist(partial(self._queue.finish, self._entry.id, reports.make)) is None:
-            self._lost()
-
-    async def _insist(self, work: Callable[[], Deferred[Any]]) -> Any:
-        """
-        Do *work* until it succeeds: what has been answered must not be forgotten, and the same may
-        be written down twice.  Only another relay's claim ends it.
-        """
-        attempts = 0
-        while True:
-            try:
-                return await work()
-            except Exception as error:
-                _log.error(
-                    "{id}: the queue cannot be written to: {error}",
-                    id=self._entry.id,
-                    error=in_words(error),
-                )
-            pause = PAUSES[min(attempts, len(PAUSES) - 1)]
-            attempts += 1
-            await deferLater(self._around.clock, pause, lambda: None)
-
-    def _lost(self) -> None:
-        if not self._is_lost:
-            _log.warn("{id}: it is another relay's by now, or was deleted", id=self._entry.id)
-            self.call_off(lost=True)
 
 
 def _schedule(schedule: Schedule, by: DeliverBy | None) -> Schedule:
