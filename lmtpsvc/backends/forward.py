@@ -14,12 +14,12 @@ from typing import Any, BinaryIO, Final
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..client import TLS, Client, Delivery, Dialect, Outcome, PoolLimits, Stage, address
+from ..client import Delivery, Dialect, Outcome, Stage, address
 from ..envelope import UNKNOWN_HOST, Address, Mailbox, Recipient, Sender
 from ..errors import DeliveryError, refusal
 from ..interfaces import Capabilities, IBackend, IMessage, ITellsWhere
@@ -38,6 +38,7 @@ from ..replies import (
 from ..response_codes import MAILDATA, read
 from .forward_breaker import Breaker
 from .forward_referral import Referral, referral_in
+from .forward_servers import Servers
 from .forward_settings import ForwardSettings, field_in
 from .forward_text import is_in_a_loop, passed_on
 from .forward_wishes import policy, wishes_for_all, wishes_for_recipient
@@ -48,8 +49,6 @@ _UNREADABLE: Final = "{id}: the message cannot be read: {error}"
 
 #: A recipient is referred on so many times at most; who goes on is in a loop.
 MOST_REFERRALS: Final = 3
-#: Destinations that are remembered at a time, and connections kept to.
-MOST_DESTINATIONS: Final = 1000
 #: Proxies that may stand behind us, if nobody says how many (as Dovecot's do).
 USUAL_TTL: Final = 5
 #: Of the time that there is, the last seconds are for the way back.
@@ -109,12 +108,9 @@ class ForwardBackend(Service):
         self._settings, self._reactor = settings, reactor
         self.capabilities = Capabilities(binary=settings.binary)
         self._seconds = IReactorTime(reactor).seconds
-        self._clients: dict[tuple[str, Dialect, TLS, bool], Client] = {}
-        # Of those that we have parted with, until they have done what they were given.
-        self._closing: set[Deferred[None]] = set()
+        self._servers = Servers(settings, reactor)
         # What is on its way.
         self._sent: set[Delivery] = set()
-        self._breakers: dict[str, Breaker] = {}
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -122,8 +118,7 @@ class ForwardBackend(Service):
         closed.
         """
         super().stopService()
-        clients, self._clients = self._clients, {}
-        closing = [client.close() for client in clients.values()]
+        closed = self._servers.close()
         late = IReactorTime(self._reactor).callLater(STOP_SECONDS, self._give_up)
 
         def stopped(result: object) -> object:
@@ -131,7 +126,7 @@ class ForwardBackend(Service):
                 late.cancel()
             return result
 
-        return DeferredList([*closing, *self._closing]).addBoth(stopped)
+        return closed.addBoth(stopped)
 
     def _give_up(self) -> None:
         """
@@ -146,7 +141,7 @@ class ForwardBackend(Service):
         """
         where = self._destination(mailbox)
         _recipient(mailbox)
-        if self._breaker(where).is_refusing:
+        if self._servers.breaker(where).is_refusing:
             raise refusal(STORE_UNREACHABLE)
 
     def where(self, mailbox: Mailbox) -> str:
@@ -219,7 +214,7 @@ class ForwardBackend(Service):
         """
         passengers = [each for each in passengers if not _has_ended(each)]
         left = message.deadline - self._seconds() - MARGIN_SECONDS
-        breaker = self._breaker(to.destination)
+        breaker = self._servers.breaker(to.destination)
         refused: Reply | None = None
         if left <= 0:
             refused = OUT_OF_TIME
@@ -238,7 +233,9 @@ class ForwardBackend(Service):
             return None
         errand = _Errand(passengers)
         try:
-            delivery = self._client(to, policy(message, to.destination, self._settings.tls)).send(
+            delivery = self._servers.client(
+                to, policy(message, to.destination, self._settings.tls)
+            ).send(
                 self._sender(message),
                 [each.recipient for each in passengers],
                 text,
@@ -341,48 +338,6 @@ class ForwardBackend(Service):
                 return
         if breaker.reached():
             _log.info("{where} is up again", where=where)
-
-    def _client(self, to: Referral, tls: TLS) -> Client:
-        """
-        The connections to one destination, encrypted as *tls* says.
-        """
-        key = to.destination, to.dialect, tls, to.is_referred
-        client = self._clients.get(key)
-        if client is None:
-            settings = self._settings
-            self._make_room()
-            self._clients[key] = client = Client(
-                self._reactor,
-                to.destination,
-                dialect=to.dialect,
-                tls=tls,
-                encryption=settings.encryption,
-                # Our password is for those that the operator has named.
-                login=None if to.is_referred else settings.login,
-                limits=PoolLimits(connections=settings.connections),
-            )
-        return client
-
-    def _make_room(self) -> None:
-        """
-        Part with who has been known the longest: referrals may name ever new servers.
-        """
-        while len(self._clients) >= MOST_DESTINATIONS:
-            oldest = next(iter(self._clients))
-            closed = self._clients.pop(oldest).close()
-            self._closing.add(closed)
-            closed.addBoth(partial(self._parted, closed))
-
-    def _parted(self, closed: Deferred[None], _: object) -> None:
-        self._closing.discard(closed)
-
-    def _breaker(self, where: str) -> Breaker:
-        breaker = self._breakers.get(where)
-        if breaker is None:
-            if len(self._breakers) >= MOST_DESTINATIONS:
-                self._breakers = {at: each for at, each in self._breakers.items() if each.is_down}
-            self._breakers[where] = breaker = Breaker(self._seconds, self._settings.retry)
-        return breaker
 
     def _sender(self, message: IMessage) -> Sender:
         """

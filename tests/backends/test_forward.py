@@ -22,7 +22,8 @@ from lmtpsvc.backends.forward import MARGIN_SECONDS, STOP_SECONDS, ForwardBacken
 from lmtpsvc.backends.forward_breaker import ENOUGH, Breaker
 from lmtpsvc.backends.forward_factory import ForwardFactory
 from lmtpsvc.backends.forward_referral import Referral, referral_in
-from lmtpsvc.backends.forward_settings import from_words
+from lmtpsvc.backends.forward_servers import Servers
+from lmtpsvc.backends.forward_settings import ForwardSettings, from_words
 from lmtpsvc.backends.forward_text import passed_on
 from lmtpsvc.client import TLS, Delivery, Dialect, Outcome, Stage
 from lmtpsvc.envelope import Client, DeliverBy, Mailbox, OriginalRecipient
@@ -75,6 +76,26 @@ class Sent:
         return f"{self.to.destination}: {', '.join(map(str, self.recipients))}"
 
 
+class NoServers(Servers):
+    """
+    Those that nothing is sent to, but what would be is added to *sent*.
+    """
+
+    def __init__(self, settings: ForwardSettings, reactor: Any, sent: list[Sent]) -> None:
+        super().__init__(settings, reactor)
+        self._sent = sent
+
+    def client(self, to: Referral, tls: TLS) -> Any:
+        sent = self._sent
+
+        class Sending:
+            def send(self, *words: Any, **more: Any) -> Delivery:
+                sent.append(Sent(to, tls, words, more))
+                return sent[-1].delivery
+
+        return Sending()
+
+
 class Forward(ForwardBackend):
     """
     One that sends to nobody.
@@ -82,18 +103,10 @@ class Forward(ForwardBackend):
 
     def __init__(self, *words: str, **options: str) -> None:
         self.reactor = MemoryReactorClock()
-        super().__init__(from_words(self.reactor, words or ("{node}:24",), options), self.reactor)
+        settings = from_words(self.reactor, words or ("{node}:24",), options)
+        super().__init__(settings, self.reactor)
         self.sent: list[Sent] = []
-
-    def _client(self, to: Referral, tls: TLS) -> Any:
-        forward = self
-
-        class Sending:
-            def send(self, *words: Any, **more: Any) -> Delivery:
-                forward.sent.append(Sent(to, tls, words, more))
-                return forward.sent[-1].delivery
-
-        return Sending()
+        self._servers = NoServers(settings, self.reactor, self.sent)
 
     def give(self, *mailboxes: Mailbox, message: MemoryMessage = MESSAGE) -> list[list[Any]]:
         """
@@ -598,11 +611,11 @@ class TestClients:
     Who is connected to, and what he is told of ours.
     """
 
-    def make(self, tmp_path: Path, **options: str) -> ForwardBackend:
+    def make(self, tmp_path: Path, **options: str) -> Servers:
         (tmp_path / "password").write_text("secret\n")
         words = {"login": "front", "password_file": str(tmp_path / "password"), **options}
         reactor = MemoryReactorClock()
-        return ForwardBackend(from_words(reactor, ["node1", "24"], words), reactor)
+        return Servers(from_words(reactor, ["node1", "24"], words), reactor)
 
     def test_the_password(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """
@@ -614,12 +627,12 @@ class TestClients:
             made.append(more)
             return object()
 
-        monkeypatch.setattr("lmtpsvc.backends.forward.Client", make)
-        forward = self.make(tmp_path)
+        monkeypatch.setattr("lmtpsvc.backends.forward_servers.Client", make)
+        servers = self.make(tmp_path)
         there = referral_in(Outcome(TestReferrals.DOVECOT, Stage.RCPT))
         assert there is not None
-        forward._client(Referral("node1:24"), TLS.NONE)
-        forward._client(there, TLS.NONE)
+        servers.client(Referral("node1:24"), TLS.NONE)
+        servers.client(there, TLS.NONE)
 
         assert ["front", None] == [each["login"] and each["login"].user for each in made]
 
@@ -627,17 +640,17 @@ class TestClients:
         """
         Ever new servers push out those that have been known the longest.
         """
-        monkeypatch.setattr("lmtpsvc.backends.forward.MOST_DESTINATIONS", 3)
-        forward = self.make(tmp_path)
+        monkeypatch.setattr("lmtpsvc.backends.forward_servers.MOST_DESTINATIONS", 3)
+        servers = self.make(tmp_path)
         for number in range(9):
-            forward._client(Referral(f"node{number}:24"), TLS.NONE)
-            forward._breaker(f"node{number}:24")
+            servers.client(Referral(f"node{number}:24"), TLS.NONE)
+            servers.breaker(f"node{number}:24")
 
         assert [f"node{number}:24" for number in (6, 7, 8)] == [
-            each[0] for each in forward._clients
+            each[0] for each in servers._clients
         ]
-        assert len(forward._breakers) <= 3
-        assert not forward._closing
+        assert len(servers._breakers) <= 3
+        assert not servers._closing
 
 
 class TestMaildata:
