@@ -164,7 +164,8 @@ class Pool:
         if ended.stage is Stage.HANDSHAKE and errand.terms.tls is TLS.MAY:
             # RFC 7435 §3: what is there only if it works must not be in the way if it does not.
             _log.warn("sending in the clear: {reason}", reason=str(ended.reply))
-            self._connect(_Errand(errand.delivery, evolve(errand.terms, tls=TLS.NONE)))
+            terms = evolve(errand.terms, tls=TLS.NONE, tls_failure=ended.reply)
+            self._connect(_Errand(errand.delivery, terms))
             return
         errand.delivery.on_its_way(None)
         errand.delivery.settle_rest(ended.reply, ended.stage, heard=ended.heard)

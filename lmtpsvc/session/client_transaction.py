@@ -196,7 +196,7 @@ class ClientTransaction:
         if reply.is_intermediate:
             self._strange(Stage.MAIL, reply)
             return
-        self.settle_rest(_passed_on(reply), Stage.MAIL, reply)
+        self.settle_rest(self._passed_on(reply), Stage.MAIL, reply)
         pipeline = self._session.pipeline
         pipeline.drop_unsaid()
         # If RCPT and DATA have been said, they are answered, too.
@@ -210,7 +210,7 @@ class ClientTransaction:
                 self._accepted.append(position)
                 self._session.tell(RecipientAccepted(position, reply))
             elif reply.is_failure:
-                self._settle(position, _passed_on(reply), Stage.RCPT, reply)
+                self._settle(position, self._passed_on(reply), Stage.RCPT, reply)
             else:
                 self._strange(Stage.RCPT, reply)
                 return
@@ -239,7 +239,7 @@ class ClientTransaction:
         elif reply.is_intermediate:
             self._send_nothing()
         else:
-            self.settle_rest(_passed_on(reply), Stage.DATA, reply)
+            self.settle_rest(self._passed_on(reply), Stage.DATA, reply)
             session.start_over()
 
     def _send_nothing(self) -> None:
@@ -307,7 +307,7 @@ class ClientTransaction:
             self._want_text()
         elif reply.is_failure:
             # RFC 3030 §2: what was sent is thrown away, and RSET has to come.
-            self.settle_rest(_passed_on(reply), Stage.TEXT, reply)
+            self.settle_rest(self._passed_on(reply), Stage.TEXT, reply)
             self._session.start_over()
         else:
             self._strange(Stage.TEXT, reply)
@@ -328,7 +328,7 @@ class ClientTransaction:
         if reply.is_intermediate:
             self._strange(Stage.MESSAGE, reply)
             return
-        self._settle(position, _passed_on(reply), Stage.MESSAGE, reply)
+        self._settle(position, self._passed_on(reply), Stage.MESSAGE, reply)
         if position == self._accepted[-1]:
             self._session.transaction_over()
 
@@ -336,7 +336,7 @@ class ClientTransaction:
         if reply.is_intermediate:
             self._strange(Stage.MESSAGE, reply)
             return
-        self.settle_rest(_passed_on(reply), Stage.MESSAGE, reply)
+        self.settle_rest(self._passed_on(reply), Stage.MESSAGE, reply)
         self._session.transaction_over()
 
     # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
@@ -361,7 +361,7 @@ class ClientTransaction:
         """
         if not (self._text_begun and reply.is_failure):
             return False
-        self.settle_rest(_passed_on(reply), Stage.TEXT, reply)
+        self.settle_rest(self._passed_on(reply), Stage.TEXT, reply)
         return True
 
     def _settle(
@@ -384,6 +384,14 @@ class ClientTransaction:
             self._unheard and lacking is None,
         )
         session.tell(RecipientSettled(position, outcome))
+
+    def _passed_on(self, heard: HeardReply) -> Reply:
+        tls_failure = self._session.terms.tls_failure
+        if heard.code == 530 and tls_failure is not None:
+            # RFC 3207 §4: it wants TLS, which has failed.
+            return tls_failure
+        # 421 is about the connection to the server, not about that of whoever reads the reply.
+        return heard.as_reply(451 if heard.code == 421 else None)
 
     def _note(self, reply: HeardReply) -> None:
         if reply.code != 421:
@@ -410,11 +418,6 @@ def _ignored(_reply: HeardReply) -> None:
     """
     XFORWARD only serves the server's log.
     """
-
-
-def _passed_on(heard: HeardReply) -> Reply:
-    # 421 is about the connection to the server, not about that of whoever reads the reply.
-    return heard.as_reply(451 if heard.code == 421 else None)
 
 
 def _of_sender(sender: Sender, known: Container[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from ..envelope import NO_PARAMETERS, Recipient, Sender
+from ..replies import Reply
 from ..wire.command_lines import hello_line
 from .sasl_client import Login
 
@@ -52,7 +53,8 @@ class Terms:
     *hostname* is what it says with LHLO or EHLO.  *xclient* are the attributes of XCLIENT, by name
     in upper case (``ADDR``, ``NAME``, ``LOGIN``, ...), each a text, or None if it is not known; those
     that the server does not list are left out.  *pipelining* and *chunking* False do without an
-    extension although it is offered.
+    extension although it is offered.  *tls_failure* tells of TLS that was tried before, where it may be
+    done without: a server that does not (530) says nothing about the mail.
 
     Raises:
         ValueError: *hostname* is neither a domain nor an address literal.
@@ -65,6 +67,7 @@ class Terms:
     xclient: Mapping[str, str | None] = field(default=NO_ATTRIBUTES)
     pipelining: bool = True
     chunking: bool = True
+    tls_failure: Reply | None = None
 
     def __attrs_post_init__(self) -> None:
         hello_line("LHLO", self.hostname)

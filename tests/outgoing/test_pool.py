@@ -957,6 +957,22 @@ class TestEncryption:
 
         assert codes(delivery) == [250]
 
+    def test_may_not_do_without(self, server: Server, clock: Clock, message: Message) -> None:
+        """
+        A server that takes no mail in the clear has refused us, and not the mail: that waits.
+        """
+        delivery = message()
+        connection = self.start(server, clock, TLS.MAY, delivery)
+        connection.lose(SSL.Error([("SSL routines", "", "certificate required")]))
+        _, second = server.connections
+        second.greet("STARTTLS")
+        second.heard()
+        second.say(b"530 5.7.0 Must issue a STARTTLS command first\r\n" * 3)
+
+        outcome = outcome_of(delivery)
+        assert str(outcome.reply) == "451 4.7.5 TLS handshake failed: certificate required"
+        assert str(outcome.heard) == "530 5.7.0 Must issue a STARTTLS command first"
+
     def test_lost_behind_the_first_word(
         self, server: Server, clock: Clock, message: Message
     ) -> None:
