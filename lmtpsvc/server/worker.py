@@ -124,7 +124,7 @@ class Worker(LMTPService):
         """
         Twisted's own way of stopping fails when it is asked twice, as it is when a service manager
         sends SIGTERM, or a terminal SIGINT, to all processes of a service and the supervisor SIGTERM
-        to its workers.
+        to its workers.  Unlike with `StopOnce`, a worker then ends with status 0, and not by the signal.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop_reactor))

@@ -106,7 +106,9 @@ class Conversation(ABC):
         self._line_limit = limits.command_line
         self._too_long = replies.LINE_TOO_LONG
         self._buffer, self._position = b"", 0
+        # What comes is the rest of a line that was too long.
         self._skipping = False
+        # Commands that were refused, and count (`Limits.errors`).
         self._errors = 0
         self._events: list[Event] = []
         # A DATA, say, is unread because RCPTs before it are not answered.
@@ -118,6 +120,7 @@ class Conversation(ABC):
         # Offers of this transaction that were not refused, in RCPT order; a dict for its quick
         # removal.
         self._offers: dict[RecipientOffered, None] = {}
+        # Of these, how many are not answered yet.
         self._pending = 0
         # The application takes RCPTs and DATA as one; and MAIL has just been said, so they may be.
         self._takes_envelopes = self._may_be_together = False
@@ -125,7 +128,8 @@ class Conversation(ABC):
         self._accepted = 0
         # What finds the end of a text.  None: it is octets that were counted.
         self._decoder: TextDecoder | None = None
-        # How many of those are to come, whether they are text, and what is behind them.
+        # How many of those are to come, whether the application is told of them, and what is done, and in
+        # which state, behind them.
         self._expected = 0
         self._telling = False
         self._then: Callable[[], None] = _nothing
@@ -133,9 +137,11 @@ class Conversation(ABC):
         # The application has been told that a text begins, and not how it ends.
         self._text_is_open = False
         self._text_size = 0
+        # The text is too large: it is read to its end, and that is all.
         self._discarding = False
         # Why a chunk of this transaction was refused.
         self._failure: Reply | None = None
+        # Recipients of a complete message that are not answered yet.
         self._undelivered = 0
 
     @staticmethod

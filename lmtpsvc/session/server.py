@@ -177,8 +177,8 @@ class ServerSession(Envelopes):
 
     def _begins_chunk(self, buffer: bytes, start: int) -> bool:
         """
-        A line that cannot be read is a BDAT: nobody knows how much text is behind it, and text must
-        never be run as commands.
+        Whether a line that cannot be read is a BDAT: nobody knows how much text is behind it, and text
+        must never be run as commands.
         """
         verb, behind = buffer[start : start + 4], buffer[start + 4 : start + 5]
         return b"BDAT" in self._actions and verb.upper() == b"BDAT" and not behind.isalnum()
@@ -196,16 +196,16 @@ class ServerSession(Envelopes):
 
     def _lhlo(self, argument: bytes) -> None:
         after = advance(self._state, Verb.LHLO)
-        name = parse_hello(argument)
-        name = self._told_name or name
+        said = parse_hello(argument)
+        # A proxy may have told what its client is called.
+        name = self._told_name or said
         client = self._client
         self._client = self.connection.named(name) if client is None else client.named(name)
         self._forget_transaction()
         answer = self._extensions.capabilities(self._hostname, self)
         self._state = after
         self._replies.put(answer)
-        if self._farewell is not None:
-            self._say_what_is_due()
+        self._say_what_is_due()
 
     def _wrong_hello(self, _argument: bytes) -> None:
         # RFC 2033 §4.1: never a 2yz, so that a misconfigured client is noticed.
