@@ -5,14 +5,15 @@ Case: a backend that is started for one test of its contract.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
 from ..envelope import Mailbox
@@ -40,13 +41,15 @@ class Case:
     spool: Path
     _is_stopped: bool = False
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """
-        Start it, if it is a service.
+        Start it, if it is a service, as the service itself does: nobody waits for anything.
         """
         if IService.providedBy(self.backend):
-            self.backend.privilegedStartService()
-            await self.within(maybeDeferred(self.backend.startService))
+            begun: object = self.backend.startService()
+            if isinstance(begun, Coroutine):
+                begun.close()
+                raise AssertionError("startService is async: nobody would wait for it")
 
     async def stop(self) -> None:
         """
@@ -68,9 +71,15 @@ class Case:
         """
         Deliver a message, and return a Deferred for each mailbox.
         """
+        return self.results(self.message(text, mailboxes), mailboxes)
+
+    def message(self, text: bytes, mailboxes: Sequence[Mailbox]) -> MemoryMessage:
+        """
+        A message for them.
+        """
         id = hashlib.sha256(text).hexdigest()[:16]
         recipients = envelope(*(f"{each.user}@{each.domain}" for each in mailboxes))
-        return self.results(MemoryMessage(text, id, recipients, self._deadline), mailboxes)
+        return MemoryMessage(text, id, recipients, self._deadline)
 
     def results(self, message: MemoryMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[Any]]:
         """
@@ -137,10 +146,19 @@ class Case:
         def give_up() -> None:
             waiting.errback(AssertionError(f"no result within {patience} s"))
 
+        def fired_elsewhere() -> None:
+            if timer.active():
+                timer.cancel()
+                said = "a result was fired in a thread: see IReactorFromThreads.callFromThread"
+                waiting.errback(AssertionError(said))
+
         timer = self.clock.callLater(patience, give_up)
+        ours = get_ident()
 
         def tell(outcome: T | Failure) -> None:
-            if timer.active():
+            if get_ident() != ours:
+                IReactorFromThreads(self.clock).callFromThread(fired_elsewhere)
+            elif timer.active():
                 timer.cancel()
                 # A Failure makes it fail.
                 waiting.callback(outcome)

@@ -132,17 +132,21 @@ class BackendContract:
 
     def test_one_result_for_each(self) -> Deferred[None]:
         """
-        There are as many results as mailboxes, and each is None once the message is there.
+        There are as many results as mailboxes, and each is None once the message is there.  The
+        headers, which all share, are left as they were.
         """
 
         async def test(case: Case) -> None:
             text = _text(1)
-            results = case.deliver(text, self.mailboxes)
+            message = case.message(text, self.mailboxes)
+            headers = message.headers().items()
+            results = case.results(message, self.mailboxes)
             seen = []
             for mailbox, result in zip(self.mailboxes, results, strict=True):
                 _same(None, await case.outcome(result))
                 seen.append(await case.stored(mailbox))
             _same([[case.form(text)]] * len(self.mailboxes), seen)
+            _same(headers, message.headers().items())
 
         return self._with_backend(test)
 
@@ -447,7 +451,7 @@ class BackendContract:
                 spool.mkdir()
                 backend = self.make(reactor, place)
                 case = Case(self, backend, IReactorTime(reactor), place, spool)
-                await case.start()
+                case.start()
                 try:
                     await test(case)
                 finally:

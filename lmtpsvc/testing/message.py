@@ -49,6 +49,8 @@ class MemoryMessage:
     trace: bytes = b""
     is_for_all: bool = True
     begun: float = 0.0
+    # Those of all recipients, once somebody has asked for them.
+    _headers: list[EmailMessage] = field(factory=list, init=False, eq=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -76,7 +78,9 @@ class MemoryMessage:
         return [each for each in self.envelope.recipients if str(each).lower() == name]
 
     def headers(self) -> EmailMessage:
-        return read_headers(self.open())
+        if not self._headers:
+            self._headers.append(read_headers(self.open()))
+        return self._headers[0]
 
     def spooled(self, directory: str, line_ending: LineEnding = "\r\n") -> MemoryMessage:
         """

@@ -303,6 +303,59 @@ class StopsAtOnce(Shelf):
         return None
 
 
+class StartsAsync(Shelf):
+    async def startService(self) -> None:
+        super().startService()
+
+
+class StartsLater(Shelf):
+    """
+    What it says of its start is waited for by nobody.
+    """
+
+    is_ready = False
+
+    def startService(self) -> Any:
+        super().startService()
+        return pause(0.01).addCallback(lambda _: setattr(self, "is_ready", True))
+
+    async def store(self, message: IMessage, mailbox: Mailbox) -> None:
+        if self.is_ready:
+            await super().store(message, mailbox)
+
+
+class StartsAsRoot(StartsLater):
+    """
+    Nobody calls this: backends start when the service is who it is to be.
+    """
+
+    def privilegedStartService(self) -> None:
+        self.is_ready = True
+
+    def startService(self) -> None: ...
+
+
+class ChangesHeaders(Shelf):
+    async def store(self, message: IMessage, mailbox: Mailbox) -> None:
+        message.headers()["X-Seen"] = "yes"
+        await super().store(message, mailbox)
+
+
+class FiresInThread(Shelf):
+    def deliver(self, message: IMessage, mailboxes: Sequence[Mailbox]) -> list[Deferred[None]]:
+        results = [Deferred[None]() for _ in mailboxes]
+        for mailbox in mailboxes:
+            self.keep(mailbox, message)
+
+        def fire() -> None:
+            for result in results:
+                result.callback(None)
+
+        # Not before somebody waits for it.
+        clock.callLater(0.01, threading.Thread(target=fire).start)
+        return results
+
+
 class TestNotices:
     @pytest.mark.parametrize(
         ("kind", "test"),
@@ -329,6 +382,10 @@ class TestNotices:
             (LooksInVerify, "does_not_wait_in_the_reactor"),
             (Computes, "does_not_hold_the_reactor"),
             (StopsAtOnce, "stops_in_order"),
+            (StartsAsync, "one_result_for_each"),
+            (StartsLater, "one_result_for_each"),
+            (StartsAsRoot, "one_result_for_each"),
+            (ChangesHeaders, "one_result_for_each"),
         ],
     )
     @in_reactor
@@ -346,6 +403,15 @@ class TestNotices:
         """
         with pytest.raises(AssertionError, match=r"waits in posix\.open"):
             await contract(WritesAtOnce).test_does_not_wait_in_the_reactor()
+
+    @in_reactor
+    async def test_result_of_a_thread(self) -> None:
+        """
+        A Deferred that is fired in another thread than the reactor's seems to work, until two things
+        happen at the same time: it is told at once.
+        """
+        with pytest.raises(AssertionError, match="a result was fired in a thread"):
+            await contract(FiresInThread).test_one_result_for_each()
 
     @in_reactor
     async def test_for_ever(self) -> None:
