@@ -101,10 +101,16 @@ class DiskWriter:
             else:
                 # Nothing has come for a while.
                 self._let_go(set())
-            if self._outcomes:
-                waits = self._whole, self._each, self._lost, self._tells_since
-                self._answer(Receipt(self._outcomes, *waits))
-                self._begin_anew()
+            self._tell()
+
+    def _tell(self) -> None:
+        """
+        Answer, if there is something to be said.
+        """
+        if self._outcomes:
+            waits = self._whole, self._each, self._lost, self._tells_since
+            self._answer(Receipt(self._outcomes, *waits))
+            self._begin_anew()
 
     def _patience(self) -> float | None:
         """
@@ -147,6 +153,9 @@ class DiskWriter:
         for device, outcome in shown:
             self._outcomes.append(outcome._replace(what=SHOWN) if device in failed else outcome)
         self._check()
+        if not failed:
+            # Clients have their replies while the others get their names: they come again the sooner.
+            self._tell()
         for letter, file in written:
             if letter.device in failed:
                 what = WRITTEN if self._leave(letter, file) else NOTHING

@@ -101,7 +101,7 @@ def test_directories_that_are_not_safe(service: Service, calls: Calls) -> None:
 def test_each_wait_is_for_all(service: Service, calls: Calls) -> None:
     """
     What has come during a wait is written before the next, which is for its text, and for the names
-    of those before; they are told of before the program looks for more.
+    of those before; they are told of at once, before what has been written gets its names.
     """
     service.run(
         [service.letter("1", "ann", "bob")],
@@ -111,8 +111,8 @@ def test_each_wait_is_for_all(service: Service, calls: Calls) -> None:
 
     last = ["syncfs", "fsync"]
     assert ["write", "syncfs", "name", "name"] == steps(calls[:4])
-    assert ["write", *last, "name", "answer"] == steps(calls[4:9])
-    assert ["write", "write", *last, "name", "name", "answer"] == steps(calls[9:16])
+    assert ["write", *last, "answer", "name"] == steps(calls[4:9])
+    assert ["write", "write", *last, "answer", "name", "name"] == steps(calls[9:16])
     assert [*last, "answer"] == steps(calls[16:])
     assert ["1", "2", "3 4"] == [what for call, what in calls if call == "answer"]
     assert [True, False, False, False, True] == service.waits
