@@ -660,12 +660,12 @@ class TestMistakes:
                 "lmtp.toml: recipient-delimiter: expected one character, or none, found '+-'",
             ),
             (
-                'json-log = "/nonexistent/x"',
-                "lmtp.toml: json-log: /nonexistent/x: No such file or directory",
+                'json-log = "/proc/nonexistent/x"',
+                "lmtp.toml: json-log: /proc/nonexistent/x: No such file or directory",
             ),
             (
-                'users = "file:/nonexistent"',
-                "lmtp.toml: users: file:/nonexistent: No such file or directory",
+                'users = "file:/proc/nonexistent"',
+                "lmtp.toml: users: file:/proc/nonexistent: No such file or directory",
             ),
             (
                 'backend = "nowhere:x"',
@@ -895,9 +895,9 @@ class TestAgain:
         """
         made = options("")
         monkeypatch.chdir("/")
-        made.sources = evolve(made.sources, directory="/nonexistent")
+        made.sources = evolve(made.sources, directory="/proc/nonexistent")
 
-        with pytest.raises(BrokenConfig, match="/nonexistent: No such file"):
+        with pytest.raises(BrokenConfig, match="/proc/nonexistent: No such file"):
             made.parts_again({})
 
     @pytest.mark.parametrize(

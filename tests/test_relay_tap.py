@@ -162,7 +162,7 @@ class TestMistakes:
             (["--listen", "login-required:tcp:587"], "--listen: login-required:tcp:587: needs auth"),
             (["--listen", "haproxy:tcp:25"], "anybody could claim an address of our networks there"),
             (["--listen", "proxied:tcp:25"], "--listen: proxied:tcp:25: believes trusted hosts only"),
-            (["--json-log", "/nonexistent/log"], "--json-log: /nonexistent/log: No such file"),
+            (["--json-log", "/proc/nonexistent/log"], "--json-log: /proc/nonexistent/log: No such file"),
             (["--config", "none.toml"], "none.toml: No such file"),
         ],
     )  # fmt: skip

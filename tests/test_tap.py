@@ -235,14 +235,14 @@ class TestMistakes:
             ("--backend=nowhere:x", "installed: "),
             ("--backend=maildir:", "maildir: "),
             ("--users=nobody", "installed: any, file, passwd"),
-            ("--users=file:/nonexistent/users", "/nonexistent/users: No such file"),
+            ("--users=file:/proc/nonexistent/users", "/proc/nonexistent/users: No such file"),
             ("--users=file", "file:PATH"),
             ("--hostname=a b", "mx.example.org"),
             ("--hostname=bücher.example", "mx.example.org"),
             ("--recipient-delimiter=+-", "one character"),
             ("--recipient-delimiter=@", "one character"),
             ("--delivered-to=sometimes", "single, always or never"),
-            ("--json-log=/nonexistent/log", "No such file"),
+            ("--json-log=/proc/nonexistent/log", "No such file"),
             ("--max-message-size=64X", "64M"),
             ("--max-message-size=0", "64M"),
             ("--max-recipients=many", "number"),
@@ -270,7 +270,7 @@ class TestMistakes:
         A service that does not start leaves nothing behind.
         """
         mistake("--users", "file:nowhere")
-        mistake("--json-log", "/nonexistent/log")
+        mistake("--json-log", "/proc/nonexistent/log")
 
         assert [] == list(tmp_path.iterdir())
 

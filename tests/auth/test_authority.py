@@ -273,8 +273,8 @@ class TestWords:
             ),
             ("anonymous", "no checker is called 'anonymous': "),
             ("scram", "scram: write scram:PATH"),
-            ("scram:/nonexistent", "scram: /nonexistent: No such file or directory"),
-            ("file:/nonexistent", "file: /nonexistent cannot be read"),
+            ("scram:/proc/nonexistent", "scram: /proc/nonexistent: No such file or directory"),
+            ("file:/proc/nonexistent", "file: /proc/nonexistent cannot be read"),
             ("file", "file: PATH cannot be read"),
         ],
     )

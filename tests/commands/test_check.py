@@ -52,11 +52,11 @@ def terminal(
 
 
 ALL_WRONG = """
-listen = ["tcp:25", "unix:/nonexistent/sock", "nonsense"]
+listen = ["tcp:25", "unix:/proc/nonexistent/sock", "nonsense"]
 users = "file:users"
 keep-case = 1
-spool = "/nonexistent"
-json-log = "/nonexistent/log"
+spool = "/proc/nonexistent"
+json-log = "/proc/nonexistent/log"
 colour = "red"
 backend = "lokal"
 
@@ -109,11 +109,11 @@ class TestProblems:
         ] == said[:3]
         assert said[3].startswith("lmtp.toml: colour: unknown key; expected one of listen, ")
         assert "lmtp.toml: listen: tcp:25: LMTP must not be on port 25 (RFC 2033)" in said[4]
-        assert "listen: unix:/nonexistent/sock: /nonexistent is not there" in said[5]
+        assert "listen: unix:/proc/nonexistent/sock: /proc/nonexistent is not there" in said[5]
         assert "listen: nonsense: not an endpoint" in said[6]
         assert [
-            "lmtp.toml: spool: /nonexistent is not there",
-            "lmtp.toml: json-log: /nonexistent is not there",
+            "lmtp.toml: spool: /proc/nonexistent is not there",
+            "lmtp.toml: json-log: /proc/nonexistent is not there",
         ] == said[7:9]
         assert "users: file:users: line 2: " in said[9]
         assert "; line 3: " in said[9]
@@ -162,7 +162,7 @@ class TestProblems:
         Tables that are none do not hide what else is wrong.
         """
         # Whether somebody else has the usual port is none of this.
-        words = "limits = 1\nbackends = 2\nroutes = 3\nspool = '/nonexistent'"
+        words = "limits = 1\nbackends = 2\nroutes = 3\nspool = '/proc/nonexistent'"
         said = terminal.check(words, "--running")
 
         assert 4 == len(said)
@@ -173,19 +173,19 @@ class TestProblems:
         A table that is wrong does not hide the others, nor is the default looked at in its place.
         """
         said = terminal.check(
-            "[[listeners]]\nlisten = 'unix:/nonexistent/x'\nproxied = 1\n"
-            "[[listeners]]\nlisten = 'unix:/nonexistent/y'\ntls-required = true"
+            "[[listeners]]\nlisten = 'unix:/proc/nonexistent/x'\nproxied = 1\n"
+            "[[listeners]]\nlisten = 'unix:/proc/nonexistent/y'\ntls-required = true"
         )
 
         assert [
             "lmtp.toml: [[listeners]] 1: proxied: expected true or false, found 1",
-            "lmtp.toml: [[listeners]] 1: listen: unix:/nonexistent/x: /nonexistent is not there",
+            "lmtp.toml: [[listeners]] 1: listen: unix:/proc/nonexistent/x: /proc/nonexistent is not there",
             (
-                "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/nonexistent/y: /nonexistent"
+                "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/proc/nonexistent/y: /proc/nonexistent"
                 " is not there"
             ),
             (
-                "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/nonexistent/y: needs"
+                "lmtp.toml: [[listeners]] 2: listen: tls-required:unix:/proc/nonexistent/y: needs"
                 " tls-certificate"
             ),
         ] == said
@@ -328,8 +328,8 @@ class TestWords:
         said = terminal.check("backend = 'nowhere:x'", "--backend=mbox:x/{user}", "--listen=unix:x")
 
         assert ["no problem found: mail goes to mbox:x/{user}, users: any"] == said
-        assert ["--spool: /nonexistent is not there"] == terminal.check(
-            "", "--spool=/nonexistent", "--listen=unix:x"
+        assert ["--spool: /proc/nonexistent is not there"] == terminal.check(
+            "", "--spool=/proc/nonexistent", "--listen=unix:x"
         )
 
     def test_anywhere(self) -> None:

@@ -41,10 +41,10 @@ ALL_WRONG = """
 domain = "exa mple"
 networks = "0.0.0.0/0"
 users = "file:users"
-queue = "sqlite:////nonexistent/queue.db"
+queue = "sqlite:////proc/nonexistent/queue.db"
 local = "nix nix"
-listen = ["unix:/nonexistent/sock", "nonsense"]
-spool = "/nonexistent"
+listen = ["unix:/proc/nonexistent/sock", "nonsense"]
+spool = "/proc/nonexistent"
 warn-after = "soon"
 colour = "red"
 """

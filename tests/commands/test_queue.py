@@ -261,8 +261,11 @@ class TestChanging:
     [
         (["list", "--queue", "x"], "that is no URL"),
         (["list", "--queue", "sqlite:///other.db"], "there is no queue"),
-        (["list", "--queue", "sqlite:////nonexistent/queue.db"], "there is no queue"),
-        (["create", "--queue", "sqlite:////nonexistent/queue.db"], "No such file or directory"),
+        (["list", "--queue", "sqlite:////proc/nonexistent/queue.db"], "there is no queue"),
+        (
+            ["create", "--queue", "sqlite:////proc/nonexistent/queue.db"],
+            "No such file or directory",
+        ),
     ],
 )
 def test_mistakes(
