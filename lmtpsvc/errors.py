@@ -26,7 +26,8 @@ class DeliveryError(Exception):
     by those only that have asked.
 
     Raises:
-        ValueError: *code* does not fit the subclass, or *text* is not one printable ASCII line.
+        ValueError: *code* does not fit the subclass, *status* is none, or *text* is not one printable
+            ASCII line.
     """
 
     kind: ClassVar[int]

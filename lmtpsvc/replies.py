@@ -6,6 +6,7 @@ One place for the words a client reads: whoever wants to know what is said when,
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from attrs import field, frozen
@@ -16,6 +17,9 @@ from .response_codes import ResponseCode, write
 #: the text takes at most 16 (``"250 2.999.999 "`` and CRLF).
 MAX_TEXT = 496
 
+
+# RFC 3463 §2.
+_subject_and_detail = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}").fullmatch
 
 # Past what keeps a Reply as it is.
 _set = object.__setattr__
@@ -31,7 +35,12 @@ def _beginning(code: int, status: tuple[int, int] | None) -> str:
     """
     if not 200 <= code <= 599:
         raise ValueError(f"not a reply code: {code}")
-    return str(code) if status is None else f"{code} {code // 100}.{status[0]}.{status[1]}"
+    if status is None:
+        return str(code)
+    subject_and_detail = f"{status[0]}.{status[1]}"
+    if _subject_and_detail(subject_and_detail) is None:
+        raise ValueError(f"not an enhanced code: {status}")
+    return f"{code} {code // 100}.{subject_and_detail}"
 
 
 @frozen
@@ -46,8 +55,8 @@ class Reply:
     backend says can put a second reply on the wire.
 
     Raises:
-        ValueError: *code* is not 200 to 599, or *text* is not one printable ASCII line of at most
-            496 octets.
+        ValueError: *code* is not 200 to 599, *status* not two numbers of at most three digits, or
+            *text* not one printable ASCII line of at most 496 octets.
     """
 
     code: int

@@ -5,6 +5,7 @@ What a client reads.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -61,6 +62,19 @@ class TestReply:
         """
         with pytest.raises(ValueError, match="reply code"):
             Reply(code, "x")
+
+    @pytest.mark.parametrize(
+        "status",
+        [(1000, 0), (0, 1000), (-1, 0), ("1", "1\r\n250 OK"), (None, None), (1.5, 0)],
+        ids=repr,
+    )
+    def test_not_an_enhanced_code(self, status: Any) -> None:
+        """
+        Subject and detail are numbers of at most three digits (RFC 3463 §2), and no way to a second
+        reply either.
+        """
+        with pytest.raises(ValueError, match="enhanced code"):
+            Reply(550, "x", status)
 
     def test_longest(self) -> None:
         """
