@@ -63,6 +63,12 @@ class _OneByOne(Service):
             results.update(zip(named, _shared(copy, len(named)), strict=True))
         return [results[position] for position in range(len(mailboxes))]
 
+    def startService(self) -> None:
+        """
+        Mail comes when this has returned; nobody waits for anything else.  (Twisted's has no types.)
+        """
+        super().startService()
+
     def stopService(self) -> Deferred[Any]:
         """
         Fires when all that has been begun is over.

@@ -304,7 +304,7 @@ class StopsAtOnce(Shelf):
 
 
 class StartsAsync(Shelf):
-    async def startService(self) -> None:
+    async def startService(self) -> None:  # type: ignore[override]  # the mistake
         super().startService()
 
 
