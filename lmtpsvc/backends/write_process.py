@@ -1,5 +1,5 @@
 """
-A process that stores messages.
+A process that stores messages: what it is sent, and what becomes of that.
 
 A thread that writes or waits needs the interpreter's lock before and after, of the reactor thread,
 which has it whenever there is something to do: each time, both stop and are woken by the kernel.  And
