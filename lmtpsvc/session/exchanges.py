@@ -31,7 +31,12 @@ class Exchanges(Conversation):
     def reply(self, reply: Answer) -> None:
         """
         Answer the present command.
+
+        Raises:
+            TypeError: That is no reply: found out now, and not when its turn comes.
         """
+        if not isinstance(getattr(reply, "wire", None), bytes):
+            raise TypeError(f"{reply!r} is no reply: see lmtpsvc.replies")
         self._replies.put(reply)
 
     def ask(self, find: Callable[[Any], Any], then: Callable[[Any], None]) -> None:

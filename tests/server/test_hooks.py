@@ -234,6 +234,8 @@ class Broken(Extension):
             session.read_line(lambda _: self.fail_at("line"), 100)
         elif argument == b"ask":
             session.ask(lambda _: None, lambda _: self.fail_at("then"))
+        elif argument == b"nothing":
+            session.reply(None)  # type: ignore[arg-type]  # a mistake
         else:
             session.reply(Reply(250, "Fine"))
             self.fail_at("behind the reply")
@@ -285,6 +287,24 @@ class TestDefects:
 
         assert [*heard, replies.OK.wire[:-2]] == wire.says(said, b"NOOP\r\n")
         assert [error] == [each["log_failure"].value for each in logged if "log_failure" in each]
+
+    def test_no_reply(self, make_server: Any, world: Any) -> None:
+        """
+        What is answered with something else is found out at once, even where that would have had to wait
+        for its turn.
+        """
+        server = make_server(Limits())
+        server.factory.extensions = Extensions([Broken("", ZeroDivisionError())])
+        wire = server.connect()
+        wire.says(b"MAIL FROM:<>\r\n")
+        assert [] == wire.says(b"RCPT TO:<late@example.org>\r\nXBROKEN nothing\r\nNOOP\r\n")
+
+        world.lookups["late"].callback(None)
+
+        said = [
+            each.wire[:-2] for each in (replies.RECIPIENT_OK, replies.INTERNAL_ERROR, replies.OK)
+        ]
+        assert said == wire.heard()
 
     def test_text_may_be_behind_it(self, make_server: Any) -> None:
         """
