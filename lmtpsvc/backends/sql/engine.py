@@ -17,7 +17,7 @@ from typing import Any, Final
 from attrs import field, frozen
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -199,6 +199,17 @@ def _sqlite(url: URL, timeout: int) -> Engine:
     def begin(connection: Connection) -> None:
         wants_lock = connection.get_execution_options().get(WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if wants_lock else "BEGIN")
+
+    @event.listens_for(engine, "handle_error")
+    def give_up(context: ExceptionContext) -> None:
+        # A lock that the system did not take back when it should have: SQLite, which has forgotten it,
+        # waits for it for ever.  It goes with the connection.
+        code = getattr(context.original_exception, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_PROTOCOL:
+            context.is_disconnect = True
+            if context.execution_context is not None:
+                # The connection is not closed as long as there is one.
+                context.execution_context.cursor.close()
 
     return engine
 

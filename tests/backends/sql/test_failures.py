@@ -5,6 +5,7 @@ Databases that refuse, lock, deadlock or are not there.
 from __future__ import annotations
 
 import gc
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy import text as sql
 from sqlalchemy.exc import OperationalError
 from twisted.internet.defer import Deferred
@@ -317,6 +319,34 @@ class TestAnotherFile:
         (tmp_path / "copy.db").write_bytes((tmp_path / "mail.db").read_bytes())
 
         assert [1] == make_bench(f"sqlite:///{tmp_path}/copy.db").uids("ann@example.org")
+
+
+def test_a_lock_that_is_left(tmp_path: Path, make_bench: Callable[..., Bench]) -> None:
+    """
+    A lock of SQLite's own that the system has not taken back goes with the connection: the next
+    delivery has a new one.
+    """
+    bench = make_bench(f"sqlite:///{tmp_path}/mail.db")
+    left = [True]
+    cursors: list[sqlite3.Cursor] = []
+
+    @event.listens_for(bench.engine, "do_execute")
+    def execute(cursor: sqlite3.Cursor, statement: str, *_: object) -> None:
+        if left and statement.startswith("BEGIN"):
+            cursors.append(cursor)
+            error = sqlite3.OperationalError("locking protocol")
+            error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+            raise error
+
+    @event.listens_for(bench.engine, "close")
+    def close(*_: object) -> None:
+        left.clear()
+
+    assert ["451 4.4.1"] == list(map(code, bench.deliver(TEXT, "ann@example.org")))
+    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+        cursors[0].execute("SELECT 'which would keep it open'")
+    assert [None] == bench.deliver(TEXT, "ann@example.org")
+    assert [1] == bench.uids("ann@example.org")
 
 
 class TestNotThere:
