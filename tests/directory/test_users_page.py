@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it has no types
 from sqlalchemy import create_engine, make_url
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 
 from lmtpsvc.directory.lines import parse
 from lmtpsvc.directory.query import DRIVERS, Query
 from lmtpsvc.directory.rows import mailboxes_from
 from lmtpsvc.envelope import Mailbox
+from lmtpsvc.errors import PermanentFailure, TemporaryFailure
 from lmtpsvc.quota import Quota, quota_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "users.md").read_text(encoding="utf-8")
@@ -44,6 +49,27 @@ def test_file() -> None:
     assert [("dan@example.org", Quota(1 << 30)), ann] == quotas("dan@example.org")
     assert [("eve@example.com", Quota(100 << 20))] == quotas("eve@example.com")
     assert [("ann@example.com", Quota(5 << 30))] == quotas("ann@example.com")
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]  # it has no types
+async def test_of_your_own(tmp_path: Path) -> None:
+    """
+    The directory that the page shows asks its program, and knows a no from a failure.
+    """
+    [source] = re.findall(r"^```python \S+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(source, names)
+    program = tmp_path / "is-staff"
+    program.write_text('#!/bin/sh\ncase "$2" in ann) exit 0;; eve) exit 2;; *) exit 1;; esac\n')
+    program.chmod(0o755)
+    directory = names["staff"].build(reactor, str(program), quota="1000")
+
+    (ann,) = await Deferred.fromCoroutine(directory.resolve(Mailbox("ann", "example.org")))
+
+    assert Quota(1000) == quota_of(ann)
+    for name, refused in (("bob", PermanentFailure), ("eve", TemporaryFailure)):
+        with pytest.raises(refused):
+            await Deferred.fromCoroutine(directory.resolve(Mailbox(name, "example.org")))
 
 
 #: Who is in the tables.
