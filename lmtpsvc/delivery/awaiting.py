@@ -52,7 +52,8 @@ def drop(result: object) -> None:
     if isinstance(result, Coroutine):
         result.close()
     elif isinstance(result, Deferred):
-        result.addErrback(lambda _: None)
+        # Somebody else may wait for the same one.
+        result.addErrback(_left_behind)
         try:
             result.cancel()
         except BaseException:
@@ -85,12 +86,16 @@ def _seen_by_others(result: Deferred[T]) -> Deferred[T]:
         if not told.called:
             told.callback(Failure(outcome.error) if isinstance(outcome, Failed) else outcome)
         if isinstance(outcome, Failure):
-            return Failed(outcome.value)  # type: ignore[arg-type]  # what has failed has one
+            return _left_behind(outcome)
         return outcome
 
     told: Deferred[T] = Deferred(lambda _: result.cancel())
     result.addBoth(tell)
     return told
+
+
+def _left_behind(failure: Failure) -> Failed:
+    return Failed(failure.value)  # type: ignore[arg-type]  # what has failed has one
 
 
 def in_time(result: Deferred[T], seconds: float, clock: IReactorTime) -> Deferred[T]:

@@ -392,6 +392,21 @@ class TestSameMailbox:
 
         assert [[LATER], [LATER], [LATER]] == [each.replied for each in (*deliveries, late_comer)]
 
+    def test_one_result_that_is_not_waited_for(
+        self, deliver: Callable[..., Delivery], logged: Any
+    ) -> None:
+        """
+        Nor does a message for which there are too few results, so that they are called off.
+        """
+        result: Deferred[None] = Deferred()
+        store = Given([result])
+        deliveries = [deliver("ann", "bob", store=store), deliver("eve", store=store)]
+        for delivery in deliveries:
+            delivery.deliver()
+
+        assert [[451, 451], [451]] == [each.codes for each in deliveries]
+        assert logged.defects
+
     @pytest.mark.parametrize(
         "value",
         [lambda: False, lambda: ValueError("no"), _store],
