@@ -134,15 +134,15 @@ def tell(
         sys.stdout.write(f"no problem found: {parts.summary}\n")
     lines: list[str] = []
     refused: list[str] = []
+    is_broken = False
     if options["addresses"]:
         words = options["addresses"], lines, refused, lambda each: to(parts, each)
         try:
             react(say_routes, (parts.directories, *words), _reactor=options.reactor)
         except SystemExit as ended:
-            if ended.code:
-                return 1
+            is_broken = bool(ended.code)
         sys.stdout.writelines(f"{line}\n" for line in lines)
-    return 1 if found.problems or refused else 0
+    return 1 if found.problems or refused or is_broken else 0
 
 
 class Check(Generic[C, P]):

@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from ..delivery.awaiting import as_deferred
+from ..delivery.awaiting import as_deferred, failure_in
 from ..delivery.dispatch import reply_for
 from ..delivery.routing import AddressRules
 from ..envelope import Mailbox
@@ -111,6 +111,10 @@ async def answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
         Refused: It does not like the mailbox, or is broken.
     """
     try:
-        return await as_deferred(ask())
+        found = await as_deferred(ask())
+        failure = failure_in(found)
+        if failure is not None:
+            failure.raiseException()
     except Exception as error:
         raise Refused(str(reply_for(Failure(error)))) from error
+    return found

@@ -466,6 +466,18 @@ class TestRoutes:
 
         assert str(failure_of(refused, Refused).value).startswith("553 5.1.3")
 
+    def test_a_no_that_was_not_raised(
+        self, parts: Parts, monkeypatch: pytest.MonkeyPatch, failure_of: Callable[..., Any]
+    ) -> None:
+        """
+        What the service takes for a no of a backend is one here, too.
+        """
+        to = parts.backend.destination(Mailbox("ann", "example.com")).backend
+        monkeypatch.setattr(to, "verify", lambda _: False)
+        refused = Deferred.fromCoroutine(routes(parts, "ann@example.com"))
+
+        assert str(failure_of(refused, Refused).value).startswith("451 4.3.0")
+
 
 def evolved(parts: Parts, directory: IDirectory) -> Parts:
     from attrs import evolve
@@ -515,6 +527,28 @@ class TestCommand:
         done = forks.run(program, directory=tmp_path)
 
         assert "lmtpsvc: standard output: No space left\n" == done.said
+        assert 1 == done.status
+
+    def test_defect(self, tmp_path: Path, forks: Forks) -> None:
+        """
+        What was found out before it is told all the same.
+        """
+        program = (
+            "import sys\n"
+            "from lmtpsvc.__main__ import main\n"
+            "from lmtpsvc.backends.maildir import MaildirBackend\n"
+            "where = MaildirBackend.where\n"
+            "def fail(backend, mailbox):\n"
+            "    if mailbox.user == 'bob': raise ZeroDivisionError\n"
+            "    return where(backend, mailbox)\n"
+            "MaildirBackend.where = fail\n"
+            "words = ['--listen', 'unix:sock', '--backend', 'maildir:mail']\n"
+            "sys.exit(main(['check', *words, 'ann@example.org', 'bob@example.org']))\n"
+        )
+        done = forks.run(program, directory=tmp_path)
+
+        assert "ann@example.org -> ann@example.org in maildir:mail" in done.said
+        assert "ZeroDivisionError" in done.said
         assert 1 == done.status
 
     def test_an_address_that_is_no_text(self, tmp_path: Path, forks: Forks) -> None:
