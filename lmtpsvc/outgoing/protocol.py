@@ -355,6 +355,10 @@ class ClientProtocol(Protocol):
             self._timed_out = True
             session.give_up(_reply("The message cannot be read", (3, 0)), Stage.TEXT)
             return
+        if last and session.has_unread:
+            # The end of what is no reply to the text would be taken for one.
+            session.out_of_step(Stage.TEXT, _TOO_MUCH)
+            return
         if last:
             delivery.text_sent()
         session.send_text(octets, last=last)

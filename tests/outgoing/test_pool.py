@@ -524,6 +524,27 @@ class TestReuse:
         assert b"BDAT" not in connection.heard()
         assert connection.is_closing
 
+    def test_too_much_said_within_the_text(
+        self, server: Server, pool: Pool, message: Message
+    ) -> None:
+        """
+        A reply that has begun before the text is complete is none to it: what comes behind it would be
+        each recipient's that of the one before.
+        """
+        delivery = message("ann", "bob", text=b"Hi\r\n" * 20_000)
+        pool.send(delivery)
+        [connection] = server.connections
+        connection.greet()
+        connection.take(2)
+        connection.say(b"25")
+        producer = connection.transport.producer
+        assert producer is not None
+        producer.resumeProducing()
+
+        assert codes(delivery) == [451, 451]
+        assert not connection.heard().endswith(b"\r\n.\r\n")
+        assert connection.is_closing
+
     def test_refused_message(self, server: Server, pool: Pool, message: Message) -> None:
         """
         After a refusal and RSET the connection is as good as before.
