@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from ..envelope import Mailbox
 from ..interfaces import IBackend
+from ..replies import PassedOn
 from ..response_codes import ResponseCode
 from .message import MemoryMessage, envelope
 
@@ -102,9 +103,10 @@ class Case:
             raise
         except Exception as error:
             return error
-        is_yes = value is None or (
-            isinstance(value, (list, tuple))
-            and all(isinstance(each, ResponseCode) for each in value)
+        codes = value.codes if isinstance(value, PassedOn) else value
+        is_yes = codes is None or (
+            isinstance(codes, (list, tuple))
+            and all(isinstance(each, ResponseCode) for each in codes)
         )
         assert is_yes, f"a delivery ended with {value!r}; yes is None or codes, and no an exception"
         return None

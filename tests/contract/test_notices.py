@@ -26,6 +26,7 @@ from lmtpsvc.envelope import Mailbox
 from lmtpsvc.errors import TemporaryFailure
 from lmtpsvc.interfaces import IBackend, IMessage
 from lmtpsvc.per_recipient import PerRecipientBackend, to_the_end
+from lmtpsvc.replies import PassedOn, Reply
 from lmtpsvc.testing import BackendContract
 
 #: The test, a coroutine, is run in the reactor.
@@ -97,6 +98,20 @@ class TestShelf(Contract):
     """
     What is right passes.
     """
+
+
+class PassesOn(Shelf):
+    async def store(self, message: IMessage, mailbox: Mailbox) -> Any:
+        await super().store(message, mailbox)
+        return PassedOn(Reply(250, "Queued", (0, 0)), "mx.example.org")
+
+
+class TestPassesOn(Contract):
+    """
+    So does a backend that says that a message is with an SMTP server.
+    """
+
+    kind = PassesOn
 
 
 def contract(kind: type[Shelf]) -> Contract:
