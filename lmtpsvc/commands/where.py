@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from ..delivery.awaiting import as_deferred, failure_in
+from ..delivery.awaiting import as_deferred, check_success
 from ..delivery.dispatch import reply_for
 from ..delivery.routing import AddressRules
 from ..envelope import Mailbox
@@ -112,9 +112,7 @@ async def answer(ask: Callable[[], Awaitable[Any] | Any]) -> Any:
     """
     try:
         found = await as_deferred(ask())
-        failure = failure_in(found)
-        if failure is not None:
-            failure.raiseException()
+        check_success(found)
     except Exception as error:
         raise Refused(str(reply_for(Failure(error)))) from error
     return found

@@ -45,6 +45,16 @@ def failure_in(value: object) -> Failure | None:
     return None
 
 
+def check_success(value: object) -> None:
+    """
+    Raises:
+        BaseException: What `failure_in` finds.
+    """
+    failure = failure_in(value)
+    if failure is not None:
+        failure.raiseException()
+
+
 def drop(result: object) -> None:
     """
     Nobody will wait for *result*: a coroutine is not started, and a Deferred is cancelled.

@@ -20,7 +20,7 @@ from ..errors import refusal
 from ..interfaces import IBackend, IDirectory
 from ..ownership import check_owner
 from ..quota import ignoring_quota, with_declared_size
-from .awaiting import as_deferred, drop, failure_in, in_time
+from .awaiting import as_deferred, check_success, drop, in_time
 
 #: RFC 2142 §3 to §5.
 _OFFICES: Final = frozenset(
@@ -184,9 +184,7 @@ class Routing:
 
 def _if_all_say_yes(verdicts: Sequence[object], found: tuple[Mailbox, ...]) -> tuple[Mailbox, ...]:
     for verdict in verdicts:
-        failure = failure_in(verdict)
-        if failure is not None:
-            failure.raiseException()
+        check_success(verdict)
     return found
 
 

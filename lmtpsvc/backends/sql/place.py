@@ -66,8 +66,9 @@ def stay_at(engine: Engine, path: str, *, is_replaceable: bool = False) -> None:
             raise DisconnectionError(f"{path} is another file")
         if is_replaceable:
             return
-        found = _beside(path)
-        for name, file in entry.info[_BESIDE].items():
+        beside = entry.info[_BESIDE]
+        found = {name: _file(name) for name in beside}
+        for name, file in beside.items():
             if found[name] != file:
                 missing = name
                 _save(connection, found)
